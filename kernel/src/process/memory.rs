@@ -1,0 +1,80 @@
+//! The address space of a process and what /proc wants to know about the program in it.
+//!
+//! `vfork` and `clone(CLONE_VM)` children share it. It counts the threads that use it; when the
+//! last one leaves, the space is torn down, on a CPU that has already loaded another root.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use faultless::Space;
+
+use crate::arch::CpuLocal;
+use crate::machine::{self, KernelMachine};
+use crate::sync::Lock;
+
+/// An address space with its users.
+///
+/// Letters: (I) fixed at creation, (A) atomic alone, (L) behind its lock.
+pub struct Memory {
+    /// (I) The space itself. It takes care of its own synchronisation.
+    pub space: Space<KernelMachine>,
+    /// (A) Live threads that use it.
+    users: AtomicUsize,
+    /// (L) What `execve` put into it.
+    pub image: Lock<Image>,
+    /// (A) Highest resident size seen by [`Memory::leave`] in pages; survives the space.
+    pub peak: AtomicU64,
+}
+
+/// Facts about the program that was loaded.
+#[derive(Clone, Default)]
+pub struct Image {
+    /// Absolute path of the executable.
+    pub path: Vec<u8>,
+    /// First byte of the argument strings on the stack, and one past the last.
+    pub args: (u64, u64),
+    /// The same of the environment strings.
+    pub env: (u64, u64),
+    /// Lowest code address, and one past the highest.
+    pub code: (u64, u64),
+    /// Stack pointer at the entry point.
+    pub stack: u64,
+    /// Auxiliary vector as bytes, for /proc/PID/auxv.
+    pub auxv: Vec<u8>,
+}
+
+impl Memory {
+    /// Wraps a space that has one user.
+    pub fn new(space: Space<KernelMachine>, image: Image) -> Arc<Memory> {
+        Arc::new(Memory {
+            space,
+            users: AtomicUsize::new(1),
+            image: Lock::new(image),
+            peak: AtomicU64::new(0),
+        })
+    }
+
+    /// One more thread uses it. The caller must be a user already.
+    pub fn enter(&self) {
+        self.users.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether the calling thread is the only user.
+    pub fn is_sole_user(&self) -> bool {
+        // Acquire pairs with the Release in `leave`.
+        self.users.load(Ordering::Acquire) == 1
+    }
+
+    /// A thread stops using it; the last one tears the space down.
+    ///
+    /// The calling CPU must have another root loaded.
+    pub fn leave(&self, cpu: &mut CpuLocal) {
+        // AcqRel: the last user sees all that the others did to the space (pairs with itself).
+        if self.users.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return;
+        }
+        machine::wait_until_unloaded(self.space.root());
+        self.space.exit(&mut cpu.vm);
+    }
+}

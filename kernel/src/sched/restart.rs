@@ -1,0 +1,57 @@
+//! What a blocked system call remembers until it is executed again.
+//!
+//! Written by the system call, cleared by the run loop when the call ends. It lives in
+//! [`UserContext`](crate::arch::UserContext), so whoever executes the call has it exclusively.
+
+use alloc::sync::Arc;
+
+use crate::futex::Waiter;
+use crate::process::Process;
+use crate::signal::SigSet;
+
+/// State of a system call across its executions.
+///
+/// All of it is as in `Restart::default()` when a call is executed for the first time.
+#[derive(Default)]
+pub struct Restart {
+    /// True from the second execution on.
+    pub again: bool,
+    /// Wake the thread at this time (`clock::monotonic`, ns) at the latest. Set it at the first
+    /// execution, compare with the clock at each one: it is absolute, so it does not drift.
+    pub deadline: Option<u64>,
+    /// Bytes (or items) already moved; what an interrupted call returns if it is not zero.
+    pub progress: usize,
+    /// Signal mask to restore when the call ends (`sigsuspend`, `ppoll`, `pselect`). If a handler
+    /// runs first, it is the mask that the handler's return restores.
+    pub saved_mask: Option<SigSet>,
+    /// What a signal handler does to this call.
+    pub interrupt: Interrupt,
+    /// State of the calls that need more than the above.
+    pub kind: RestartKind,
+}
+
+/// What becomes of a blocked call when a signal handler is about to run.
+///
+/// If `progress` is not zero, the call returns it, whatever is said here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Interrupt {
+    /// `EINTR`, or executed anew after the handler if that has `SA_RESTART`: read, write, wait...
+    #[default]
+    Restartable,
+    /// Always `EINTR`: poll, select, epoll, sigsuspend, anything with a time-out, sleeps.
+    Fails,
+}
+
+/// Extra state of particular calls.
+#[derive(Default)]
+pub enum RestartKind {
+    /// None.
+    #[default]
+    None,
+    /// `vfork`: waits until this child has executed a program or is gone.
+    Vfork(Arc<Process>),
+    /// `futex`: the registered waiter, which knows whether it was woken.
+    Futex(Arc<Waiter>),
+    /// A number of the call's own: a position, a snapshot of a counter.
+    Word(u64),
+}
