@@ -1,0 +1,204 @@
+//! The command line of `faultless`.
+//!
+//! Called by the binary and by `commands`. Options of `run` come before the program; everything after it is the
+//! program's own.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::guest::prepare::ExtraFile;
+use crate::units::Size;
+
+/// Run unmodified Linux programs on the faultless memory subsystem.
+#[derive(Debug, Parser)]
+#[command(name = "faultless", version)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot the kernel in QEMU with one program and report what its memory did
+    Run(RunArgs),
+}
+
+/// What executes the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accel {
+    /// QEMU's translator; runs everywhere
+    Tcg,
+    /// The host's hardware; needs /dev/kvm
+    Kvm,
+}
+
+/// The board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MachineKind {
+    /// A PC with PCI Express
+    Q35,
+    /// A small board that boots faster
+    Microvm,
+}
+
+/// Examples that the long help ends with.
+const EXAMPLES: &str = "\
+Examples:
+  faultless run /bin/ls -l /
+  faultless run --cpus 4 --memory 1G ./stress --threads 8
+  faultless run --file /usr/lib/python3.11 python3 -c 'print(sum(range(10)))'
+  faultless run --file script.sh --file /usr/bin/awk busybox sh script.sh
+  faultless run --root ./alpine /bin/sh
+  faultless run --json --report run.json ./program
+
+Without --root and --initrd the guest holds the program, its dynamic linker and its
+libraries, at the paths they have here, and nothing else: a program that opens more
+(a language's standard library, data, plug-ins) needs it named with --file.
+
+Exit status: that of the program, 128+N if signal N ended it; 124 at the time limit,
+125 if this command, QEMU or the kernel failed, 126 if the program cannot be executed,
+127 if it or its libraries are missing.
+
+In a terminal, Ctrl-C goes to the program; twice within a second it ends the guest.";
+
+/// Options of `faultless run`.
+#[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES, override_usage = "faultless run [OPTIONS] PROGRAM [ARGS]...")]
+pub struct RunArgs {
+    /// Number of CPUs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub cpus: u32,
+
+    /// Size of the guest's memory, for example 512M or 2G
+    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = Size::parse)]
+    pub memory: Size,
+
+    /// Give the guest this directory as its root; PROGRAM is looked up inside
+    #[arg(long, value_name = "DIR", conflicts_with = "initrd")]
+    pub root: Option<PathBuf>,
+
+    /// Give the guest the files of this newc cpio archive
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+
+    /// Add a file or directory to the guest, at the same path or at GUEST; may be repeated
+    #[arg(long = "file", value_name = "HOST[:GUEST]", value_parser = parse_file)]
+    pub files: Vec<ExtraFile>,
+
+    /// Set an environment variable, or pass one on by its name; may be repeated
+    #[arg(long = "env", value_name = "NAME[=VALUE]")]
+    pub env: Vec<String>,
+
+    /// Start in this directory of the guest [default: the current one, or / with --root and --initrd]
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+
+    /// Count instructions instead of time: each run is exactly the same
+    #[arg(long)]
+    pub icount: bool,
+
+    /// What executes the guest
+    #[arg(long, value_enum, default_value_t = Accel::Tcg)]
+    pub accel: Accel,
+
+    /// The board that QEMU makes
+    #[arg(long, value_enum, default_value_t = MachineKind::Q35)]
+    pub machine: MachineKind,
+
+    /// End the guest after this time, for example 90s or 5m
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub timeout: Option<Duration>,
+
+    /// Write the report to standard error as one JSON document instead of a table
+    #[arg(long)]
+    pub json: bool,
+
+    /// Write the report to this file as one JSON document
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+
+    /// Make no memory report
+    #[arg(long, conflicts_with_all = ["json", "report"])]
+    pub no_report: bool,
+
+    /// The kernel image [default: beside this binary, or built by `cargo xtask kernel`]
+    #[arg(long, value_name = "FILE", env = "FAULTLESS_KERNEL")]
+    pub kernel: Option<PathBuf>,
+
+    /// The QEMU binary
+    #[arg(long, value_name = "PATH", env = "FAULTLESS_QEMU", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+
+    /// The program, by path or by name, and its arguments
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+impl RunArgs {
+    /// The program as given.
+    pub fn program(&self) -> String {
+        let program = self.command.first();
+        program.map_or_else(String::new, |word| word.to_string_lossy().into_owned())
+    }
+
+    /// The program's arguments.
+    pub fn arguments(&self) -> &[OsString] {
+        self.command.get(1..).unwrap_or_default()
+    }
+}
+
+fn parse_file(text: &str) -> Result<ExtraFile, String> {
+    match text {
+        "" => Err("an empty path names nothing".into()),
+        text => Ok(ExtraFile::parse(text)),
+    }
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration.is_zero() => Err("no program ends in no time".into()),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(format!("{error}; for example 90s, 5m or 1h 30m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(line: &str) -> Result<RunArgs, clap::Error> {
+        let words = std::iter::once("faultless").chain(line.split(' '));
+        Cli::try_parse_from(words).map(|cli| match cli.command {
+            Command::Run(args) => args,
+        })
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_after_the_program_are_the_programs() {
+        let args = run("run --cpus 4 prog --cpus 9 -- -x").expect("parsed");
+        assert_eq!((args.cpus, args.program()), (4, "prog".to_owned()));
+        assert_eq!(args.arguments(), ["--cpus", "9", "--", "-x"]);
+    }
+
+    #[test]
+    fn values_are_checked_before_anything_starts() {
+        assert!(run("run --cpus 0 prog").is_err());
+        assert!(run("run --memory lots prog").is_err());
+        assert!(run("run --timeout 0s prog").is_err());
+        assert!(run("run --timeout 5 prog").is_err());
+        assert!(run("run --root a --initrd b prog").is_err());
+        assert!(run("run --no-report --json prog").is_err());
+        assert!(run("run").is_err());
+    }
+}

@@ -1,0 +1,5 @@
+//! One file per subcommand. Each takes its parsed options and returns the exit code.
+//!
+//! Called by the binary.
+
+pub mod run;

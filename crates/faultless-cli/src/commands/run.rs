@@ -1,0 +1,197 @@
+//! `faultless run`: one program in one guest, from command line to report.
+//!
+//! Called by the binary. The order matters to users: everything that can be wrong with the program or the machine is
+//! found before QEMU starts, and the report comes after the last byte of the program's output.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use crate::args::{Accel, MachineKind, RunArgs};
+use crate::error::Error;
+use crate::guest::prepare::{Prepared, Request, Source, prepare};
+use crate::guest::root::Root;
+use crate::report::document::Document;
+use crate::report::events::Exit;
+use crate::report::table;
+use crate::units::Size;
+use crate::vm::ending::{GuestError, judge};
+use crate::vm::image;
+use crate::vm::qemu::{Accelerator, Board, Clock, Files, Machine};
+use crate::vm::session::{self, Finished, Launch};
+use crate::vm::terminal::Terminal;
+
+/// Where programs are looked up in a guest.
+const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the program and returns the exit code for this process: the program's own, or that of the failure, which is
+/// then on standard error.
+pub fn run(args: &RunArgs) -> u8 {
+    let mut document = Document::new(&command_line(args));
+    let result = attempt(args, &mut document);
+    let code = match &result {
+        Ok(exit) => exit.code(),
+        Err(error) => {
+            document.error(error);
+            error.exit_code()
+        }
+    };
+    if let Err(error) = tell(args, &result, &document) {
+        // Nothing is left to tell it to if standard error is gone as well.
+        let _ = writeln!(io::stderr(), "faultless: {error}");
+        return error.exit_code().max(code);
+    }
+    code
+}
+
+fn command_line(args: &RunArgs) -> Vec<String> {
+    let words = args.command.iter();
+    words.map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
+    let machine = machine(args);
+    document.machine(&machine);
+    let here = std::env::current_dir().map_err(Error::host("asking for the current directory"))?;
+    let own = std::env::current_exe().unwrap_or_default();
+    let terminal = Terminal::of(io::stdin()).map_err(Error::host("reading the terminal's settings"))?;
+    let prepared = prepare(&request(args, &here, terminal.is_some()))?;
+    for notice in &prepared.notices {
+        eprintln!("faultless: note: {notice}");
+    }
+    let kernel = image::find(args.kernel.as_deref(), &own, &here)?;
+    let dir = tempfile::Builder::new().prefix("faultless-").tempdir();
+    let dir = dir.map_err(Error::host("making a temporary directory"))?;
+    let finished = boot(args, &machine, &kernel, &prepared, dir.path(), terminal)?;
+    document.log(&finished.log);
+    let exit = judge(&finished)?.clone();
+    document.exit(&exit);
+    Ok(exit)
+}
+
+fn boot(
+    args: &RunArgs,
+    machine: &Machine,
+    kernel: &Path,
+    prepared: &Prepared,
+    dir: &Path,
+    terminal: Option<Terminal>,
+) -> Result<Finished, Error> {
+    let archive = dir.join("initrd.cpio");
+    let mut file = fs::File::create_new(&archive).map_err(Error::host("making a temporary file"))?;
+    let size = prepared.write(&mut file)?;
+    let kernel_size = fs::metadata(kernel).map_err(Error::host("reading the kernel image"))?.len();
+    machine.check(Size::from_bytes(size + kernel_size))?;
+    let events = session::make_fifo(dir).map_err(Error::host("making the event fifo"))?;
+    let files = Files { kernel, archive: &archive, events: &events };
+    let launch =
+        Launch { command: machine.command(&args.qemu, &files), events: events.clone(), limit: args.timeout, terminal };
+    let input = duplicate(io::stdin()).map_err(Error::host("opening standard input"))?;
+    let output = duplicate(io::stdout()).map_err(Error::host("opening standard output"))?;
+    session::run(launch, fs::File::from(input), fs::File::from(output))
+}
+
+/// A stream without the standard library's buffer and lock: bytes pass at once.
+fn duplicate(stream: impl AsFd) -> io::Result<OwnedFd> {
+    stream.as_fd().try_clone_to_owned()
+}
+
+fn machine(args: &RunArgs) -> Machine {
+    let clock = if args.icount { Clock::Instructions } else { Clock::Host };
+    Machine {
+        accelerator: match args.accel {
+            Accel::Tcg => Accelerator::Tcg(clock),
+            Accel::Kvm => Accelerator::Kvm,
+        },
+        board: match args.machine {
+            MachineKind::Q35 => Board::Q35,
+            MachineKind::Microvm => Board::Microvm,
+        },
+        cpus: args.cpus,
+        memory: args.memory,
+    }
+}
+
+fn request(args: &RunArgs, here: &Path, tty: bool) -> Request {
+    let environment = environment(args, tty);
+    let source = match (&args.root, &args.initrd) {
+        (Some(dir), _) => Source::Whole(Root::at(here.join(dir))),
+        (None, Some(file)) => Source::Archive(here.join(file)),
+        (None, None) => Source::Needed(Root::host()),
+    };
+    let path = match source {
+        Source::Needed(_) => std::env::var_os("PATH").unwrap_or_default(),
+        _ => GUEST_PATH.into(),
+    };
+    Request {
+        program: args.program(),
+        arguments: args.arguments().to_vec(),
+        source,
+        extra: args.files.clone(),
+        environment,
+        here: here.to_owned(),
+        cwd: args.cwd.as_ref().map(|dir| Path::new("/").join(dir)),
+        search: std::env::split_paths(&path).collect::<Vec<PathBuf>>(),
+        report: !args.no_report,
+        tty,
+    }
+}
+
+/// A small fixed environment, so that runs on different hosts are alike, and what the user sets.
+fn environment(args: &RunArgs, tty: bool) -> Vec<OsString> {
+    let mut settings: Vec<OsString> = vec![format!("PATH={GUEST_PATH}").into(), "HOME=/".into()];
+    if tty {
+        settings.push(setting("TERM", &std::env::var_os("TERM").unwrap_or("vt100".into())));
+    }
+    for given in &args.env {
+        let name = given.split('=').next().unwrap_or_default();
+        let value = match given.split_once('=') {
+            Some((_, value)) => Some(value.into()),
+            None => std::env::var_os(name),
+        };
+        let prefix = format!("{name}=");
+        settings.retain(|old| !old.as_encoded_bytes().starts_with(prefix.as_bytes()));
+        settings.extend(value.map(|value: OsString| setting(name, &value)));
+    }
+    settings
+}
+
+fn setting(name: &str, value: &OsString) -> OsString {
+    let mut text = OsString::from(name);
+    text.push("=");
+    text.push(value);
+    text
+}
+
+/// Writes report and failure to where the user wants them.
+fn tell(args: &RunArgs, result: &Result<Exit, Error>, document: &Document) -> Result<(), Error> {
+    if let Some(file) = &args.report {
+        fs::write(file, format!("{document}\n")).map_err(Error::host("writing the report file"))?;
+    }
+    let text = match result {
+        _ if args.json => format!("{document}\n"),
+        Ok(exit) if !args.no_report => report(&args.program(), exit),
+        Ok(_) => String::new(),
+        Err(error) => failure(error),
+    };
+    io::stderr().write_all(text.as_bytes()).map_err(Error::host("writing to standard error"))
+}
+
+/// The memory report for people; nothing if the kernel made none.
+fn report(program: &str, exit: &Exit) -> String {
+    match exit.report.as_ref().map(table::render) {
+        Some(table) if !table.is_empty() => format!("\nmemory report of {program}\n{table}"),
+        _ => String::new(),
+    }
+}
+
+fn failure(error: &Error) -> String {
+    if matches!(error, Error::Guest(GuestError::OutputClosed)) {
+        // As when `head` has seen enough: the user knows.
+        return String::new();
+    }
+    let help = error.help().map(|help| format!("  help: {help}\n"));
+    format!("faultless: {error}\n{}", help.unwrap_or_default())
+}

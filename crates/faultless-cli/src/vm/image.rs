@@ -1,0 +1,87 @@
+//! Where the kernel image is.
+//!
+//! Called by `commands`. In this order: the path given (option or environment), beside this command's own binary, and
+//! in the build directory of the source tree that this binary, or the current directory, lies in.
+
+use std::path::{Path, PathBuf};
+
+use crate::vm::error::MachineError;
+
+/// The image's file name.
+pub const NAME: &str = "faultless-kernel";
+
+/// Where `cargo xtask kernel` leaves it, from the source tree's root.
+const BUILT: &str = "kernel/target/x86_64-unknown-linux-gnu/release/faultless-kernel";
+
+/// What tells the source tree's root.
+const MARKER: &str = "kernel/Cargo.toml";
+
+/// Finds the image: `given` if there is one, else near the binary `own`, else near the directory `here`.
+///
+/// # Errors
+///
+/// [`MachineError::NoKernel`] with all places that were tried.
+pub fn find(given: Option<&Path>, own: &Path, here: &Path) -> Result<PathBuf, MachineError> {
+    let workspace = [own, here].into_iter().find_map(workspace_around);
+    let looked: Vec<PathBuf> = match given {
+        Some(path) => vec![path.to_owned()],
+        None => own
+            .parent()
+            .map(|dir| dir.join(NAME))
+            .into_iter()
+            .chain(workspace.iter().map(|root| root.join(BUILT)))
+            .collect(),
+    };
+    looked
+        .iter()
+        .find(|path| path.is_file())
+        .cloned()
+        .ok_or(MachineError::NoKernel { looked, workspace: workspace.filter(|_| given.is_none()) })
+}
+
+fn workspace_around(place: &Path) -> Option<PathBuf> {
+    let holds = |dir: &&Path| dir.join(MARKER).is_file();
+    place.ancestors().find(holds).map(Path::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn touch(path: &Path) {
+        fs::create_dir_all(path.parent().expect("a parent")).expect("create");
+        fs::write(path, b"").expect("write");
+    }
+
+    #[test]
+    fn the_built_image_of_the_workspace_is_found_from_binary_and_directory() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        let root = dir.path();
+        touch(&root.join(MARKER));
+        touch(&root.join(BUILT));
+        let own = root.join("target/debug/faultless");
+        let elsewhere = Path::new("/nowhere/bin/faultless");
+        assert_eq!(find(None, &own, Path::new("/")).expect("found"), root.join(BUILT));
+        let inside = root.join("docs");
+        assert_eq!(find(None, elsewhere, &inside).expect("found"), root.join(BUILT));
+        touch(&root.join("target/debug").join(NAME));
+        let beside = root.join("target/debug").join(NAME);
+        assert_eq!(find(None, &own, Path::new("/")).expect("found"), beside);
+    }
+
+    #[test]
+    fn an_unbuilt_image_names_the_workspace_and_a_wrong_path_does_not() {
+        let dir = tempfile::tempdir().expect("temporary directory");
+        touch(&dir.path().join(MARKER));
+        let own = dir.path().join("target/debug/faultless");
+        let MachineError::NoKernel { looked, workspace } = find(None, &own, Path::new("/")).expect_err("not built")
+        else {
+            panic!("another error");
+        };
+        assert_eq!(looked.len(), 2);
+        assert_eq!(workspace, Some(dir.path().to_owned()));
+        let given = find(Some(Path::new("/none")), &own, Path::new("/")).expect_err("absent");
+        assert!(matches!(given, MachineError::NoKernel { workspace: None, .. }));
+    }
+}

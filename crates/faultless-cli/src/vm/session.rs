@@ -1,0 +1,299 @@
+//! One run of the QEMU process: its streams, its events, the limits on it.
+//!
+//! Called by `commands::run`. The calling thread waits for the first of: the guest's output ends, a signal comes, the
+//! time is over, the user wants out. Helper threads move bytes and tell it. Whatever happens, the process group of
+//! QEMU is ended before this returns, and no other process is.
+//!
+//! The reports travel through a fifo and not a file: input is held back until the kernel says that it is up, because a
+//! serial port that was not set up yet loses what arrives.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::error::Error;
+use crate::report::events::Log;
+use crate::vm::console::{self, Impatience};
+use crate::vm::error::MachineError;
+use crate::vm::terminal::Terminal;
+
+/// What is to be run.
+#[derive(Debug)]
+pub struct Launch {
+    /// The command, without its standard streams.
+    pub command: Command,
+    /// The fifo for the reports, made by [`make_fifo`].
+    pub events: PathBuf,
+    /// After how long it is ended.
+    pub limit: Option<Duration>,
+    /// The terminal that standard input is, if it is one.
+    pub terminal: Option<Terminal>,
+}
+
+/// How a run came to its end.
+#[derive(Debug, Clone, Copy)]
+pub enum Stop {
+    /// QEMU ended by itself.
+    Ended(ExitStatus),
+    /// The limit was reached.
+    TimedOut(Duration),
+    /// A signal asked for it.
+    Signal(i32),
+    /// The output could not be written any more.
+    OutputClosed,
+}
+
+/// What is left of a run.
+#[derive(Debug)]
+pub struct Finished {
+    /// How it ended.
+    pub stop: Stop,
+    /// What the guest reported.
+    pub log: Log,
+    /// What QEMU printed.
+    pub stderr: String,
+}
+
+/// What the helpers tell the waiting thread.
+enum Notice {
+    OutputEnded,
+    OutputClosed,
+    Signal(i32),
+}
+
+/// Ends the reader of the fifo. No report can contain it: JSON escapes control characters.
+const END_OF_EVENTS: &str = "\u{4}";
+
+/// Makes the fifo for the reports in `dir`.
+///
+/// # Errors
+///
+/// What the host says.
+pub fn make_fifo(dir: &Path) -> io::Result<PathBuf> {
+    let path = dir.join("events");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)?;
+    Ok(path)
+}
+
+/// Runs it to its end, with `input` going to the guest and the guest's output to `output`.
+///
+/// A thread that waits for input outlives the run: a read from a terminal or pipe cannot be taken back.
+///
+/// # Errors
+///
+/// [`MachineError`] if QEMU cannot be started, [`Error::Host`] if the host refuses a fifo, signal or thread.
+pub fn run<I, O>(mut launch: Launch, input: I, output: O) -> Result<Finished, Error>
+where
+    I: Read + Send + 'static,
+    O: Write + Send + 'static,
+{
+    let deadline = launch.limit.map(|limit| (limit, Instant::now() + limit));
+    let (notices, inbox) = mpsc::channel();
+    // Opened for both directions: neither this nor QEMU waits for the other, and there is no early end of file.
+    let fifo = std::fs::File::options().read(true).write(true).open(&launch.events);
+    let mut fifo = fifo.map_err(Error::host("opening the event fifo"))?;
+    let events = fifo.try_clone().map_err(Error::host("opening the event fifo"))?;
+    let signals = watch_signals(notices.clone())?;
+    let mut process = Process::start(&mut launch.command)?;
+
+    let (up, booted) = mpsc::channel();
+    let log = thread::spawn(move || read_events(events, &up));
+    let errors = collect(process.child.stderr.take());
+    let moved = move_output(process.child.stdout.take(), output, notices.clone());
+    let terminal = launch.terminal.map(Arc::new);
+    send_input(&mut process, input, terminal.clone(), booted, notices);
+
+    let verdict = wait(&inbox, deadline);
+    let stop = match verdict {
+        Some(stop) => {
+            process.kill();
+            stop
+        }
+        None => Stop::Ended(process.child.wait().map_err(Error::host("waiting for QEMU"))?),
+    };
+    process.kill();
+    join(moved);
+    if let Some(terminal) = terminal {
+        terminal.restore();
+    }
+    signals.close();
+    writeln!(fifo, "{END_OF_EVENTS}").map_err(Error::host("closing the event fifo"))?;
+    Ok(Finished { stop, log: log.join().unwrap_or_default(), stderr: errors.join().unwrap_or_default() })
+}
+
+/// Waits for what ends the run; `None` means that QEMU closed its output, so it ends or has ended.
+fn wait(inbox: &Receiver<Notice>, deadline: Option<(Duration, Instant)>) -> Option<Stop> {
+    let notice = match deadline {
+        None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        Some((_, at)) => inbox.recv_timeout(at.saturating_duration_since(Instant::now())),
+    };
+    match (notice, deadline) {
+        (Ok(Notice::Signal(signal)), _) => Some(Stop::Signal(signal)),
+        (Ok(Notice::OutputClosed), _) => Some(Stop::OutputClosed),
+        (Err(RecvTimeoutError::Timeout), Some((limit, _))) => Some(Stop::TimedOut(limit)),
+        _ => None,
+    }
+}
+
+/// The QEMU process in a group of its own, so that a terminal's signals reach it only through this command and
+/// everything it started can be ended with it.
+struct Process {
+    child: Child,
+}
+
+impl Process {
+    fn start(command: &mut Command) -> Result<Self, MachineError> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.process_group(0);
+        match command.spawn() {
+            Ok(child) => Ok(Process { child }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(MachineError::NoQemu(command.get_program().into()))
+            }
+            Err(error) => Err(MachineError::QemuUnusable(command.get_program().into(), error)),
+        }
+    }
+
+    /// Ends the group and collects the child. Done twice it does nothing the second time.
+    fn kill(&mut self) {
+        // A collected child's number may belong to somebody else by now.
+        if let Ok(None) = self.child.try_wait() {
+            if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+                // Fails only if the group is gone already.
+                let _ = kill_process_group(group, Signal::KILL);
+            }
+            let _ = self.child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Turns the signals that ask for an end into notices.
+struct Watch {
+    handle: signal_hook::iterator::Handle,
+    thread: JoinHandle<()>,
+}
+
+fn watch_signals(notices: Sender<Notice>) -> Result<Watch, Error> {
+    let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]);
+    let mut signals = signals.map_err(Error::host("watching for signals"))?;
+    let handle = signals.handle();
+    let thread = thread::spawn(move || {
+        for signal in signals.forever() {
+            // Nobody listens any more: the run is over.
+            let _ = notices.send(Notice::Signal(signal));
+        }
+    });
+    Ok(Watch { handle, thread })
+}
+
+impl Watch {
+    fn close(self) {
+        self.handle.close();
+        join(self.thread);
+    }
+}
+
+fn read_events(events: std::fs::File, up: &Sender<()>) -> Log {
+    let mut log = Log::default();
+    for line in BufReader::new(events).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        if line == END_OF_EVENTS {
+            break;
+        }
+        log.record(&line);
+        if log.boot.is_some() {
+            // The input thread may have ended before.
+            let _ = up.send(());
+        }
+    }
+    log
+}
+
+fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            // What was read until an error is still worth showing.
+            let _ = stream.read_to_end(&mut bytes);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+fn move_output(
+    stream: Option<impl Read + Send + 'static>,
+    mut output: impl Write + Send + 'static,
+    notices: Sender<Notice>,
+) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        let mut stream = stream.into_iter();
+        let notice = stream.next().map_or(Notice::OutputEnded, |mut stream| {
+            loop {
+                match stream.read(&mut buffer) {
+                    Ok(0) => return Notice::OutputEnded,
+                    Ok(length) => {
+                        if output.write_all(&buffer[..length]).and_then(|()| output.flush()).is_err() {
+                            return Notice::OutputClosed;
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return Notice::OutputEnded,
+                }
+            }
+        });
+        let _ = notices.send(notice);
+    })
+}
+
+/// Forwards input from the moment the kernel is up. The terminal stays as it is until then, so that Ctrl-C still ends
+/// a guest that does not come up.
+fn send_input(
+    process: &mut Process,
+    mut input: impl Read + Send + 'static,
+    terminal: Option<Arc<Terminal>>,
+    booted: Receiver<()>,
+    notices: Sender<Notice>,
+) {
+    let Some(mut guest) = process.child.stdin.take() else {
+        return;
+    };
+    thread::spawn(move || {
+        if booted.recv().is_err() {
+            return;
+        }
+        let raw = terminal.is_some_and(|terminal| terminal.make_raw().is_ok());
+        let mut user = Impatience::default();
+        let look = |piece: &[u8]| {
+            if raw && user.sees(piece, Instant::now()) {
+                let _ = notices.send(Notice::Signal(SIGINT));
+            }
+        };
+        // An error means that one side is gone. If it is the guest, the run ends anyway; if it is the input, there is
+        // nothing more to send.
+        let _ = console::forward(&mut input, &mut guest, look);
+        // QEMU would take a closed pipe for the end of the serial line's other side.
+        std::mem::forget(guest);
+    });
+}
+
+fn join(thread: JoinHandle<()>) {
+    // The helpers do not panic; if one did, its message is on standard error already.
+    let _ = thread.join();
+}
