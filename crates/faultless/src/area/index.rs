@@ -1,0 +1,250 @@
+//! From an address to its area, without a lock. Protocol P5.
+//!
+//! Called by `space`. The user half is cut into fixed stripes; each has a tree of its own and a lock that a range
+//! operation holds from its first look until its last flush. Operations on different stripes share nothing. An area
+//! never crosses a stripe border.
+
+use super::{Area, Attributes};
+use crate::addr::VirtAddr;
+use crate::frame::{Ctx, Retired};
+use crate::machine::{Format, Machine};
+use crate::sync::{
+    Detached, Edit, Held, MOST_INSERTED, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Tree,
+};
+use crate::table;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+use core::ops::RangeInclusive;
+
+/// One stripe: a tree and the lock of those who change it.
+#[repr(align(64))]
+struct Stripe<M: Machine> {
+    tree: Tree<Area<M>>, // read by anybody in a section, changed under `lock`
+    lock: RawLock,
+}
+
+/// All areas of a space.
+pub(crate) struct Index<M: Machine> {
+    stripes: Box<[Stripe<M>]>,
+}
+
+/// Proof that the locks of some stripes are held.
+pub(crate) struct StripeGuard<'a> {
+    first: usize,
+    guards: ArrayVec<RawGuard<'a>, 64>,
+}
+
+impl Reader for StripeGuard<'_> {}
+
+/// A reader, and the stripes it may look at.
+pub(crate) trait Look: Reader {
+    /// The stripes, of `all`.
+    fn stripes_of(&self, all: usize) -> RangeInclusive<usize>;
+}
+
+impl Look for Section<'_> {
+    fn stripes_of(&self, all: usize) -> RangeInclusive<usize> {
+        0..=all - 1
+    }
+}
+
+impl Look for StripeGuard<'_> {
+    fn stripes_of(&self, _all: usize) -> RangeInclusive<usize> {
+        self.stripes()
+    }
+}
+
+impl StripeGuard<'_> {
+    /// The stripes that are locked.
+    pub(crate) fn stripes(&self) -> RangeInclusive<usize> {
+        self.first..=self.first + self.guards.len() - 1
+    }
+}
+
+/// A change of one stripe that is ready to be published; nothing can fail any more.
+#[must_use = "a prepared change is committed or abandoned"]
+pub(crate) struct Prepared<M: Machine> {
+    stripe: usize,
+    edit: Edit<Area<M>>,
+}
+
+impl<M: Machine> Index<M> {
+    /// No areas.
+    pub(crate) fn new() -> Self {
+        let stripe = |_| Stripe { tree: Tree::new(), lock: RawLock::new() };
+        Self { stripes: (0..M::Format::STRIPES).map(stripe).collect() }
+    }
+
+    /// Bytes per stripe.
+    fn width() -> u64 {
+        table::user_end::<M::Format>() / M::Format::STRIPES as u64
+    }
+
+    /// The stripe of an address, or the last one for addresses beyond user space.
+    #[inline]
+    pub(crate) fn stripe_of(address: u64) -> usize {
+        ((address / Self::width()) as usize).min(M::Format::STRIPES - 1)
+    }
+
+    /// First address of a stripe and one past its last.
+    pub(crate) fn bounds(stripe: usize) -> (u64, u64) {
+        (Self::width() * stripe as u64, Self::width() * (stripe as u64 + 1))
+    }
+
+    /// Root slots that a stripe covers.
+    pub(crate) fn slots(stripe: usize) -> core::ops::Range<usize> {
+        let per_stripe = M::Format::USER_SLOTS / M::Format::STRIPES;
+        stripe * per_stripe..(stripe + 1) * per_stripe
+    }
+
+    /// The area that covers `address`.
+    #[inline]
+    pub(crate) fn find<'r>(&'r self, address: VirtAddr, reader: &'r impl Reader) -> Option<&'r Area<M>> {
+        if address.as_u64() >= table::user_end::<M::Format>() {
+            return None;
+        }
+        self.stripes[Self::stripe_of(address.as_u64())].tree.find(address.as_u64(), reader)
+    }
+
+    /// The first area that ends above `address`, in the stripes that the reader may look at.
+    pub(crate) fn next<'r>(&'r self, address: u64, reader: &'r impl Look) -> Option<&'r Area<M>> {
+        let seen = reader.stripes_of(self.stripes.len());
+        let first = Self::stripe_of(address).max(*seen.start());
+        (first..=*seen.end())
+            .find_map(|stripe| self.stripes[stripe].tree.next(address, reader))
+            .map(|item| item.get(reader))
+    }
+
+    /// The last area that starts below `address`, in the stripes that the reader may look at.
+    pub(crate) fn previous<'r>(&'r self, address: u64, reader: &'r impl Look) -> Option<&'r Area<M>> {
+        let seen = reader.stripes_of(self.stripes.len());
+        let last = Self::stripe_of(address).min(*seen.end());
+        (*seen.start()..=last)
+            .rev()
+            .find_map(|stripe| self.stripes[stripe].tree.previous(address, reader))
+            .map(|item| item.get(reader))
+    }
+
+    /// Has the stripe no areas? Exact under its lock.
+    pub(crate) fn is_empty(&self, stripe: usize) -> bool {
+        self.stripes[stripe].tree.is_empty()
+    }
+
+    /// Locks the stripes that `low..high` meets, in ascending order.
+    pub(crate) fn lock<'a>(&'a self, held: &'a Held, low: u64, high: u64, relax: impl Fn() + Copy) -> StripeGuard<'a> {
+        let (first, last) = (Self::stripe_of(low), Self::stripe_of(high.max(low + 1) - 1));
+        let guards = (first..=last).map(|stripe| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax)).collect();
+        StripeGuard { first, guards }
+    }
+
+    /// Locks everything.
+    pub(crate) fn lock_all<'a>(&'a self, held: &'a Held, relax: impl Fn() + Copy) -> StripeGuard<'a> {
+        self.lock(held, 0, table::user_end::<M::Format>(), relax)
+    }
+
+    /// The highest free range of `len` bytes in `low..high` within one stripe.
+    pub(crate) fn highest_gap_in(
+        &self,
+        stripe: usize,
+        low: u64,
+        high: u64,
+        len: u64,
+        guard: &StripeGuard<'_>,
+    ) -> Option<u64> {
+        let (start, end) = Self::bounds(stripe);
+        let (low, high) = (low.max(start), high.min(end));
+        self.stripes[stripe].tree.highest_gap(low, high, len, guard)
+    }
+
+    /// Calls `visit` with each area of `low..high`, ascending, until it returns `false`.
+    pub(crate) fn each<'r>(
+        &'r self,
+        low: u64,
+        high: u64,
+        reader: &'r impl Look,
+        visit: &mut impl FnMut(&'r Area<M>) -> bool,
+    ) {
+        let mut at = low;
+        while at < high {
+            let Some(area) = self.next(at, reader) else {
+                return;
+            };
+            if area.range.start().as_u64() >= high || !visit(area) {
+                return;
+            }
+            at = area.range.end().as_u64();
+        }
+    }
+
+    /// Prepares the replacement of what meets `low..high` (inside one stripe) by areas made from `attributes`.
+    pub(crate) fn prepare(
+        &self,
+        low: u64,
+        high: u64,
+        attributes: ArrayVec<Attributes<M>, MOST_INSERTED>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<Prepared<M>, NoMemory> {
+        let stripe = Self::stripe_of(low);
+        debug_assert!(guard.stripes().contains(&stripe) && Self::stripe_of(high - 1) == stripe);
+        let mut inserted = NewItems::new();
+        for attributes in attributes {
+            push(&mut inserted, attributes)?;
+        }
+        Ok(Prepared { stripe, edit: self.stripes[stripe].tree.edit(low, high, inserted, guard)? })
+    }
+
+    /// Publishes a prepared change, then marks the replaced areas dead (R3). Returns them; the caller retires them.
+    pub(crate) fn commit(&self, ctx: Ctx<'_, M>, prepared: Prepared<M>) -> Vec<Detached<Area<M>>> {
+        let replaced =
+            self.stripes[prepared.stripe].tree.publish(prepared.edit, |node| ctx.retire(Retired::Heap(node)));
+        replaced.iter().for_each(|area| area.get().kill());
+        replaced
+    }
+
+    /// Fills the index of a child that nobody knows yet with copies of all areas of `parent`.
+    pub(crate) fn clone_from(&mut self, parent: &Self, guard: &StripeGuard<'_>) -> Result<(), NoMemory> {
+        for (stripe, from) in self.stripes.iter_mut().zip(&parent.stripes) {
+            if from.tree.is_empty() {
+                continue;
+            }
+            let mut items = NewItems::new();
+            let complete = from.tree.each(guard, &mut |item| push(&mut items, item.get(guard).attributes()).is_ok());
+            if !complete {
+                return Err(NoMemory);
+            }
+            stripe.tree.fill(items)?;
+        }
+        Ok(())
+    }
+
+    /// Empties the index of a space that is going away: kills and retires every area.
+    pub(crate) fn clear(&self, ctx: Ctx<'_, M>, guard: &StripeGuard<'_>) {
+        for stripe in guard.stripes() {
+            self.stripes[stripe].tree.clear(
+                |node| ctx.retire(Retired::Heap(node)),
+                |area| {
+                    area.get().kill();
+                    ctx.retire(Retired::Heap(area.into_garbage()));
+                },
+            );
+        }
+    }
+}
+
+impl<M: Machine> Prepared<M> {
+    /// The areas that the change puts in.
+    pub(crate) fn inserted<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
+        self.edit.inserted(guard)
+    }
+
+    /// Gives everything back; nothing has happened.
+    pub(crate) fn abandon(self) {
+        self.edit.abandon();
+    }
+}
+
+fn push<M: Machine>(items: &mut NewItems<Area<M>>, attributes: Attributes<M>) -> Result<(), NoMemory> {
+    let (range, flags) = (attributes.range, attributes.flags);
+    items.push(range.start().as_u64(), range.end().as_u64(), super::guard_of(flags), Area::new(attributes))
+}

@@ -1,0 +1,378 @@
+//! The public API: [`Vm`], the CPUs' tokens, and the methods of [`Space`] and [`Object`] that take one.
+//!
+//! Called by embedders. The only room that waits for other operations: everything below says what it needs.
+
+mod audit;
+mod registry;
+mod stats;
+
+pub use audit::AuditError;
+pub(crate) use registry::Registry;
+pub use stats::Stats;
+
+use crate::addr::{Access, CpuId, FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};
+use crate::frame::{CpuLocal, Ctx, Memory, MemoryError};
+use crate::machine::Machine;
+use crate::object::{Object, ObjectError, Pager};
+use crate::space::{
+    AccessError, AreaInfo, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Resolved, Space,
+    UnmapError, Usage,
+};
+use crate::table;
+use alloc::sync::Arc;
+use core::fmt;
+
+/// No frame, or no heap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfMemory;
+
+/// Why a [`Vm`] could not be built.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetupError {
+    /// The machine handed over no frame.
+    NoMemory,
+    /// RAM ranges that are reversed, unordered or overlapping, or no CPU, or more than 1024.
+    BadMachine,
+}
+
+/// Why a CPU's token could not be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CpuError {
+    /// The machine has no CPU of this number.
+    NoSuchCpu,
+    /// The token is out already.
+    Taken,
+}
+
+/// The memory of one machine. Clones are handles to the same.
+pub struct Vm<M: Machine> {
+    memory: Arc<Memory<M>>,
+    registry: Arc<Registry<M>>,
+}
+
+impl<M: Machine> Clone for Vm<M> {
+    fn clone(&self) -> Self {
+        Self { memory: Arc::clone(&self.memory), registry: Arc::clone(&self.registry) }
+    }
+}
+
+impl<M: Machine> Vm<M> {
+    /// Takes over the machine's RAM.
+    ///
+    /// # Errors
+    ///
+    /// [`SetupError`] if the machine has no RAM or contradicts itself.
+    pub fn new(machine: M) -> Result<Self, SetupError> {
+        let memory = Memory::new(machine).map_err(|error| match error {
+            MemoryError::NoMemory => SetupError::NoMemory,
+            MemoryError::BadMachine => SetupError::BadMachine,
+        })?;
+        let registry = Arc::new(Registry::new(memory.sections().cpus()));
+        Ok(Self { memory: Arc::new(memory), registry })
+    }
+
+    /// The machine.
+    #[must_use]
+    pub fn machine(&self) -> &M {
+        self.memory.machine()
+    }
+
+    /// The token of CPU `id`. Whoever has it may do operations as that CPU; drop it to give it back.
+    ///
+    /// # Errors
+    ///
+    /// [`CpuError`] if there is no such CPU or its token is out.
+    pub fn cpu(&self, id: CpuId) -> Result<Cpu<M>, CpuError> {
+        let stamps = self.registry.claim(id)?;
+        let local = CpuLocal::new(id, self.memory.sections().cpus(), stamps);
+        Ok(Cpu { vm: self.clone(), local })
+    }
+
+    /// An empty space.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if there is no frame for its root table.
+    pub fn new_space(&self, cpu: &mut Cpu<M>, layout: Layout) -> Result<Space<M>, OutOfMemory> {
+        let ctx = cpu.ctx();
+        self.registry.bury(ctx);
+        let root = table::alloc_root(ctx).ok_or(OutOfMemory)?;
+        let core = Arc::new(Core::new(Arc::clone(&self.memory), self.registry.next_id(), root, layout));
+        self.registry.insert(ctx, &core);
+        Ok(self.space(core))
+    }
+
+    fn space(&self, core: Arc<Core<M>>) -> Space<M> {
+        Space { core, registry: Arc::clone(&self.registry) }
+    }
+
+    /// A memory object of `size` bytes of zeroes: shared memory, or a file that lives in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] is reserved for a heap that is full; today the heap's own handler decides.
+    pub fn new_memory(&self, size: u64, label: &str) -> Result<Arc<Object<M>>, OutOfMemory> {
+        Ok(Arc::new(Object::new(Arc::clone(&self.memory), self.registry.next_id(), size, None, label)))
+    }
+
+    /// A file of `size` bytes whose pages are read by `pager` when they are first wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::new_memory`].
+    pub fn new_file(&self, size: u64, pager: Arc<dyn Pager>, label: &str) -> Result<Arc<Object<M>>, OutOfMemory> {
+        Ok(Arc::new(Object::new(Arc::clone(&self.memory), self.registry.next_id(), size, Some(pager), label)))
+    }
+
+    /// All counters since the start, summed over the CPUs. Exact when nobody works.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::collect(&self.memory)
+    }
+}
+
+impl<M: Machine> fmt::Debug for Vm<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vm").field("cpus", &self.memory.sections().cpus()).finish_non_exhaustive()
+    }
+}
+
+/// The token of one CPU: what works on the [`Vm`] works through it, and it is used by one thread at a time.
+///
+/// A kernel keeps it with the CPU's other private data and has interrupts off while it is inside `faultless`.
+pub struct Cpu<M: Machine> {
+    vm: Vm<M>,
+    local: CpuLocal,
+}
+
+impl<M: Machine> Cpu<M> {
+    pub(crate) fn ctx(&self) -> Ctx<'_, M> {
+        Ctx { memory: &self.vm.memory, cpu: &self.local }
+    }
+
+    /// The CPU's number.
+    #[must_use]
+    pub fn id(&self) -> CpuId {
+        self.local.id()
+    }
+
+    /// The `Vm` it belongs to.
+    #[must_use]
+    pub fn vm(&self) -> &Vm<M> {
+        &self.vm
+    }
+
+    /// Frees what this CPU retired, as far as no other CPU can still reach it, and takes down spaces that were dropped
+    /// without [`Space::exit`]. True if nothing is left.
+    pub fn collect(&mut self) -> bool {
+        let ctx = self.ctx();
+        self.vm.registry.bury(ctx);
+        ctx.collect()
+    }
+}
+
+impl<M: Machine> Drop for Cpu<M> {
+    fn drop(&mut self) {
+        let ctx = self.ctx();
+        self.vm.registry.bury(ctx);
+        // Ends: sections never block.
+        while !ctx.collect() {
+            ctx.relax();
+            crate::sync::spin_hint();
+        }
+        ctx.drain_all();
+        self.vm.registry.give_back(self.local.id(), self.local.stamps());
+    }
+}
+
+impl<M: Machine> fmt::Debug for Cpu<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cpu").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// The operations. Each takes the token of the CPU it runs on.
+impl<M: Machine> Space<M> {
+    /// The root table: what the MMU is given.
+    #[must_use]
+    pub fn root(&self) -> FrameId {
+        self.core.root
+    }
+
+    /// A number that no other space of the same [`Vm`] has or had.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.core.id
+    }
+
+    /// Where things go in this space.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.core.layout
+    }
+
+    /// `cpu` is about to run this space: call before its MMU is given [`Space::root`].
+    pub fn activate(&self, cpu: &mut Cpu<M>) {
+        self.core.mask.insert(cpu.id());
+    }
+
+    /// `cpu` runs another space: call after its MMU was given another root and has forgotten this one.
+    pub fn deactivate(&self, cpu: &mut Cpu<M>) {
+        self.core.mask.remove(cpu.id());
+    }
+
+    /// Resolves a page fault at `addr`. On success the instruction is repeated.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`]: what the program is told. Nothing has changed.
+    #[inline]
+    pub fn fault(&self, cpu: &mut Cpu<M>, addr: VirtAddr, access: Access) -> Result<Resolved, FaultError> {
+        self.core.fault(cpu.ctx(), addr, access)
+    }
+
+    /// Maps memory and returns its address.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`]; a failed call has changed nothing.
+    pub fn map(&self, cpu: &mut Cpu<M>, request: MapRequest<M>) -> Result<VirtAddr, MapError> {
+        let vm = &cpu.vm;
+        self.core.map(cpu.ctx(), request, |size| vm.new_memory(size, "/dev/zero (deleted)").ok())
+    }
+
+    /// Unmaps what is in `range`. When it returns, no CPU can use a translation of it.
+    ///
+    /// # Errors
+    ///
+    /// [`UnmapError`]; a failed call has changed nothing.
+    pub fn unmap(&self, cpu: &mut Cpu<M>, range: PageRange) -> Result<(), UnmapError> {
+        self.core.unmap(cpu.ctx(), range)
+    }
+
+    /// Gives `range` other rights. When it returns, no CPU can use a right that was taken.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtectError`] names the address where it stopped; areas before it have been changed, as on Linux.
+    pub fn protect(&self, cpu: &mut Cpu<M>, range: PageRange, rights: Rights) -> Result<(), ProtectError> {
+        self.core.protect(cpu.ctx(), range, rights)
+    }
+
+    /// Sets where the heap begins; before the first [`Space::brk`].
+    pub fn set_brk(&self, start: VirtAddr) {
+        self.core.set_brk(start);
+    }
+
+    /// The heap's first byte and one past its last.
+    #[must_use]
+    pub fn brk_range(&self) -> (VirtAddr, VirtAddr) {
+        self.core.brk_range()
+    }
+
+    /// Moves the end of the heap to `to`, if that is possible; returns where it is afterwards, as Linux's `brk`.
+    pub fn brk(&self, cpu: &mut Cpu<M>, to: VirtAddr) -> VirtAddr {
+        self.core.set_break(cpu.ctx(), to)
+    }
+
+    /// Makes a child that sees what this space sees now. Its cost does not depend on how much that is.
+    ///
+    /// # Errors
+    ///
+    /// [`ForkError`]; the parent is as it was.
+    pub fn fork(&self, cpu: &mut Cpu<M>) -> Result<Space<M>, ForkError> {
+        let ctx = cpu.ctx();
+        self.registry.bury(ctx);
+        let core = self.core.fork(ctx, &self.registry)?;
+        Ok(Space { core, registry: Arc::clone(&self.registry) })
+    }
+
+    /// Takes the space down. Later operations find nothing mapped. Does nothing the second time.
+    ///
+    /// # Panics
+    ///
+    /// If a CPU still has the space active.
+    pub fn exit(&self, cpu: &mut Cpu<M>) {
+        let ctx = cpu.ctx();
+        self.core.exit(ctx, &self.registry);
+        self.registry.bury(ctx);
+    }
+
+    /// Copies `into.len()` bytes out of the space, resolving faults as needed. Rights are checked as for a CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] says how far it came and why it stopped.
+    pub fn read(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read(cpu.ctx(), addr, into)
+    }
+
+    /// Copies `from` into the space, resolving faults as needed. Rights are checked as for a CPU.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] says how far it came and why it stopped.
+    pub fn write(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
+        self.core.write(cpu.ctx(), addr, from)
+    }
+
+    /// Calls `visit` with each area, ascending: a snapshot taken without a lock.
+    pub fn areas(&self, cpu: &mut Cpu<M>, visit: impl FnMut(AreaInfo<M>)) {
+        self.core.areas(cpu.ctx()).into_iter().for_each(visit);
+    }
+
+    /// The area that covers `addr`.
+    pub fn area_at(&self, cpu: &mut Cpu<M>, addr: VirtAddr) -> Option<AreaInfo<M>> {
+        self.core.area_at(cpu.ctx(), addr)
+    }
+
+    /// Pages, tables and faults of this space.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        self.core.counters.sum()
+    }
+}
+
+/// File-like access. Each takes the token of the CPU it runs on.
+impl<M: Machine> Object<M> {
+    /// Reads from `offset`; returns how many bytes there were before the end.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] if a page could not be had.
+    pub fn read(&self, cpu: &mut Cpu<M>, offset: u64, into: &mut [u8]) -> Result<usize, ObjectError> {
+        self.read_at(cpu.ctx(), offset, into)
+    }
+
+    /// Writes at `offset`, extending the object; returns how many bytes were written, fewer if memory ran out.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] if nothing could be written.
+    pub fn write(&self, cpu: &mut Cpu<M>, offset: u64, from: &[u8]) -> Result<usize, ObjectError> {
+        self.write_at(cpu.ctx(), offset, from)
+    }
+
+    /// Sets the size. What lies beyond a smaller size is gone, also where it is mapped: accesses there get
+    /// [`FaultError::Bus`] when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::TooBig`], or [`ObjectError::OutOfMemory`] if a shared page table could not be copied; the size
+    /// is set all the same, and the call may be repeated.
+    pub fn resize(self: &Arc<Self>, cpu: &mut Cpu<M>, size: u64) -> Result<(), ObjectError> {
+        if size >= 1 << 63 {
+            return Err(ObjectError::TooBig);
+        }
+        let ctx = cpu.ctx();
+        let old = self.set_size(size);
+        if size >= old {
+            return Ok(());
+        }
+        let first = size.div_ceil(PAGE_SIZE);
+        cpu.vm.registry.each(ctx, |core| core.unmap_beyond(ctx, self, first).map_err(|_| ObjectError::OutOfMemory))?;
+        self.drop_beyond(ctx, first);
+        self.zero_tail(ctx, size);
+        Ok(())
+    }
+}

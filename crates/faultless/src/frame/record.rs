@@ -1,0 +1,151 @@
+//! The record of one frame: who uses it for what, and how often it is referenced.
+//!
+//! Called by `frame` and, through `Ctx::record`, by the rooms above. 32 bytes per frame in shipping builds.
+
+use crate::sync::{AtomicU64, Ordering, RawLock};
+use core::sync::atomic::{AtomicU32 as PlainU32, AtomicU64 as PlainU64, Ordering::Relaxed};
+
+/// What a frame is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Kind {
+    /// No memory here: a hole between RAM ranges.
+    Absent = 0,
+    /// On a free list of the zone.
+    Free = 1,
+    /// In some CPU's cache, or being freed.
+    Cached = 2,
+    /// The shared frame of zeroes; never counted.
+    Zero = 3,
+    /// Anonymous memory.
+    Anon = 4,
+    /// A page of a file.
+    File = 5,
+    /// A page of a memory object (shared anonymous memory, tmpfs).
+    Memory = 6,
+    /// A page table.
+    Table = 7,
+}
+
+const MAPPING: u64 = 1 << 32;
+
+/// One frame's record.
+///
+/// Letters: (A) atomic alone; (O) written by the owner before publication or after the last reference, read by
+/// anybody who holds a reference; (Z) zone lock.
+pub(crate) struct Record {
+    /// Pages: references in the low half, mappings in the high half (I-REF, I-MAP). Tables: parent entries that name
+    /// this table (`sc` in PROTOCOL).
+    counts: AtomicU64, // (A)
+    kind: PlainU32, // (O)
+    /// `L`: structural changes of a table.
+    pub(crate) lock: RawLock, // (A)
+    /// Free: next in the list. Object page: the object's number. Table: its level.
+    word0: PlainU64, // (O) (Z)
+    /// Free: previous in the list and the order. Object page: index in the object.
+    word1: PlainU64, // (O) (Z)
+}
+
+#[cfg(not(any(loom, shuttle)))]
+const _: () = assert!(core::mem::size_of::<Record>() <= 32, "records cost 32 bytes per frame");
+
+impl Record {
+    /// A record of a frame that does not exist (yet).
+    pub(crate) fn absent() -> Self {
+        Self {
+            counts: AtomicU64::new(0),
+            kind: PlainU32::new(Kind::Absent as u32),
+            lock: RawLock::new(),
+            word0: PlainU64::new(0),
+            word1: PlainU64::new(0),
+        }
+    }
+
+    /// What the frame is used for.
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind {
+        match self.kind.load(Relaxed) {
+            1 => Kind::Free,
+            2 => Kind::Cached,
+            3 => Kind::Zero,
+            4 => Kind::Anon,
+            5 => Kind::File,
+            6 => Kind::Memory,
+            7 => Kind::Table,
+            _ => Kind::Absent,
+        }
+    }
+
+    /// Changes the use; only the sole owner may.
+    #[inline]
+    pub(crate) fn set_kind(&self, kind: Kind) {
+        self.kind.store(kind as u32, Relaxed);
+    }
+
+    /// The two words whose meaning depends on the kind.
+    #[inline]
+    pub(crate) fn words(&self) -> (u64, u64) {
+        (self.word0.load(Relaxed), self.word1.load(Relaxed))
+    }
+
+    /// Writes both words; only the sole owner (or the zone, under its lock) may.
+    #[inline]
+    pub(crate) fn set_words(&self, word0: u64, word1: u64) {
+        self.word0.store(word0, Relaxed);
+        self.word1.store(word1, Relaxed);
+    }
+
+    /// Sets the counts of a frame that nobody else knows. The compare-exchange that publishes it carries the store.
+    #[inline]
+    pub(crate) fn init_counts(&self, references: u32, mappings: u32) {
+        debug_assert_eq!(self.counts.load(Ordering::Relaxed), 0, "a new frame has references");
+        self.counts.store(u64::from(references) | (u64::from(mappings) * MAPPING), Ordering::Relaxed);
+    }
+
+    /// References and mappings.
+    #[inline]
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        // Acquire pairs with the AcqRel in `drop_counts`: who sees itself alone sees all that the others did.
+        let counts = self.counts.load(Ordering::Acquire);
+        (counts as u32, (counts / MAPPING) as u32)
+    }
+
+    /// Adds references and mappings to a frame that the caller knows to be referenced.
+    #[inline]
+    pub(crate) fn add_counts(&self, references: u32, mappings: u32) {
+        let old = self.counts.fetch_add(u64::from(references) | (u64::from(mappings) * MAPPING), Ordering::Relaxed);
+        debug_assert!(old as u32 > 0, "reference to a free frame");
+    }
+
+    /// Takes a reference and `mappings` mappings if the frame has any reference. The caller re-checks what it read the
+    /// frame number from: the frame may have been freed and used anew in between.
+    #[inline]
+    pub(crate) fn try_get(&self, mappings: u32) -> bool {
+        let mut old = self.counts.load(Ordering::Relaxed);
+        loop {
+            if old as u32 == 0 {
+                return false;
+            }
+            let new = old + 1 + u64::from(mappings) * MAPPING;
+            // Acquire pairs with the AcqRel in `drop_counts`.
+            match self.counts.compare_exchange_weak(old, new, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// Drops references and mappings; true if the last reference went.
+    #[inline]
+    pub(crate) fn drop_counts(&self, references: u32, mappings: u32) -> bool {
+        let sub = u64::from(references) | (u64::from(mappings) * MAPPING);
+        // AcqRel: the last one to drop sees what all others did before they dropped.
+        let old = self.counts.fetch_sub(sub, Ordering::AcqRel);
+        debug_assert!(old as u32 >= references && old / MAPPING >= u64::from(mappings), "count underflow: {old:#x}");
+        if old as u32 == references {
+            debug_assert_eq!(old / MAPPING, u64::from(mappings), "the last reference left mappings behind");
+            return true;
+        }
+        false
+    }
+}

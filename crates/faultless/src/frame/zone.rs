@@ -1,0 +1,117 @@
+//! The buddy allocator: free blocks of 2^order frames in one list per order.
+//!
+//! Called by `frame` under the zone's lock, to refill and drain the CPUs' caches. A free block's first record holds
+//! the links: word0 = next + 1, word1 = (previous + 1) << 8 | order.
+
+use super::record::{Kind, Record};
+use super::records::Records;
+use crate::addr::{FrameId, FrameRange};
+
+/// Blocks of up to 2^10 frames (4 MiB).
+pub(crate) const ORDERS: usize = 11;
+
+/// The free lists.
+pub(crate) struct Zone {
+    /// First block of each order, plus 1; 0 is the empty list.
+    heads: [u64; ORDERS],
+    free: u64,
+}
+
+impl Zone {
+    /// No memory yet.
+    pub(crate) fn new() -> Self {
+        Self { heads: [0; ORDERS], free: 0 }
+    }
+
+    /// Frames on the lists.
+    pub(crate) fn free_frames(&self) -> u64 {
+        self.free
+    }
+
+    /// Adds RAM, in the largest aligned blocks that fit.
+    pub(crate) fn donate(&mut self, records: &Records, range: FrameRange) {
+        for frame in range.start.as_u64()..range.end.as_u64() {
+            records.get(FrameId::new(frame)).set_kind(Kind::Cached);
+        }
+        let (mut at, end) = (range.start.as_u64(), range.end.as_u64());
+        while at < end {
+            let mut order = (at.trailing_zeros() as usize).min(ORDERS - 1);
+            while at + (1 << order) > end {
+                order -= 1;
+            }
+            self.give(records, FrameId::new(at), order);
+            at += 1 << order;
+        }
+    }
+
+    /// Takes a block of 2^`order` frames.
+    pub(crate) fn take(&mut self, records: &Records, order: usize) -> Option<FrameId> {
+        let mut found = (order..ORDERS).find(|order| self.heads[*order] != 0)?;
+        let block = self.heads[found] - 1;
+        self.unlink(records, block, found);
+        // Give the upper halves back until the block is as small as asked.
+        while found > order {
+            found -= 1;
+            self.link(records, block + (1 << found), found);
+        }
+        self.free -= 1 << order;
+        records.get(FrameId::new(block)).set_kind(Kind::Cached);
+        Some(FrameId::new(block))
+    }
+
+    /// Gives a block back and merges it with its buddies.
+    pub(crate) fn give(&mut self, records: &Records, frame: FrameId, order: usize) {
+        self.free += 1 << order;
+        let (mut block, mut order) = (frame.as_u64(), order);
+        while order < ORDERS - 1 {
+            let buddy = block ^ 1 << order;
+            if !is_free_block(records, buddy, order) {
+                break;
+            }
+            self.unlink(records, buddy, order);
+            block &= !(1 << order);
+            order += 1;
+        }
+        self.link(records, block, order);
+    }
+
+    fn link(&mut self, records: &Records, block: u64, order: usize) {
+        let next = self.heads[order];
+        let record = records.get(FrameId::new(block));
+        record.set_kind(Kind::Free);
+        record.set_words(next, order as u64);
+        if next != 0 {
+            let after = records.get(FrameId::new(next - 1));
+            after.set_words(after.words().0, (block + 1) << 8 | order as u64);
+        }
+        self.heads[order] = block + 1;
+    }
+
+    fn unlink(&mut self, records: &Records, block: u64, order: usize) {
+        let record = records.get(FrameId::new(block));
+        let (next, back) = record.words();
+        let previous = back >> 8;
+        if next != 0 {
+            let after = records.get(FrameId::new(next - 1));
+            after.set_words(after.words().0, previous << 8 | order as u64);
+        }
+        if previous == 0 {
+            self.heads[order] = next;
+        } else {
+            let before = records.get(FrameId::new(previous - 1));
+            before.set_words(next, before.words().1);
+        }
+        record.set_kind(Kind::Cached);
+        record.set_words(0, 0);
+    }
+}
+
+/// Is `block` the first frame of a free block of exactly this order?
+fn is_free_block(records: &Records, block: u64, order: usize) -> bool {
+    records
+        .find(block)
+        .is_some_and(|record: &Record| record.kind() == Kind::Free && record.words().1 & 0xff == order as u64)
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -1,0 +1,341 @@
+//! The entry codec: which bits of a 64-bit entry mean what. x86-64 with 4 or 5 levels.
+//!
+//! Called by `table` and `space`, which see entries only through [`Format`]. Protocols P1, P2, P3, P6 use the software
+//! bits. Absent on purpose: policy; a codec never decides.
+//!
+//! # Leaf entries
+//!
+//! | kind | bit 0 | bits 1-3 | payload |
+//! |---|---|---|---|
+//! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; NX 63 |
+//! | EMPTY | 0 | 0 | stamp: 4-50 and 57-63; generation 52-56; bit 51 set unless the stamp is 0 |
+//! | POISON | 0 | 1 | none: the table is leaving, start over |
+//! | NONE | 0 | 3 | a page without rights (PROT_NONE): frame inverted in 12-50, bit 51 set; flags as PAGE |
+//!
+//! # Table entries
+//!
+//! | kind | bit 0 | payload |
+//! |---|---|---|
+//! | TABLE | 1 | frame 12-51; W, U, A always set; SHARED 9 (then W is clear), FROZEN 10 |
+//! | EMPTY | 0 | stamp as above, no generation |
+//! | POISON, FROZEN | 0 | none |
+//!
+//! Bit 51 of a non-present entry keeps the address bits above any installed memory (L1TF). Bits 57 and 58 of PAGE are
+//! kept free for soft-dirty and userfaultfd write protection.
+
+use crate::addr::FrameId;
+
+/// The value of an entry.
+pub type Raw = u64;
+
+/// The software-visible bits of a leaf that maps a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PageBits {
+    /// The MMU permits stores.
+    pub write: bool,
+    /// The MMU permits instruction fetches.
+    pub execute: bool,
+    /// Anonymous and mapped by this entry alone: a write needs no copy.
+    pub exclusive: bool,
+    /// A fresh copy whose predecessor may still be cached by some CPU's TLB: not writable before a flush.
+    pub pending: bool,
+    /// Not counted: the zero frame, or memory without a record.
+    pub special: bool,
+    /// The MMU has stored through it.
+    pub dirty: bool,
+}
+
+/// What a leaf entry says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Leaf {
+    /// Nothing is mapped.
+    Empty,
+    /// The table is being taken away; look again from the root.
+    Poison,
+    /// A page the MMU can use.
+    Page(FrameId, PageBits),
+    /// A page whose area grants no rights; the MMU faults.
+    None(FrameId, PageBits),
+}
+
+/// What an upper entry says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Upper {
+    /// No table.
+    Empty,
+    /// The table above is being taken away; look again from the root.
+    Poison,
+    /// No table, and a fork forbids to add one for the moment.
+    Frozen,
+    /// A table.
+    Table {
+        /// Its frame.
+        frame: FrameId,
+        /// Another space (or a shared parent) may name the same table: read-only below.
+        shared: bool,
+        /// A fork is under way: wait.
+        frozen: bool,
+    },
+}
+
+/// An architecture's entry format. All functions are pure bit arithmetic.
+pub trait Format: Send + Sync + Sized + 'static {
+    /// Levels of tables, the leaf level included.
+    const LEVELS: usize;
+    /// Binary logarithm of the entries of a table.
+    const INDEX_BITS: u32;
+    /// Slots of the root that belong to user space, from 0.
+    const USER_SLOTS: usize;
+    /// Bits of the generation.
+    const GENERATION_BITS: u32;
+    /// Stripes of the address space that range operations lock apart; divides `USER_SLOTS`.
+    const STRIPES: usize;
+
+    /// An empty entry with a stamp that no earlier value of the entry carried, and a generation.
+    fn empty(stamp: u64, generation: u64) -> Raw;
+    /// The end of an entry's life.
+    fn poison() -> Raw;
+    /// A leaf that maps `frame`.
+    fn page(frame: FrameId, bits: PageBits, generation: u64) -> Raw;
+    /// Decodes a leaf. Total: every value means something.
+    fn leaf(entry: Raw) -> Leaf;
+    /// The generation of any leaf value.
+    fn generation(entry: Raw) -> u64;
+    /// A PAGE turned into NONE with the generation given.
+    fn page_to_none(entry: Raw, generation: u64) -> Raw;
+    /// A NONE turned into a PAGE without write permission; keeps the generation.
+    fn none_to_page(entry: Raw) -> Raw;
+    /// The same PAGE with other rights; keeps everything else.
+    fn with_rights(entry: Raw, write: bool, execute: bool) -> Raw;
+    /// The same PAGE made writable, exclusive as told, accessed and dirty, no longer PENDING.
+    fn made_writable(entry: Raw, exclusive: bool) -> Raw;
+    /// The same PAGE or NONE without EXCLUSIVE and, if it had EXCLUSIVE, without write permission.
+    fn without_exclusive(entry: Raw) -> Raw;
+    /// The same leaf with another generation.
+    fn with_generation(entry: Raw, generation: u64) -> Raw;
+    /// Do two leaf values differ only in what the MMU sets (accessed, dirty)?
+    fn same_but_touched(a: Raw, b: Raw) -> bool;
+    /// A PAGE with its accessed bit and, for a store, its dirty bit set, as the MMU does.
+    fn touched(entry: Raw, store: bool) -> Raw;
+
+    /// An upper entry that names a table.
+    fn table(frame: FrameId, shared: bool, frozen: bool) -> Raw;
+    /// An empty upper entry that a fork has frozen.
+    fn frozen_empty() -> Raw;
+    /// Decodes an upper entry. Total.
+    fn upper(entry: Raw) -> Upper;
+}
+
+const PRESENT: Raw = 1;
+const WRITE: Raw = 1 << 1;
+const USER: Raw = 1 << 2;
+const ACCESSED: Raw = 1 << 5;
+const DIRTY: Raw = 1 << 6;
+const EXCLUSIVE: Raw = 1 << 9;
+const SHARED: Raw = 1 << 9;
+const PENDING: Raw = 1 << 10;
+const FROZEN: Raw = 1 << 10;
+const SPECIAL: Raw = 1 << 11;
+const FRAME: Raw = ((1 << 52) - 1) & !0xfff;
+const GENERATION_SHIFT: u32 = 52;
+const GENERATION: Raw = 0x1f << GENERATION_SHIFT;
+const NO_EXECUTE: Raw = 1 << 63;
+
+const KIND: Raw = 0b1111;
+const KIND_EMPTY: Raw = 0;
+const KIND_POISON: Raw = 1 << 1;
+const KIND_FROZEN: Raw = 2 << 1;
+const KIND_NONE: Raw = 3 << 1;
+
+/// Keeps the address bits of a non-present entry above installed memory.
+const ABOVE_MEMORY: Raw = 1 << 51;
+const STAMP_LOW_BITS: u32 = 47;
+const STAMP_LOW_SHIFT: u32 = 4;
+const STAMP_HIGH_SHIFT: u32 = 57;
+/// Bits of a stamp.
+pub const STAMP_BITS: u32 = 54;
+/// Frame bits of a NONE entry, stored inverted.
+const NONE_FRAME: Raw = ((1 << 51) - 1) & !0xfff;
+const NONE_KEEPS: Raw = ACCESSED | DIRTY | EXCLUSIVE | PENDING | SPECIAL | NO_EXECUTE;
+
+/// x86-64 paging with `LEVELS` levels of `2^INDEX_BITS` entries and generations of `GENERATION_BITS`.
+///
+/// [`X86_64`] and [`X86_64La57`] are the ones that hardware walks; smaller ones exist for model checking.
+#[derive(Clone, Copy, Debug)]
+pub struct X86<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32>;
+
+/// x86-64 with 4 levels: 128 TiB of user space.
+pub type X86_64 = X86<4, 9, 5>;
+/// x86-64 with 5 levels: 64 PiB of user space.
+pub type X86_64La57 = X86<5, 9, 5>;
+
+const fn stamp_bits(stamp: u64) -> Raw {
+    if stamp == 0 {
+        return 0;
+    }
+    let low = stamp & ((1 << STAMP_LOW_BITS) - 1);
+    let high = (stamp >> STAMP_LOW_BITS) & ((1 << (STAMP_BITS - STAMP_LOW_BITS)) - 1);
+    low << STAMP_LOW_SHIFT | high << STAMP_HIGH_SHIFT | ABOVE_MEMORY
+}
+
+const fn flag(set: bool, bit: Raw) -> Raw {
+    if set { bit } else { 0 }
+}
+
+const fn page_bits(entry: Raw) -> PageBits {
+    PageBits {
+        write: entry & WRITE != 0,
+        execute: entry & NO_EXECUTE == 0,
+        exclusive: entry & EXCLUSIVE != 0,
+        pending: entry & PENDING != 0,
+        special: entry & SPECIAL != 0,
+        dirty: entry & DIRTY != 0,
+    }
+}
+
+impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> X86<LEVELS, INDEX_BITS, GENERATION_BITS> {
+    const CHECKED: () = {
+        assert!(LEVELS >= 2 && LEVELS <= 5);
+        assert!(INDEX_BITS >= 1 && INDEX_BITS <= 9);
+        assert!(GENERATION_BITS >= 1 && GENERATION_BITS <= 5);
+    };
+
+    const fn wrap(generation: u64) -> Raw {
+        let () = Self::CHECKED;
+        (generation & ((1 << GENERATION_BITS) - 1)) << GENERATION_SHIFT
+    }
+}
+
+impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> Format
+    for X86<LEVELS, INDEX_BITS, GENERATION_BITS>
+{
+    const LEVELS: usize = LEVELS;
+    const INDEX_BITS: u32 = INDEX_BITS;
+    const USER_SLOTS: usize = if INDEX_BITS > 2 { 1 << (INDEX_BITS - 1) } else { 1 << INDEX_BITS };
+    const GENERATION_BITS: u32 = GENERATION_BITS;
+    const STRIPES: usize = if Self::USER_SLOTS > 64 { 64 } else { 1 };
+
+    #[inline]
+    fn empty(stamp: u64, generation: u64) -> Raw {
+        stamp_bits(stamp) | Self::wrap(generation)
+    }
+
+    #[inline]
+    fn poison() -> Raw {
+        KIND_POISON
+    }
+
+    #[inline]
+    fn page(frame: FrameId, bits: PageBits, generation: u64) -> Raw {
+        debug_assert!(frame.as_u64() < 1 << 39, "frame number does not fit an entry");
+        PRESENT
+            | USER
+            | ACCESSED
+            | frame.as_u64() << 12
+            | flag(bits.write, WRITE)
+            | flag(!bits.execute, NO_EXECUTE)
+            | flag(bits.exclusive, EXCLUSIVE)
+            | flag(bits.pending, PENDING)
+            | flag(bits.special, SPECIAL)
+            | flag(bits.dirty, DIRTY)
+            | Self::wrap(generation)
+    }
+
+    #[inline]
+    fn leaf(entry: Raw) -> Leaf {
+        if entry & PRESENT != 0 {
+            return Leaf::Page(FrameId::new((entry & FRAME) >> 12), page_bits(entry));
+        }
+        match entry & KIND {
+            KIND_EMPTY => Leaf::Empty,
+            KIND_NONE => {
+                let bits = PageBits { write: false, ..page_bits(entry) };
+                Leaf::None(FrameId::new((!entry & NONE_FRAME) >> 12), bits)
+            }
+            _ => Leaf::Poison,
+        }
+    }
+
+    #[inline]
+    fn generation(entry: Raw) -> u64 {
+        (entry & GENERATION) >> GENERATION_SHIFT
+    }
+
+    #[inline]
+    fn page_to_none(entry: Raw, generation: u64) -> Raw {
+        KIND_NONE | entry & NONE_KEEPS | !entry & NONE_FRAME | ABOVE_MEMORY | Self::wrap(generation)
+    }
+
+    #[inline]
+    fn none_to_page(entry: Raw) -> Raw {
+        PRESENT | USER | entry & (NONE_KEEPS | GENERATION) | !entry & NONE_FRAME
+    }
+
+    #[inline]
+    fn with_rights(entry: Raw, write: bool, execute: bool) -> Raw {
+        entry & !(WRITE | NO_EXECUTE) | flag(write, WRITE) | flag(!execute, NO_EXECUTE)
+    }
+
+    #[inline]
+    fn made_writable(entry: Raw, exclusive: bool) -> Raw {
+        entry & !PENDING | WRITE | ACCESSED | DIRTY | flag(exclusive, EXCLUSIVE)
+    }
+
+    #[inline]
+    fn without_exclusive(entry: Raw) -> Raw {
+        if entry & EXCLUSIVE == 0 {
+            return entry;
+        }
+        // Bit 1 of a NONE entry belongs to its kind.
+        entry & !(EXCLUSIVE | flag(entry & PRESENT != 0, WRITE))
+    }
+
+    #[inline]
+    fn with_generation(entry: Raw, generation: u64) -> Raw {
+        entry & !GENERATION | Self::wrap(generation)
+    }
+
+    #[inline]
+    fn same_but_touched(a: Raw, b: Raw) -> bool {
+        (a ^ b) & !(ACCESSED | DIRTY) == 0 && a & PRESENT != 0
+    }
+
+    #[inline]
+    fn touched(entry: Raw, store: bool) -> Raw {
+        entry | ACCESSED | flag(store, DIRTY)
+    }
+
+    #[inline]
+    fn table(frame: FrameId, shared: bool, frozen: bool) -> Raw {
+        debug_assert!(frame.as_u64() < 1 << 39, "frame number does not fit an entry");
+        // ACCESSED is set beforehand: hardware would set it, and an exact compare-exchange would fail.
+        PRESENT
+            | USER
+            | ACCESSED
+            | frame.as_u64() << 12
+            | flag(!shared, WRITE)
+            | flag(shared, SHARED)
+            | flag(frozen, FROZEN)
+    }
+
+    #[inline]
+    fn frozen_empty() -> Raw {
+        KIND_FROZEN
+    }
+
+    #[inline]
+    fn upper(entry: Raw) -> Upper {
+        if entry & PRESENT != 0 {
+            let frame = FrameId::new((entry & FRAME) >> 12);
+            return Upper::Table { frame, shared: entry & SHARED != 0, frozen: entry & FROZEN != 0 };
+        }
+        match entry & KIND {
+            KIND_EMPTY => Upper::Empty,
+            KIND_FROZEN => Upper::Frozen,
+            _ => Upper::Poison,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

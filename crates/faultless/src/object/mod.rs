@@ -1,0 +1,295 @@
+//! What stands behind a page of a mapping: memory objects (shared anonymous memory, tmpfs) and files.
+//!
+//! Called by `area`, `space` and embedders. An object owns a cache of pages, looked up and filled without a lock
+//! (protocol P9): a slot holds a frame number and one reference; whoever wants the page takes a reference of its own
+//! and reads the slot again. Absent on purpose: who maps the pages, and write-back (the cache of a memory object *is*
+//! its contents).
+
+mod pages;
+
+use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
+use crate::frame::{Ctx, Frame, Kind, Memory};
+use crate::machine::Machine;
+use crate::sync::{AtomicU64, Ordering, mutant};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::marker::PhantomData;
+use pages::Pages;
+
+/// Where a file's pages come from.
+pub trait Pager: Send + Sync {
+    /// Fills the page of index `index` (in pages from the start of the file). The page comes zeroed; what is not
+    /// written stays zero. May block; no lock of `faultless` is held.
+    ///
+    /// # Errors
+    ///
+    /// [`PagerError`] if the page cannot be read; the access that wanted it ends in SIGBUS.
+    fn fill(&self, index: u64, page: &mut PageWriter<'_>) -> Result<(), PagerError>;
+}
+
+/// The backing store could not deliver a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PagerError;
+
+/// A fresh page to be filled by a [`Pager`].
+pub struct PageWriter<'a> {
+    write: &'a mut dyn FnMut(usize, &[u8]),
+}
+
+impl PageWriter<'_> {
+    /// Writes `bytes` from `offset` on.
+    ///
+    /// # Panics
+    ///
+    /// If the bytes do not lie inside the page.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= PAGE_SIZE as usize && bytes.len() <= PAGE_SIZE as usize - offset, "write past the page");
+        (self.write)(offset, bytes);
+    }
+}
+
+impl fmt::Debug for PageWriter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PageWriter")
+    }
+}
+
+/// Why an object could not be read, written or resized.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ObjectError {
+    /// No frame for a page, or no heap for the page index.
+    OutOfMemory,
+    /// The pager failed.
+    Io,
+    /// The offset passes 2^63 - 1.
+    TooBig,
+}
+
+/// The pages of a file or of shared memory.
+pub struct Object<M: Machine> {
+    id: u64,                       // fixed
+    label: Box<str>,               // fixed
+    size: AtomicU64,               // (A) bytes
+    pages: Pages,                  // (A) lock-free
+    pager: Option<Arc<dyn Pager>>, // fixed
+    memory: Arc<Memory<M>>,        // fixed
+    machine: PhantomData<fn() -> M>,
+}
+
+/// What a fault finds at an index of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PageState {
+    /// A page, referenced (and counted as mapped) for the caller.
+    Resident(FrameId),
+    /// Not in the cache: a memory object makes it, a file must read it.
+    Absent,
+    /// Beyond the end of the object.
+    PastEnd,
+}
+
+impl<M: Machine> Object<M> {
+    /// An object of `size` bytes.
+    pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
+        let (size, pages) = (AtomicU64::new(size), Pages::new());
+        Self { id, label: label.into(), size, pages, pager, memory, machine: PhantomData }
+    }
+
+    /// A number that no other object of the same `Vm` has.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The name given at creation.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        // Acquire pairs with the Release in `set_size`: a fault that sees the new size sees no page it should not.
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// How its pages are counted.
+    pub(crate) fn kind(&self) -> Kind {
+        if self.pager.is_some() { Kind::File } else { Kind::Memory }
+    }
+
+    /// Must an absent page be read from a pager?
+    pub(crate) fn has_pager(&self) -> bool {
+        self.pager.is_some()
+    }
+
+    /// Looks the page up for a mapping: takes a reference and `mappings` mappings (FL-03: re-read after the reference).
+    pub(crate) fn page(&self, ctx: Ctx<'_, M>, index: u64, mappings: u32) -> PageState {
+        if index >= self.size().div_ceil(PAGE_SIZE) {
+            return PageState::PastEnd;
+        }
+        self.cached(ctx, index, mappings)
+    }
+
+    /// The same without a look at the size.
+    fn cached(&self, ctx: Ctx<'_, M>, index: u64, mappings: u32) -> PageState {
+        let Some(slot) = self.pages.get(index) else {
+            return PageState::Absent;
+        };
+        loop {
+            // Acquire pairs with the AcqRel in `insert`: the page is filled.
+            let value = slot.load(Ordering::Acquire);
+            let Some(frame) = pages::frame_of(value) else {
+                return PageState::Absent;
+            };
+            if !ctx.record(frame).try_get(mappings) {
+                continue; // it is leaving: the slot changes
+            }
+            if slot.load(Ordering::Acquire) == value || mutant::is(mutant::Mutant::NoPageRecheck) {
+                return PageState::Resident(frame);
+            }
+            ctx.put(frame, 1, mappings);
+        }
+    }
+
+    /// Puts a filled page into an absent slot; the loser of a race frees its own. The cache holds one reference.
+    fn insert(&self, ctx: Ctx<'_, M>, index: u64, frame: Frame) -> Result<(), ObjectError> {
+        let Ok(slot) = self.pages.get_or_make(index) else {
+            ctx.free(frame);
+            return Err(ObjectError::OutOfMemory);
+        };
+        ctx.record(frame.id()).set_words(self.id, index);
+        ctx.record(frame.id()).init_counts(1, 0);
+        // Release publishes the contents and the record.
+        if slot.compare_exchange(0, pages::value_of(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            ctx.record(frame.id()).drop_counts(1, 0);
+            ctx.free(frame);
+        }
+        Ok(())
+    }
+
+    /// Brings the page into the cache: zeroed, or read by the pager. May block in the pager: outside sections, no
+    /// locks held.
+    pub(crate) fn bring_in(&self, ctx: Ctx<'_, M>, index: u64) -> Result<(), ObjectError> {
+        let frame = ctx.alloc_zeroed(self.kind()).ok_or(ObjectError::OutOfMemory)?;
+        if let Some(pager) = &self.pager {
+            let id = frame.id();
+            let mut write = |offset, bytes: &[u8]| ctx.machine().write(id, offset, bytes);
+            if pager.fill(index, &mut PageWriter { write: &mut write }).is_err() {
+                ctx.free(frame);
+                return Err(ObjectError::Io);
+            }
+        }
+        self.insert(ctx, index, frame)
+    }
+
+    /// Reads up to `into.len()` bytes from `offset`; returns how many there were before the end.
+    pub(crate) fn read_at(&self, ctx: Ctx<'_, M>, offset: u64, into: &mut [u8]) -> Result<usize, ObjectError> {
+        let len = (into.len() as u64).min(self.size().saturating_sub(offset)) as usize;
+        let mut done = 0;
+        while done < len {
+            let (index, start) = split(offset + done as u64);
+            let part = (len - done).min(PAGE_SIZE as usize - start);
+            let target = &mut into[done..done + part];
+            match self.page(ctx, index, 0) {
+                PageState::Resident(frame) => {
+                    ctx.machine().read(frame, start, target);
+                    ctx.put(frame, 1, 0);
+                }
+                PageState::Absent if self.pager.is_none() => target.fill(0),
+                PageState::Absent => {
+                    self.bring_in(ctx, index)?;
+                    continue;
+                }
+                PageState::PastEnd => return Ok(done), // truncated meanwhile
+            }
+            done += part;
+        }
+        Ok(len)
+    }
+
+    /// Writes all of `from` at `offset`, extending the object.
+    pub(crate) fn write_at(&self, ctx: Ctx<'_, M>, offset: u64, from: &[u8]) -> Result<usize, ObjectError> {
+        let end = offset.checked_add(from.len() as u64).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
+        let mut done = 0;
+        while done < from.len() {
+            let (index, start) = split(offset + done as u64);
+            let part = (from.len() - done).min(PAGE_SIZE as usize - start);
+            let PageState::Resident(frame) = self.cached(ctx, index, 0) else {
+                match self.bring_in(ctx, index) {
+                    Ok(()) => continue,
+                    Err(error) if done == 0 => return Err(error),
+                    Err(_) => return Ok(done),
+                }
+            };
+            ctx.machine().write(frame, start, &from[done..done + part]);
+            ctx.put(frame, 1, 0);
+            done += part;
+            // Only what is written counts as content.
+            self.grow((offset + done as u64).min(end));
+        }
+        Ok(done)
+    }
+
+    fn grow(&self, size: u64) {
+        // AcqRel: as `set_size`.
+        self.size.fetch_max(size, Ordering::AcqRel);
+    }
+
+    /// Sets the size. Pages beyond a smaller size are still cached and mapped until `drop_beyond` and the unmapping
+    /// of all mappings, which the caller does.
+    pub(crate) fn set_size(&self, size: u64) -> u64 {
+        // AcqRel: the sweep that follows carries it to faults that look the page up later (P9).
+        self.size.swap(size, Ordering::AcqRel)
+    }
+
+    /// Takes the pages from `index` on out of the cache.
+    pub(crate) fn drop_beyond(&self, ctx: Ctx<'_, M>, index: u64) {
+        self.pages.take_from(index, |frame| ctx.put(frame, 1, 0));
+    }
+
+    /// Zeroes the rest of the last page from byte `offset` on.
+    pub(crate) fn zero_tail(&self, ctx: Ctx<'_, M>, offset: u64) {
+        const ZEROES: [u8; 64] = [0; 64];
+        let (index, mut start) = split(offset);
+        if start == 0 {
+            return;
+        }
+        let Some(frame) = self.pages.get(index).and_then(|slot| pages::frame_of(slot.load(Ordering::Acquire))) else {
+            return;
+        };
+        while start < PAGE_SIZE as usize {
+            let part = (PAGE_SIZE as usize - start).min(ZEROES.len());
+            ctx.machine().write(frame, start, &ZEROES[..part]);
+            start += part;
+        }
+    }
+
+    /// Calls `visit` with every cached frame.
+    pub(crate) fn each_page(&self, visit: &mut dyn FnMut(u64, FrameId)) {
+        self.pages.each(visit);
+    }
+}
+
+/// Page index and offset in the page.
+fn split(offset: u64) -> (u64, usize) {
+    (offset >> PAGE_SHIFT, (offset & (PAGE_SIZE - 1)) as usize)
+}
+
+impl<M: Machine> Drop for Object<M> {
+    fn drop(&mut self) {
+        let memory = &self.memory;
+        self.pages.take_from(0, |frame| {
+            if memory.record(frame).drop_counts(1, 0) {
+                memory.free_without_cpu(frame);
+            }
+        });
+    }
+}
+
+impl<M: Machine> fmt::Debug for Object<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object").field("id", &self.id).field("label", &self.label).field("size", &self.size()).finish()
+    }
+}

@@ -1,0 +1,223 @@
+//! The page cache of one object: a radix tree from page index to frame, read and filled without a lock.
+//!
+//! Called by `object` only. Nodes are added by one compare-exchange each and live as long as the tree, so readers need
+//! no section. A slot is 0 (absent) or the frame number plus 1.
+
+use crate::addr::FrameId;
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, try_box};
+use alloc::boxed::Box;
+use core::ptr;
+
+const BITS: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 6 };
+const FAN: usize = 1 << BITS;
+
+/// The tree; grows upwards as higher indices come.
+pub(super) struct Pages {
+    root: AtomicPtr<Node>,
+}
+
+struct Node {
+    /// Levels below this one: 0 for a node of pages.
+    height: u32,
+    slots: Slots,
+}
+
+enum Slots {
+    Pages([AtomicU64; FAN]),
+    Nodes([AtomicPtr<Node>; FAN]),
+}
+
+/// No heap for a node.
+#[derive(Debug)]
+pub(super) struct NoMemory;
+
+/// The frame in a slot's value.
+pub(super) fn frame_of(value: u64) -> Option<FrameId> {
+    value.checked_sub(1).map(FrameId::new)
+}
+
+/// The slot's value for a frame.
+pub(super) fn value_of(frame: FrameId) -> u64 {
+    frame.as_u64() + 1
+}
+
+impl Node {
+    fn make(height: u32) -> Result<*mut Node, NoMemory> {
+        let slots = if height == 0 {
+            Slots::Pages(core::array::from_fn(|_| AtomicU64::new(0)))
+        } else {
+            Slots::Nodes(core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())))
+        };
+        Ok(Box::into_raw(try_box(Node { height, slots }).map_err(|_| NoMemory)?))
+    }
+
+    /// Does a tree with this root reach `index`?
+    fn covers(&self, index: u64) -> bool {
+        index.checked_shr(BITS * (self.height + 1)).unwrap_or(0) == 0
+    }
+
+    fn slot(&self, index: u64) -> usize {
+        (index >> (BITS * self.height)) as usize & (FAN - 1)
+    }
+}
+
+impl Pages {
+    /// Empty.
+    pub(super) fn new() -> Self {
+        Self { root: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// The slot of `index`, if the path to it exists.
+    pub(super) fn get(&self, index: u64) -> Option<&AtomicU64> {
+        // Acquire pairs with the Release of whoever linked the node: it is initialised.
+        let mut node = self.root.load(Ordering::Acquire);
+        // SAFETY: nodes, once linked, live as long as the tree.
+        if !unsafe { node.as_ref() }?.covers(index) {
+            return None;
+        }
+        loop {
+            // SAFETY: as above.
+            let here = unsafe { node.as_ref() }?;
+            match &here.slots {
+                Slots::Pages(slots) => return Some(&slots[here.slot(index)]),
+                Slots::Nodes(slots) => node = slots[here.slot(index)].load(Ordering::Acquire),
+            }
+        }
+    }
+
+    /// The slot of `index`, making the path to it.
+    pub(super) fn get_or_make(&self, index: u64) -> Result<&AtomicU64, NoMemory> {
+        self.grow(index)?;
+        // Acquire pairs with the Release of whoever linked the node.
+        let mut node = self.root.load(Ordering::Acquire);
+        loop {
+            // SAFETY: `grow` made the root and each round below makes the child; nodes live as long as the tree.
+            let here = unsafe { &*node };
+            match &here.slots {
+                Slots::Pages(slots) => return Ok(&slots[here.slot(index)]),
+                Slots::Nodes(slots) => {
+                    let slot = &slots[here.slot(index)];
+                    let child = slot.load(Ordering::Acquire);
+                    node =
+                        if child.is_null() { link(slot, ptr::null_mut(), Node::make(here.height - 1)?) } else { child };
+                }
+            }
+        }
+    }
+
+    /// Adds roots until the tree reaches `index`.
+    fn grow(&self, index: u64) -> Result<(), NoMemory> {
+        loop {
+            // Acquire pairs with the Release of whoever linked the node.
+            let root = self.root.load(Ordering::Acquire);
+            // SAFETY: nodes, once linked, live as long as the tree.
+            let height = match unsafe { root.as_ref() } {
+                Some(node) if node.covers(index) => return Ok(()),
+                Some(node) => node.height + 1,
+                None => 0,
+            };
+            let above = Node::make(height)?;
+            // SAFETY: the node was just made and nobody else knows it.
+            if let Slots::Nodes(slots) = unsafe { &(*above).slots } {
+                slots[0].store(root, Ordering::Relaxed);
+            }
+            link(&self.root, root, above);
+        }
+    }
+
+    /// Empties the slots from `index` on and hands their frames (and the reference of each) to `take`.
+    pub(super) fn take_from(&self, index: u64, mut take: impl FnMut(FrameId)) {
+        visit(self.root.load(Ordering::Acquire), 0, index, &mut |_, slot| {
+            // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
+            if let Some(frame) = frame_of(slot.swap(0, Ordering::AcqRel)) {
+                take(frame);
+            }
+        });
+    }
+
+    /// Calls `seen` with every page.
+    pub(super) fn each(&self, seen: &mut dyn FnMut(u64, FrameId)) {
+        visit(self.root.load(Ordering::Acquire), 0, 0, &mut |index, slot| {
+            if let Some(frame) = frame_of(slot.load(Ordering::Acquire)) {
+                seen(index, frame);
+            }
+        });
+    }
+}
+
+/// Links `node` where `expected` stands; if somebody else was first, frees it and returns the other's.
+fn link(slot: &AtomicPtr<Node>, expected: *mut Node, node: *mut Node) -> *mut Node {
+    // Release publishes the node; Acquire on failure for the other's.
+    match slot.compare_exchange(expected, node, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => node,
+        Err(other) => {
+            // SAFETY: the node came from `Box::into_raw` in `make` and was not published.
+            drop(unsafe { Box::from_raw(node) });
+            other
+        }
+    }
+}
+
+/// Visits the page slots from `first` on below `node`, whose lowest index is `base`. At most 11 levels deep.
+fn visit(node: *mut Node, base: u64, first: u64, seen: &mut dyn FnMut(u64, &AtomicU64)) {
+    // SAFETY: nodes, once linked, live as long as the tree.
+    let Some(here) = (unsafe { node.as_ref() }) else {
+        return;
+    };
+    let covered = 1u64.checked_shl(BITS * here.height).unwrap_or(u64::MAX);
+    for number in 0..FAN {
+        let Some(start) = covered.checked_mul(number as u64).and_then(|offset| base.checked_add(offset)) else {
+            return;
+        };
+        if start.saturating_add(covered - 1) < first {
+            continue;
+        }
+        match &here.slots {
+            Slots::Pages(slots) => seen(start, &slots[number]),
+            Slots::Nodes(slots) => visit(slots[number].load(Ordering::Acquire), start, first, seen),
+        }
+    }
+}
+
+fn free(node: *mut Node) {
+    if node.is_null() {
+        return;
+    }
+    // SAFETY: the tree is being dropped; each node came from `Box::into_raw` and is named once.
+    let node = unsafe { Box::from_raw(node) };
+    if let Slots::Nodes(slots) = &node.slots {
+        slots.iter().for_each(|slot| free(slot.load(Ordering::Relaxed)));
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        free(self.root.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn slots_are_distinct_and_found_again() {
+        let pages = Pages::new();
+        let indices = [0, 1, 63, 64, 4095, 4096, 1 << 20, (1 << 51) - 1, u64::MAX];
+        for (n, index) in indices.iter().enumerate() {
+            assert!(pages.get(*index).is_none_or(|slot| slot.load(Ordering::Relaxed) == 0));
+            pages.get_or_make(*index).unwrap().store(n as u64 + 1, Ordering::Relaxed);
+        }
+        for (n, index) in indices.iter().enumerate() {
+            assert_eq!(pages.get(*index).unwrap().load(Ordering::Relaxed), n as u64 + 1);
+        }
+        let mut seen = Vec::new();
+        pages.each(&mut |index, frame| seen.push((index, frame.as_u64() as usize)));
+        assert_eq!(seen, indices.iter().copied().zip(0..).collect::<Vec<_>>());
+        let mut taken = Vec::new();
+        pages.take_from(64, |frame| taken.push(frame.as_u64()));
+        assert_eq!(taken, [3, 4, 5, 6, 7, 8]);
+        assert_eq!(pages.get(63).unwrap().load(Ordering::Relaxed), 3);
+    }
+}

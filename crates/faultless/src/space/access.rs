@@ -1,0 +1,122 @@
+//! Reading and writing a space from outside: debuggers, `process_vm_readv`, the embedder's system calls.
+//!
+//! Each page is translated and copied inside one section, as a CPU's own access would be: a fork waits for it, and a
+//! page that leaves meanwhile is held by a reference (CW-02, GU-01).
+
+use super::{Core, FaultError};
+use crate::addr::{Access, FrameId, PAGE_SIZE, VirtAddr};
+use crate::frame::Ctx;
+use crate::machine::format::{Leaf, Raw};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::sync::Ordering;
+use crate::table::{Found, find, load};
+
+/// Why an access stopped. The bytes before it have been transferred.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AccessError {
+    /// Bytes transferred.
+    pub done: usize,
+    /// What a CPU would have got.
+    pub fault: FaultError,
+}
+
+/// How one page's copy went.
+enum Step {
+    Done,
+    Fault,
+}
+
+impl<M: Machine> Core<M> {
+    /// Copies out of the space.
+    pub(crate) fn read(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        let len = into.len();
+        self.access(ctx, address, len, Access::Read, |frame, offset, from, to| {
+            ctx.machine().read(frame, offset, &mut into[from..to]);
+        })
+    }
+
+    /// Copies into the space.
+    pub(crate) fn write(&self, ctx: Ctx<'_, M>, address: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
+        self.access(ctx, address, from.len(), Access::Write, |frame, offset, start, end| {
+            ctx.machine().write(frame, offset, &from[start..end]);
+        })
+    }
+
+    fn access(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        len: usize,
+        access: Access,
+        mut copy: impl FnMut(FrameId, usize, usize, usize),
+    ) -> Result<(), AccessError> {
+        let mut done = 0;
+        while done < len {
+            let at = address.checked_add(done as u64).ok_or(AccessError { done, fault: FaultError::Unmapped })?;
+            let end = len.min(done + PAGE_SIZE as usize - at.page_offset());
+            match self.access_page(ctx, at, access, |frame| copy(frame, at.page_offset(), done, end)) {
+                Step::Done => done = end,
+                // The fault is repeated only if somebody took the page away in between.
+                Step::Fault => {
+                    self.fault(ctx, at, access).map_err(|fault| AccessError { done, fault })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies within one page if its entry permits, marking it as the MMU would.
+    fn access_page(&self, ctx: Ctx<'_, M>, at: VirtAddr, access: Access, copy: impl FnOnce(FrameId)) -> Step {
+        let _section = ctx.enter(self.section_name());
+        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
+            return Step::Fault;
+        };
+        let entry = load(slot);
+        let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
+            return Step::Fault;
+        };
+        if access == Access::Write && (shared || !bits.write) {
+            return Step::Fault;
+        }
+        if !bits.special && !ctx.record(frame).try_get(0) {
+            return Step::Fault;
+        }
+        let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, access) {
+            copy(frame);
+            Step::Done
+        } else {
+            Step::Fault
+        };
+        if !bits.special {
+            ctx.put(frame, 1, 0);
+        }
+        step
+    }
+
+    /// After the reference was taken: does the space still reach the frame the same way? The whole path is checked,
+    /// for a shared table that this space has left keeps its entries.
+    pub(super) fn still_maps(&self, ctx: Ctx<'_, M>, at: VirtAddr, slot: &AtomicEntry, entry: Raw) -> bool {
+        let Found::Leaf { slot: again, .. } = find(ctx, self.root, at) else {
+            return false;
+        };
+        core::ptr::eq(slot, again) && M::Format::same_but_touched(load(again), entry)
+    }
+}
+
+/// Sets the accessed and, for a store, the dirty bit. False if the entry changed otherwise.
+fn mark<M: Machine>(slot: &AtomicEntry, entry: Raw, access: Access) -> bool {
+    let mut now = entry;
+    // Ends: the MMU sets at most two bits.
+    loop {
+        let touched = M::Format::touched(now, access == Access::Write);
+        if touched == now {
+            return true;
+        }
+        // AcqRel: the store that follows belongs to this version of the entry.
+        match slot.compare_exchange(now, touched, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return true,
+            Err(other) if M::Format::same_but_touched(other, now) => now = other,
+            Err(_) => return false,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! brk: the heap that grows and shrinks at its end.
+
+use super::Core;
+use crate::addr::{PAGE_SIZE, PageRange, Rights, VirtAddr};
+use crate::area::{AreaFlags, Attributes, STACK_GUARD, Sharing, StripeGuard};
+use crate::frame::Ctx;
+use crate::machine::Machine;
+use core::sync::atomic::Ordering::Relaxed;
+
+impl<M: Machine> Core<M> {
+    /// Sets where the heap begins. Before the first `brk`.
+    pub(crate) fn set_brk(&self, start: VirtAddr) {
+        self.brk_start.store(start.as_u64(), Relaxed);
+        self.brk.store(start.as_u64(), Relaxed);
+    }
+
+    /// The heap's first byte and the present break.
+    pub(crate) fn brk_range(&self) -> (VirtAddr, VirtAddr) {
+        (VirtAddr::new(self.brk_start.load(Relaxed)), VirtAddr::new(self.brk.load(Relaxed)))
+    }
+
+    /// Moves the break to `to` if that is possible; returns where it is afterwards.
+    pub(crate) fn set_break(&self, ctx: Ctx<'_, M>, to: VirtAddr) -> VirtAddr {
+        let (start, _) = self.brk_range();
+        if to < start || to > self.layout.highest {
+            return self.brk_range().1;
+        }
+        let guard = self.lock_break(ctx, to.as_u64());
+        let now = self.brk.load(Relaxed);
+        if !self.has_exited() && self.move_break(ctx, now, to.as_u64(), &guard) {
+            self.brk.store(to.as_u64(), Relaxed);
+        }
+        VirtAddr::new(self.brk.load(Relaxed))
+    }
+
+    /// Locks the stripes from the heap's start to whichever end is higher.
+    fn lock_break<'a>(&'a self, ctx: Ctx<'a, M>, to: u64) -> StripeGuard<'a> {
+        let start = self.brk_start.load(Relaxed);
+        // Ends: a round is repeated only if another thread moved the break beyond what was locked.
+        loop {
+            let high = self.brk.load(Relaxed).max(to).saturating_add(2 * PAGE_SIZE);
+            let guard = self.lock(ctx, start, high);
+            if self.brk.load(Relaxed) <= high {
+                return guard;
+            }
+        }
+    }
+
+    fn move_break(&self, ctx: Ctx<'_, M>, now: u64, to: u64, guard: &StripeGuard<'_>) -> bool {
+        let (now, to) = (now.next_multiple_of(PAGE_SIZE), to.next_multiple_of(PAGE_SIZE));
+        if to < now {
+            let Ok(range) = PageRange::new(VirtAddr::new(to), VirtAddr::new(now)) else {
+                return false;
+            };
+            return self.unmap_locked(ctx, range, guard).is_ok();
+        }
+        let Ok(range) = PageRange::new(VirtAddr::new(now), VirtAddr::new(to)) else {
+            return true;
+        };
+        self.grow_heap(ctx, range, guard)
+    }
+
+    fn grow_heap(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) -> bool {
+        if !self.is_free(range, guard) || self.is_near_stack(range, guard) {
+            return false;
+        }
+        for part in super::map::stripe_parts::<M>(range) {
+            let attributes = Attributes {
+                range: part,
+                rights: Rights::READ | Rights::WRITE,
+                max_rights: Rights::ALL,
+                sharing: Sharing::Private,
+                flags: AreaFlags::NONE,
+                object: None,
+                offset: part.start().as_u64(),
+            };
+            let Ok(prepared) = self.prepare_replace(part, Some(attributes), guard) else {
+                return false;
+            };
+            self.commit_all(ctx, alloc::vec![prepared], || {});
+        }
+        true
+    }
+
+    /// Would the range reach into the guard gap of a stack above it?
+    fn is_near_stack(&self, range: PageRange, guard: &StripeGuard<'_>) -> bool {
+        self.index.next(range.end().as_u64(), guard).is_some_and(|area| {
+            area.flags.contains(AreaFlags::GROWS_DOWN)
+                && area.range.start().as_u64() < range.end().as_u64().saturating_add(STACK_GUARD)
+        })
+    }
+}

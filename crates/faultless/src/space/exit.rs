@@ -1,0 +1,43 @@
+//! Exit: everything goes, and nothing waits (but for remote accesses under way).
+
+use super::{Core, Space};
+use crate::engine::Registry;
+use crate::frame::Ctx;
+use crate::machine::Machine;
+use crate::sync::Ordering;
+use crate::table;
+use alloc::sync::Arc;
+
+impl<M: Machine> Core<M> {
+    /// Takes the space down (ZP-09). Does nothing the second time.
+    ///
+    /// # Panics
+    ///
+    /// If a CPU still runs the space: it would walk freed tables.
+    pub(crate) fn exit(&self, ctx: Ctx<'_, M>, registry: &Registry<M>) {
+        assert!(self.mask.is_empty(), "a CPU still runs the space");
+        {
+            let guard = self.index.lock_all(ctx.cpu.held(), move || ctx.relax());
+            // Relaxed: the stripe locks order it.
+            if self.exited.swap(true, Ordering::Relaxed) {
+                return;
+            }
+            self.index.clear(ctx, &guard);
+        }
+        registry.remove(ctx, self.id);
+        // A remote access or a late fault may still be walking; it finds its area dead and gives up.
+        ctx.wait_for_sections(self.section_name());
+        table::teardown(ctx, self.root);
+        self.counters.reset();
+    }
+}
+
+impl<M: Machine> Drop for Space<M> {
+    fn drop(&mut self) {
+        // Relaxed: `&mut self` is the only user.
+        if !self.core.exited.load(Ordering::Relaxed) {
+            // Taking a space down needs a CPU; the next one that forks, exits or collects does it.
+            self.registry.adopt(Arc::clone(&self.core));
+        }
+    }
+}

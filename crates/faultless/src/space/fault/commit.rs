@@ -1,0 +1,358 @@
+//! Carrying out the plan: each by one exact compare-exchange on the entry that was loaded, or not at all.
+//!
+//! Called by the loop in `fault`, inside a section. Nothing here waits.
+
+use super::decide::{Facts, Page, Plan, decide};
+use super::{Carried, FaultError, Need, Work};
+use crate::addr::{Access, FrameId, PAGE_SIZE, Rights, VirtAddr};
+use crate::area::{Area, Sharing};
+use crate::frame::{Ctx, Kind};
+use crate::machine::format::{Leaf, PageBits, Raw};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::object::PageState;
+use crate::space::Core;
+use crate::sync::{Event, Ordering, Section, mutant};
+use crate::table::{Found, Stop, find, load, populate};
+use crate::tlb::flush_if_alone;
+use alloc::sync::Arc;
+
+/// One attempt's view: where, under which area, on which entry.
+struct Attempt<'a, M: Machine> {
+    core: &'a Core<M>,
+    ctx: Ctx<'a, M>,
+    address: VirtAddr,
+    area: &'a Area<M>,
+    slot: &'a AtomicEntry,
+    /// The value that the commit expects.
+    entry: Raw,
+}
+
+impl<M: Machine> Core<M> {
+    /// One attempt inside a section. `flushed` is the entry for which a flush was done since the last one.
+    pub(super) fn attempt_inside(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        flushed: Option<&Carried>,
+        work: &mut Work,
+        section: &Section<'_>,
+    ) -> Result<(), Need<M>> {
+        let area = self.index.find(address, section).ok_or(Need::Area)?;
+        if area.is_pending() {
+            return Err(Need::Wait);
+        }
+        if !area.rights.allow(access) {
+            // A verdict on a dead area is none (hole 14).
+            return Err(if area.is_dead() { Need::Retry } else { Need::Fail(FaultError::Denied) });
+        }
+        if mutant::is(mutant::Mutant::DeadCheckFirst) && area.is_dead() {
+            return Err(Need::Retry);
+        }
+        let Some(slot) = self.leaf_slot(ctx, address, area, access, work)? else {
+            ctx.count(Event::FaultSpurious);
+            return Ok(());
+        };
+        let entry = load(slot);
+        // P1: after the load. A fault that loaded before the sweep fails its compare-exchange; one that loaded after
+        // it sees the death here.
+        let checks = !mutant::is(mutant::Mutant::NoDeadCheck) && !mutant::is(mutant::Mutant::DeadCheckFirst);
+        if checks && area.is_dead() {
+            return Err(Need::Retry);
+        }
+        Attempt { core: self, ctx, address, area, slot, entry }.run(access, flushed, work)
+    }
+
+    /// The leaf entry, on a private path; `None` if the path is shared but the entry permits the access as it is.
+    fn leaf_slot<'a>(
+        &'a self,
+        ctx: Ctx<'a, M>,
+        address: VirtAddr,
+        area: &Area<M>,
+        access: Access,
+        work: &mut Work,
+    ) -> Result<Option<&'a AtomicEntry>, Need<M>> {
+        match find(ctx, self.root, address) {
+            Found::Leaf { slot, shared: false, .. } => return Ok(Some(slot)),
+            Found::Leaf { slot, .. } if is_adequate::<M>(load(slot), access) && !area.is_dead() => {
+                return Ok(None);
+            }
+            Found::Leaf { .. } | Found::Missing => {}
+            Found::Frozen => return Err(Need::Wait),
+            Found::Poison => return Err(Need::Retry),
+        }
+        match populate(ctx, self.root, address, &mut work.removed, &mut work.delta) {
+            Ok(slot) => Ok(Some(slot)),
+            Err(Stop::Retry) => Err(Need::Retry),
+            Err(Stop::Frozen) => Err(Need::Wait),
+            Err(Stop::NoMemory) => Err(Need::Frames),
+        }
+    }
+}
+
+/// Does an entry below a shared table permit the access? A store never: the table is write-protected.
+fn is_adequate<M: Machine>(entry: Raw, access: Access) -> bool {
+    match M::Format::leaf(entry) {
+        Leaf::Page(_, bits) => access == Access::Read || access == Access::Execute && bits.execute,
+        _ => false,
+    }
+}
+
+impl<M: Machine> Attempt<'_, M> {
+    fn run(mut self, access: Access, flushed: Option<&Carried>, work: &mut Work) -> Result<(), Need<M>> {
+        let leaf = M::Format::leaf(self.entry);
+        let (page, frame) = self.look_up(leaf, access);
+        let mut facts = Facts {
+            rights: self.area.rights,
+            sharing: self.area.sharing,
+            access,
+            leaf,
+            page,
+            alone: self.is_alone(leaf, access, flushed),
+            flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
+                || mutant::is(mutant::Mutant::NoPendingFlush),
+        };
+        let mut plan = decide(&facts);
+        if plan == Plan::Flush && flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_some() {
+            // Flushed on the spot: no section was left, so the value cannot have come round (C5).
+            facts.flushed = true;
+            plan = decide(&facts);
+        }
+        self.carry_out(plan, leaf, frame, work)
+    }
+
+    fn carry_out(&mut self, plan: Plan, leaf: Leaf, page: Option<FrameId>, work: &mut Work) -> Result<(), Need<M>> {
+        let execute = self.area.rights.contains(Rights::EXECUTE);
+        match (plan, leaf, page) {
+            (Plan::Nothing, ..) => self.done(Event::FaultSpurious),
+            (Plan::MapZero, ..) => self.map_zero(execute),
+            (Plan::MapAnon, ..) => self.map_anon(execute, work),
+            (Plan::MapObject { write }, _, Some(page)) => self.map_object(page, write, execute, work),
+            (Plan::CopyObject, _, Some(page)) => self.copy_object(page, execute, work),
+            (Plan::FillObject, ..) => self.fill_object(),
+            (Plan::ReadObject, ..) => self.read_object(),
+            (Plan::Bus, ..) => Err(if self.area.is_dead() { Need::Retry } else { Need::Fail(FaultError::Bus) }),
+            (Plan::Restore, ..) => {
+                // A page again, read-only; a store goes on to reuse or copy in the next attempt.
+                let page = M::Format::with_rights(M::Format::none_to_page(self.entry), false, execute);
+                self.exchange(page)?;
+                Err(Need::Retry)
+            }
+            (Plan::Widen, Leaf::Page(_, bits), _) => {
+                self.exchange_touched(|entry| M::Format::with_rights(entry, bits.write, true))?;
+                self.done(Event::FaultWiden)
+            }
+            (Plan::MakeWritable, ..) => {
+                self.exchange_touched(|entry| M::Format::made_writable(entry, false))?;
+                self.done(Event::FaultShared)
+            }
+            (Plan::Reuse, Leaf::Page(_, bits), _) => {
+                self.exchange_touched(|entry| M::Format::made_writable(entry, true))?;
+                self.done(if bits.pending { Event::FaultFinish } else { Event::FaultReuse })
+            }
+            (Plan::Flush, Leaf::Page(frame, _), _) => Err(self.carry(frame, work)),
+            (Plan::Copy, Leaf::Page(frame, bits), _) => self.copy(frame, bits, work),
+            _ => Err(Need::Retry),
+        }
+    }
+
+    fn done(&self, event: Event) -> Result<(), Need<M>> {
+        self.ctx.count(event);
+        Ok(())
+    }
+
+    /// The object's page for an empty entry, referenced: as mapped, unless it is only the source of a copy.
+    fn look_up(&self, leaf: Leaf, access: Access) -> (Page, Option<FrameId>) {
+        let Some(object) = &self.area.object else {
+            return (Page::NoObject, None);
+        };
+        if leaf != Leaf::Empty {
+            return (Page::NoObject, None);
+        }
+        let copies = access == Access::Write && self.area.sharing == Sharing::Private;
+        match object.page(self.ctx, self.area.page_index(self.address), u32::from(!copies)) {
+            PageState::Resident(frame) => (Page::Resident, Some(frame)),
+            PageState::PastEnd => (Page::PastEnd, None),
+            PageState::Absent if object.has_pager() => (Page::MustRead, None),
+            PageState::Absent => (Page::MustMake, None),
+        }
+    }
+
+    /// Is the frame anonymous and referenced by this entry alone (and by the round trip of our own flush)?
+    fn is_alone(&self, leaf: Leaf, access: Access, flushed: Option<&Carried>) -> bool {
+        let Leaf::Page(frame, bits) = leaf else {
+            return false;
+        };
+        if access != Access::Write || bits.write || bits.exclusive || bits.special {
+            return false;
+        }
+        let record = self.ctx.record(frame);
+        let own = 1 + u32::from(flushed.is_some_and(|carried| carried.frame == frame));
+        record.kind() == Kind::Anon && record.counts().0 == own
+    }
+
+    /// The commit: the entry that was loaded becomes `new`, or the attempt starts over.
+    fn exchange(&self, new: Raw) -> Result<(), Need<M>> {
+        // Release publishes the frame's contents and record with the entry; on failure nothing is built on the value.
+        match self.slot.compare_exchange(self.entry, new, Ordering::AcqRel, Ordering::Relaxed) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Need::Retry),
+        }
+    }
+
+    /// The same for a present entry, in which the MMU may set accessed and dirty meanwhile (F-05).
+    fn exchange_touched(&self, new: impl Fn(Raw) -> Raw) -> Result<Raw, Need<M>> {
+        let mut expected = self.entry;
+        // Ends: the MMU sets at most two bits.
+        loop {
+            let value = new(expected);
+            // As `exchange`.
+            match self.slot.compare_exchange(expected, value, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Ok(value),
+                Err(now) if M::Format::same_but_touched(now, expected) => expected = now,
+                Err(_) => return Err(Need::Retry),
+            }
+        }
+    }
+
+    fn map_zero(&self, execute: bool) -> Result<(), Need<M>> {
+        let bits = PageBits { execute, special: true, ..PageBits::default() };
+        let zero = self.ctx.memory.zero_frame();
+        self.exchange(M::Format::page(zero, bits, M::Format::generation(self.entry)))?;
+        self.done(Event::FaultZero)
+    }
+
+    fn map_anon(&self, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
+        let frame = self.ctx.alloc_zeroed(Kind::Anon).ok_or(Need::Frames)?;
+        let frame = self.ctx.publish(frame, 1, 1);
+        self.install_own(frame, execute)?;
+        work.delta.page(Kind::Anon, 1);
+        self.done(Event::FaultAnon)
+    }
+
+    /// Installs a frame of our own, writable, or frees it.
+    fn install_own(&self, frame: FrameId, execute: bool) -> Result<(), Need<M>> {
+        let bits = PageBits { write: true, execute, exclusive: true, dirty: true, ..PageBits::default() };
+        self.exchange(M::Format::page(frame, bits, M::Format::generation(self.entry)))
+            .inspect_err(|_| self.ctx.put(frame, 1, 1))
+    }
+
+    fn map_object(&self, page: FrameId, write: bool, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
+        let bits = PageBits { write, execute, dirty: write, ..PageBits::default() };
+        self.exchange(M::Format::page(page, bits, M::Format::generation(self.entry)))
+            .inspect_err(|_| self.ctx.put(page, 1, 1))?;
+        work.delta.page(self.ctx.record(page).kind(), 1);
+        self.done(Event::FaultObject)
+    }
+
+    fn copy_object(&self, page: FrameId, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
+        let Some(frame) = self.ctx.alloc(Kind::Anon) else {
+            self.ctx.put(page, 1, 0);
+            return Err(Need::Frames);
+        };
+        self.ctx.machine().copy(page, frame.id());
+        self.ctx.put(page, 1, 0);
+        let frame = self.ctx.publish(frame, 1, 1);
+        self.install_own(frame, execute)?;
+        work.delta.page(Kind::Anon, 1);
+        self.done(Event::FaultEarlyCopy)
+    }
+
+    /// A page of a memory object is made on the spot; that needs nothing that waits.
+    fn fill_object(&self) -> Result<(), Need<M>> {
+        let Some(object) = &self.area.object else {
+            return Err(Need::Retry);
+        };
+        object.bring_in(self.ctx, self.area.page_index(self.address)).map_err(|_| Need::Frames)?;
+        Err(Need::Retry)
+    }
+
+    fn read_object(&self) -> Result<(), Need<M>> {
+        let Some(object) = &self.area.object else {
+            return Err(Need::Retry);
+        };
+        Err(Need::Page(Arc::clone(object), self.area.page_index(self.address)))
+    }
+
+    /// Leaves the section for a flush; a reference keeps the PENDING page what it is.
+    fn carry(&self, frame: FrameId, work: &mut Work) -> Need<M> {
+        if !self.ctx.record(frame).try_get(0) {
+            return Need::Retry;
+        }
+        if !M::Format::same_but_touched(load(self.slot), self.entry) {
+            self.ctx.put(frame, 1, 0);
+            return Need::Retry;
+        }
+        self.ctx.count(Event::CowFlushes);
+        work.removed.note(self.address.align_down().as_u64(), PAGE_SIZE);
+        work.carried = Some(Carried { entry: self.entry, frame });
+        Need::Flush
+    }
+
+    /// Copy-on-write. The copy goes in read-only and PENDING (nobody can tell the difference); after a flush of the
+    /// old translation it is made writable (CW-04).
+    ///
+    /// The source needs no reference of its own: if the compare-exchange succeeds, the entry held one all along, for
+    /// within a section its value cannot come round (P2); if it fails, the copy is thrown away unseen.
+    fn copy(&mut self, source: FrameId, bits: PageBits, work: &mut Work) -> Result<(), Need<M>> {
+        let alone = self.core.mask.is_only(self.ctx.cpu.id());
+        let frame = self.ctx.alloc(Kind::Anon).ok_or(Need::Frames)?;
+        if bits.special {
+            self.ctx.machine().zero(frame.id());
+        } else {
+            self.ctx.machine().copy(source, frame.id());
+        }
+        // Before the exchange: the entry's reference, and that of the round trip if there will be one (C3).
+        let references = if alone { 1 } else { 2 };
+        let frame = self.ctx.publish(frame, references, 1);
+        let direct = mutant::is(mutant::Mutant::CowDirect);
+        let execute = self.area.rights.contains(Rights::EXECUTE);
+        let pending = PageBits {
+            write: direct,
+            execute,
+            exclusive: true,
+            pending: !direct,
+            dirty: direct,
+            ..PageBits::default()
+        };
+        let new = M::Format::page(frame, pending, M::Format::generation(self.entry));
+        self.exchange_touched(|_| new).inspect_err(|_| self.ctx.put(frame, references, 1))?;
+        self.account_copy(source, bits, work);
+        self.entry = new;
+        if alone && self.finish_alone(source, bits, work)? {
+            return Ok(());
+        }
+        work.removed.note(self.address.align_down().as_u64(), PAGE_SIZE);
+        if !bits.special {
+            work.removed.frames.push(source);
+        }
+        if alone {
+            return Err(Need::Flush); // others came: the next attempt meets PENDING and does the full round
+        }
+        self.ctx.count(Event::CowFlushes);
+        work.carried = Some(Carried { entry: new, frame });
+        Err(Need::Flush)
+    }
+
+    /// Flushes this CPU, the only one, and makes the copy writable. `Ok(false)`: another CPU has started to run the
+    /// space, nothing was done.
+    fn finish_alone(&self, source: FrameId, bits: PageBits, _work: &mut Work) -> Result<bool, Need<M>> {
+        if flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_none() {
+            return Ok(false);
+        }
+        if !bits.special {
+            self.ctx.put(source, 1, 1);
+        }
+        self.exchange_touched(|entry| M::Format::made_writable(entry, true))?;
+        Ok(true)
+    }
+
+    /// AC-01: what was file or zero is anonymous now; what was anonymous stays it.
+    fn account_copy(&self, source: FrameId, bits: PageBits, work: &mut Work) {
+        self.ctx.count(if bits.special { Event::FaultCowZero } else { Event::FaultCow });
+        work.delta.page(Kind::Anon, 1);
+        if !bits.special {
+            work.delta.page(self.ctx.record(source).kind(), -1);
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! What a fault does, as a pure function of what it found: no loads, no stores, no clock.
+//!
+//! Called by `commit`. The table test below walks every combination.
+
+use crate::addr::{Access, Rights};
+use crate::area::Sharing;
+use crate::machine::format::Leaf;
+
+/// What the object has at the index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Page {
+    /// The area is anonymous.
+    NoObject,
+    /// In the cache.
+    Resident,
+    /// Not in the cache, and to be read from a pager.
+    MustRead,
+    /// Not in the cache, and made of zeroes.
+    MustMake,
+    /// Beyond the end.
+    PastEnd,
+}
+
+/// Everything a decision depends on. `page` matters only for an empty entry, `alone` only for a write to a
+/// write-protected page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Facts {
+    /// The area's rights; they allow the access.
+    pub(super) rights: Rights,
+    pub(super) sharing: Sharing,
+    pub(super) access: Access,
+    pub(super) leaf: Leaf,
+    pub(super) page: Page,
+    /// The frame is anonymous and this entry holds its only reference.
+    pub(super) alone: bool,
+    /// A flush began after this very entry was seen PENDING.
+    pub(super) flushed: bool,
+}
+
+/// What to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Plan {
+    /// The entry is adequate: a stale translation, or somebody was first.
+    Nothing,
+    /// The entry is leaving: look again from the root.
+    Retry,
+    /// Map the zero frame, read-only.
+    MapZero,
+    /// Map a new frame of zeroes.
+    MapAnon,
+    /// Map the object's page; `write`: writable at once (a store to a shared mapping).
+    MapObject { write: bool },
+    /// Copy the object's page at once: a store to a private mapping (FL-02).
+    CopyObject,
+    /// Put a page into the object first.
+    FillObject,
+    /// Read the page from the pager first.
+    ReadObject,
+    /// SIGBUS.
+    Bus,
+    /// A page of an area that had no rights: show it again.
+    Restore,
+    /// Permit instruction fetches.
+    Widen,
+    /// A store to a shared mapping: permit it.
+    MakeWritable,
+    /// A store to a page that is ours alone: permit it.
+    Reuse,
+    /// A store to a fresh copy that other CPUs may not have seen yet: flush first.
+    Flush,
+    /// A store to a page that others have too: copy.
+    Copy,
+}
+
+/// The plan for `facts`.
+pub(super) fn decide(facts: &Facts) -> Plan {
+    match facts.leaf {
+        Leaf::Poison => Plan::Retry,
+        Leaf::None(..) => Plan::Restore,
+        Leaf::Empty => decide_empty(facts),
+        Leaf::Page(_, bits) => match facts.access {
+            Access::Execute if !bits.execute => Plan::Widen,
+            Access::Write if !bits.write => decide_write(facts, bits.pending, bits.exclusive),
+            _ => Plan::Nothing,
+        },
+    }
+}
+
+fn decide_empty(facts: &Facts) -> Plan {
+    let write = facts.access == Access::Write;
+    match facts.page {
+        Page::NoObject if write => Plan::MapAnon,
+        Page::NoObject => Plan::MapZero,
+        Page::PastEnd => Plan::Bus,
+        Page::MustRead => Plan::ReadObject,
+        Page::MustMake => Plan::FillObject,
+        Page::Resident if write && facts.sharing == Sharing::Private => Plan::CopyObject,
+        Page::Resident => Plan::MapObject { write },
+    }
+}
+
+fn decide_write(facts: &Facts, pending: bool, exclusive: bool) -> Plan {
+    if facts.sharing == Sharing::Shared {
+        Plan::MakeWritable
+    } else if pending && !facts.flushed {
+        Plan::Flush
+    } else if exclusive || facts.alone {
+        Plan::Reuse
+    } else {
+        Plan::Copy
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

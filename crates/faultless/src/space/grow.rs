@@ -1,0 +1,55 @@
+//! Stack growth: a fault just below an area that grows downwards extends it. A named slow path: it takes the lock of
+//! its stripe (VM-08, the exception of F-01).
+
+use super::Core;
+use crate::addr::{PageRange, VirtAddr};
+use crate::area::{Area, AreaFlags, Attributes, STACK_GUARD, StripeGuard};
+use crate::frame::Ctx;
+use crate::machine::Machine;
+use crate::sync::Event;
+use alloc::vec;
+
+impl<M: Machine> Core<M> {
+    /// Extends the area above `address` down to it. False if there is none, or it may not grow so far.
+    pub(super) fn grow_stack(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
+        if address < self.layout.lowest || address >= self.layout.highest {
+            return false;
+        }
+        ctx.count(Event::SlowStackGrowth);
+        let low = address.align_down();
+        let guard = self.lock(ctx, low.as_u64().saturating_sub(STACK_GUARD), low.as_u64() + 1);
+        if self.index.find(address, &guard).is_some() {
+            return true; // another thread was first
+        }
+        let Some(stack) = self.index.next(low.as_u64(), &guard) else {
+            return false;
+        };
+        if !self.may_grow(stack, low, &guard) {
+            return false;
+        }
+        let Ok(range) = PageRange::new(low, stack.range.end()) else {
+            return false;
+        };
+        let attributes = Attributes { range, offset: low.as_u64(), ..stack.attributes() };
+        let pieces = [attributes].into_iter().collect();
+        let Ok(prepared) = self.index.prepare(low.as_u64(), range.end().as_u64(), pieces, &guard) else {
+            return false;
+        };
+        self.commit_all(ctx, vec![prepared], || {});
+        true
+    }
+
+    fn may_grow(&self, stack: &Area<M>, low: VirtAddr, guard: &StripeGuard<'_>) -> bool {
+        let bytes = stack.range.end().as_u64() - low.as_u64();
+        let below = self.index.previous(low.as_u64(), guard);
+        let gap_kept = below.is_none_or(|area| {
+            area.rights.is_none()
+                || area.flags.contains(AreaFlags::GROWS_DOWN)
+                || low.as_u64().checked_sub(area.range.end().as_u64()).is_some_and(|gap| gap >= STACK_GUARD)
+        });
+        stack.flags.contains(AreaFlags::GROWS_DOWN)
+            && stack.object.is_none()
+            && bytes <= self.layout.stack_limit
+            && gap_kept
+    }
+}

@@ -1,0 +1,427 @@
+//! mmap: find a place, replace what is there, publish the area.
+
+use super::Core;
+use super::settle::NoTables;
+use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
+use crate::area::{AreaFlags, Attributes, Index, Prepared, Sharing, StripeGuard};
+use crate::frame::{Ctx, Retired};
+use crate::machine::{Format, Machine};
+use crate::object::Object;
+use crate::sync::{MOST_INSERTED, NoMemory, mutant};
+use crate::table::Rewrite;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use arrayvec::ArrayVec;
+
+/// Where a mapping goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// Wherever there is room, highest first.
+    Anywhere,
+    /// At the address if it is free, else anywhere.
+    Hint,
+    /// At the address; what is mapped there is replaced (MAP_FIXED).
+    Fixed,
+    /// At the address; an error if anything is mapped there (MAP_FIXED_NOREPLACE).
+    FixedNoReplace,
+}
+
+/// What a mapping shows.
+#[derive(Clone, Debug)]
+pub enum Backing<M: Machine> {
+    /// Zeroes until written. With [`Sharing::Shared`], a memory object of its own.
+    Anonymous,
+    /// The pages of an object from `offset` (a multiple of 4096) on.
+    Object {
+        /// Whose pages.
+        object: Arc<Object<M>>,
+        /// Bytes from the start of the object.
+        offset: u64,
+    },
+}
+
+/// A request to map memory.
+#[derive(Clone, Debug)]
+pub struct MapRequest<M: Machine> {
+    /// Address for all placements but [`Placement::Anywhere`].
+    pub addr: VirtAddr,
+    /// Bytes; rounded up to whole pages.
+    pub len: u64,
+    /// Where.
+    pub placement: Placement,
+    /// What may be done.
+    pub rights: Rights,
+    /// What a later [`Space::protect`](crate::Space::protect) may grant.
+    pub max_rights: Rights,
+    /// Who sees the stores.
+    pub sharing: Sharing,
+    /// What it shows.
+    pub backing: Backing<M>,
+    /// Other properties.
+    pub flags: AreaFlags,
+}
+
+impl<M: Machine> MapRequest<M> {
+    /// Private anonymous memory of `len` bytes, readable and writable, anywhere.
+    #[must_use]
+    pub fn anonymous(len: u64) -> Self {
+        Self {
+            addr: VirtAddr::new(0),
+            len,
+            placement: Placement::Anywhere,
+            rights: Rights::READ | Rights::WRITE,
+            max_rights: Rights::ALL,
+            sharing: Sharing::Private,
+            backing: Backing::Anonymous,
+            flags: AreaFlags::NONE,
+        }
+    }
+
+    /// The same at `addr`, replacing what is there.
+    #[must_use]
+    pub fn fixed(mut self, addr: VirtAddr) -> Self {
+        (self.addr, self.placement) = (addr, Placement::Fixed);
+        self
+    }
+}
+
+/// Why nothing was mapped. A failed call has changed nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapError {
+    /// Length 0, address or offset not a multiple of the page size (EINVAL).
+    Invalid,
+    /// No such room in the space, or no memory for the area (ENOMEM).
+    NoMemory,
+    /// The address lies below [`Layout::lowest`](crate::Layout) (EPERM).
+    NotPermitted,
+    /// [`Placement::FixedNoReplace`] and something is mapped there (EEXIST).
+    Exists,
+    /// More rights than `max_rights` grants (EACCES).
+    Denied,
+    /// Offset plus length passes 2^64 (EOVERFLOW).
+    Overflow,
+}
+
+impl From<NoMemory> for MapError {
+    fn from(NoMemory: NoMemory) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<NoTables> for MapError {
+    fn from(NoTables: NoTables) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// A request after its arguments were checked; `range` is valid for the fixed placements.
+struct Checked<M: Machine> {
+    len: u64,
+    range: Option<PageRange>,
+    attributes: Attributes<M>,
+}
+
+impl<M: Machine> Core<M> {
+    /// Maps memory; `make_object` makes the object of a shared anonymous mapping.
+    pub(crate) fn map(
+        &self,
+        ctx: Ctx<'_, M>,
+        request: MapRequest<M>,
+        make_object: impl FnOnce(u64) -> Option<Arc<Object<M>>>,
+    ) -> Result<VirtAddr, MapError> {
+        let placement = request.placement;
+        let mut checked = self.check(request)?;
+        if checked.attributes.sharing == Sharing::Shared && checked.attributes.object.is_none() {
+            checked.attributes.object = Some(make_object(checked.len).ok_or(MapError::NoMemory)?);
+            checked.attributes.offset = 0;
+        }
+        match (placement, checked.range) {
+            (Placement::Fixed, Some(range)) => {
+                let guard = self.lock(ctx, range.start().as_u64(), range.end().as_u64());
+                self.map_at(ctx, range, &checked.attributes, &guard)?;
+                Ok(range.start())
+            }
+            (Placement::FixedNoReplace, Some(range)) => match self.map_if_free(ctx, range, &checked.attributes)? {
+                true => Ok(range.start()),
+                false => Err(MapError::Exists),
+            },
+            (Placement::Hint, Some(range)) if self.map_if_free(ctx, range, &checked.attributes)? => Ok(range.start()),
+            _ => self.map_anywhere(ctx, &checked),
+        }
+    }
+
+    fn check(&self, request: MapRequest<M>) -> Result<Checked<M>, MapError> {
+        let fixed = matches!(request.placement, Placement::Fixed | Placement::FixedNoReplace);
+        let len = request.len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
+        if len == 0 || fixed && !request.addr.is_aligned() {
+            return Err(MapError::Invalid);
+        }
+        if len > self.layout.highest.as_u64() - self.layout.lowest.as_u64() {
+            return Err(MapError::NoMemory);
+        }
+        if !request.max_rights.contains(request.rights) {
+            return Err(MapError::Denied);
+        }
+        let (object, offset) = match request.backing {
+            Backing::Anonymous => (None, 0),
+            Backing::Object { offset, .. } if !offset.is_multiple_of(PAGE_SIZE) => {
+                return Err(MapError::Invalid);
+            }
+            Backing::Object { offset, .. } if offset.checked_add(len).is_none() => {
+                return Err(MapError::Overflow);
+            }
+            Backing::Object { object, offset } => (Some(object), offset),
+        };
+        let range = match request.placement {
+            Placement::Anywhere => None,
+            Placement::Hint => self.user_range(request.addr.align_down(), len).ok(),
+            Placement::Fixed | Placement::FixedNoReplace => Some(self.user_range(request.addr, len)?),
+        };
+        let attributes = Attributes {
+            range: range.unwrap_or(PageRange::page(VirtAddr::new(0))),
+            rights: request.rights,
+            max_rights: request.max_rights,
+            sharing: request.sharing,
+            flags: request.flags,
+            object,
+            offset,
+        };
+        Ok(Checked { len, range, attributes })
+    }
+
+    /// The range of `len` bytes at `addr` if all of it may be mapped.
+    fn user_range(&self, addr: VirtAddr, len: u64) -> Result<PageRange, MapError> {
+        let range = PageRange::with_len(addr, len).map_err(|error| match error {
+            RangeError::Overflow => MapError::NoMemory,
+            RangeError::Unaligned | RangeError::Empty => MapError::Invalid,
+        })?;
+        if range.end() > self.layout.highest {
+            return Err(MapError::NoMemory);
+        }
+        if range.start() < self.layout.lowest {
+            return Err(MapError::NotPermitted);
+        }
+        Ok(range)
+    }
+
+    /// Maps at `range` if nothing is there.
+    fn map_if_free(&self, ctx: Ctx<'_, M>, range: PageRange, attributes: &Attributes<M>) -> Result<bool, MapError> {
+        let guard = self.lock(ctx, range.start().as_u64(), range.end().as_u64());
+        if !self.is_free(range, &guard) {
+            return Ok(false);
+        }
+        self.map_at(ctx, range, attributes, &guard)?;
+        Ok(true)
+    }
+
+    /// Is nothing mapped in `range`?
+    pub(super) fn is_free(&self, range: PageRange, guard: &StripeGuard<'_>) -> bool {
+        self.index.next(range.start().as_u64(), guard).is_none_or(|area| area.range.start() >= range.end())
+    }
+
+    /// Maps below `mmap_top`, or above it if there is no room below. First within one stripe, under its lock alone;
+    /// then, for what fits only across a border, under all locks.
+    fn map_anywhere(&self, ctx: Ctx<'_, M>, checked: &Checked<M>) -> Result<VirtAddr, MapError> {
+        let (low, top) = (self.layout.lowest.as_u64(), self.layout.mmap_top.as_u64());
+        for stripe in (Index::<M>::stripe_of(low)..=Index::<M>::stripe_of(top - 1)).rev() {
+            let (start, end) = Index::<M>::bounds(stripe);
+            if checked.len > end - start {
+                break;
+            }
+            let guard = self.lock(ctx, start, end);
+            if let Some(found) = self.index.highest_gap_in(stripe, low, top, checked.len, &guard) {
+                return self.map_found(ctx, found, checked, &guard);
+            }
+        }
+        let guard = self.lock(ctx, 0, crate::table::user_end::<M::Format>());
+        let found = self
+            .highest_gap_across(low, top, checked.len, &guard)
+            .or_else(|| self.highest_gap_across(top, self.layout.highest.as_u64(), checked.len, &guard))
+            .ok_or(MapError::NoMemory)?;
+        self.map_found(ctx, found, checked, &guard)
+    }
+
+    fn map_found(
+        &self,
+        ctx: Ctx<'_, M>,
+        start: u64,
+        checked: &Checked<M>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<VirtAddr, MapError> {
+        let start = VirtAddr::new(start);
+        let range = PageRange::with_len(start, checked.len).map_err(|_| MapError::NoMemory)?;
+        self.map_at(ctx, range, &checked.attributes, guard)?;
+        Ok(start)
+    }
+
+    /// The highest gap of `len` bytes in `low..high`, whatever borders it crosses. All stripes are locked.
+    fn highest_gap_across(&self, low: u64, high: u64, len: u64, guard: &StripeGuard<'_>) -> Option<u64> {
+        let mut ceiling = high;
+        // Ends: the ceiling falls below one area in each round.
+        loop {
+            let below = self.index.previous(ceiling, guard);
+            let floor = below.map_or(0, |area| area.range.end().as_u64()).max(low);
+            if let Some(start) = ceiling.checked_sub(len)
+                && start >= floor
+            {
+                return Some(start);
+            }
+            let area = below?;
+            ceiling = ceiling.min(area.range.start().as_u64().saturating_sub(area.guard()));
+            if ceiling <= low {
+                return None;
+            }
+        }
+    }
+
+    /// Replaces whatever is in `range` by an area with these attributes. The stripes are locked.
+    fn map_at(
+        &self,
+        ctx: Ctx<'_, M>,
+        range: PageRange,
+        attributes: &Attributes<M>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<(), MapError> {
+        if self.has_exited() {
+            return Err(MapError::NoMemory);
+        }
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        let replaces = !self.is_free(range, guard);
+        let mut prepared = Vec::new();
+        let result = self.prepare_map(range, attributes, guard, &mut prepared);
+        let rewrite = Rewrite::Remove { window: (low, high) };
+        let result =
+            result.and_then(|()| if replaces { Ok(self.prepare_tables(ctx, low, high, rewrite)?) } else { Ok(()) });
+        if let Err(error) = result {
+            prepared.into_iter().for_each(Prepared::abandon);
+            return Err(error);
+        }
+        if replaces && !mutant::is(mutant::Mutant::NoPending) {
+            prepared.iter().flat_map(|change| change.inserted(guard)).for_each(crate::area::Area::close);
+        }
+        self.commit_all(ctx, prepared, || {
+            if replaces {
+                let done = self.sweep(ctx, low, high, rewrite);
+                debug_assert!(done.is_ok(), "the tables were prepared");
+                self.index.each(low, high, guard, &mut |area| {
+                    area.open();
+                    true
+                });
+                self.open_neighbours(low, high, guard);
+            }
+        });
+        Ok(())
+    }
+
+    /// The parts of areas that were cut off by a replacement were closed with it.
+    fn open_neighbours(&self, low: u64, high: u64, guard: &StripeGuard<'_>) {
+        if let Some(area) = self.index.previous(low, guard) {
+            area.open();
+        }
+        if let Some(area) = self.index.next(high, guard) {
+            area.open();
+        }
+    }
+
+    fn prepare_map(
+        &self,
+        range: PageRange,
+        attributes: &Attributes<M>,
+        guard: &StripeGuard<'_>,
+        prepared: &mut Vec<Prepared<M>>,
+    ) -> Result<(), MapError> {
+        for part in stripe_parts::<M>(range) {
+            let offset = attributes.offset + (part.start().as_u64() - range.start().as_u64());
+            let offset = if attributes.object.is_some() { offset } else { part.start().as_u64() };
+            let middle = Attributes { range: part, offset, object: attributes.object.clone(), ..*attributes };
+            prepared.try_reserve(1).map_err(|_| MapError::NoMemory)?;
+            prepared.push(self.prepare_replace(part, Some(middle), guard)?);
+        }
+        Ok(())
+    }
+
+    /// Prepares the replacement of what is in `range` (inside one stripe) by `middle`, or by nothing: what sticks out
+    /// on either side is kept, and merged with `middle` where one area can stand for both.
+    pub(super) fn prepare_replace(
+        &self,
+        range: PageRange,
+        middle: Option<Attributes<M>>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<Prepared<M>, NoMemory> {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        let (mut from, mut to) = (low, high);
+        let (stripe_low, stripe_high) = Index::<M>::bounds(Index::<M>::stripe_of(low));
+        let mut pieces: ArrayVec<Attributes<M>, MOST_INSERTED> = ArrayVec::new();
+        if let Some(area) = self.index.previous(low, guard).filter(|area| area.range.start().as_u64() >= stripe_low) {
+            let end = area.range.end().as_u64();
+            if end > low {
+                pieces.extend(piece(area, area.range.start().as_u64(), low));
+            } else if end == low && middle.as_ref().is_some_and(|middle| area.attributes().merges_with(middle)) {
+                from = area.range.start().as_u64();
+                pieces.push(area.attributes());
+            }
+        }
+        let has_middle = middle.is_some();
+        if let Some(middle) = middle {
+            push_merged(&mut pieces, middle);
+        }
+        // The first area that ends behind the range sticks out of it, or follows it.
+        if let Some(area) = self.index.next(high, guard).filter(|area| area.range.end().as_u64() <= stripe_high) {
+            let start = area.range.start().as_u64();
+            if start < high {
+                piece(area, high, area.range.end().as_u64())
+                    .into_iter()
+                    .for_each(|right| push_merged(&mut pieces, right));
+            } else if start == high
+                && has_middle
+                && pieces.last().is_some_and(|middle| middle.merges_with(&area.attributes()))
+            {
+                to = area.range.end().as_u64();
+                push_merged(&mut pieces, area.attributes());
+            }
+        }
+        self.index.prepare(from, to, pieces, guard)
+    }
+
+    /// Publishes prepared changes, runs `sweep`, then retires the areas that were replaced.
+    pub(super) fn commit_all(&self, ctx: Ctx<'_, M>, prepared: Vec<Prepared<M>>, sweep: impl FnOnce()) {
+        let mut replaced = Vec::new();
+        for change in prepared {
+            replaced.push(self.index.commit(ctx, change));
+        }
+        sweep();
+        for area in replaced.into_iter().flatten() {
+            ctx.retire(Retired::Heap(area.into_garbage()));
+        }
+    }
+}
+
+/// The part of an area between two addresses, unless it is empty.
+fn piece<M: Machine>(area: &crate::area::Area<M>, low: u64, high: u64) -> Option<Attributes<M>> {
+    let range = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
+    Some(area.part(range))
+}
+
+/// Appends a piece, or extends the last one if it can stand for both.
+fn push_merged<M: Machine>(pieces: &mut ArrayVec<Attributes<M>, MOST_INSERTED>, next: Attributes<M>) {
+    if let Some(last) = pieces.last_mut()
+        && last.merges_with(&next)
+        && let Ok(range) = PageRange::new(last.range.start(), next.range.end())
+    {
+        last.range = range;
+        return;
+    }
+    pieces.push(next);
+}
+
+/// The parts of a range by stripe, ascending.
+pub(super) fn stripe_parts<M: Machine>(range: PageRange) -> impl Iterator<Item = PageRange> {
+    let stripes = Index::<M>::stripe_of(range.start().as_u64())..=Index::<M>::stripe_of(range.end().as_u64() - 1);
+    stripes.filter_map(move |stripe| {
+        let (low, high) = Index::<M>::bounds(stripe);
+        let part = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
+        range.intersect(part)
+    })
+}
+
+const _: () = assert!(<crate::machine::X86_64 as Format>::STRIPES <= 64, "a StripeGuard holds 64 locks");

@@ -1,0 +1,142 @@
+//! One address space: one file per operation, and the fault.
+//!
+//! Called by `engine`, which owns the loops that wait for others. An operation holds the locks of the stripes it
+//! touches from its first look at the index until its last flush; a fault holds none. Here, and only here, what
+//! `table` removed meets the receipts of `tlb`.
+//!
+//! | holding | areas stay | areas change | entries |
+//! |---|---|---|---|
+//! | a section | allocated | yes | commit by exact compare-exchange |
+//! | a stripe's lock | as they are, in that stripe | by us | sweep |
+//! | all stripes' locks | as they are | by us | fork |
+
+mod access;
+mod brk;
+mod exit;
+mod fault;
+mod fork;
+mod grow;
+mod map;
+mod protect;
+mod query;
+mod settle;
+mod truncate;
+mod unmap;
+mod usage;
+
+pub use access::AccessError;
+pub use fault::{FaultError, Resolved};
+pub use fork::ForkError;
+pub use map::{Backing, MapError, MapRequest, Placement};
+pub use protect::ProtectError;
+pub use query::AreaInfo;
+pub use unmap::UnmapError;
+pub use usage::Usage;
+
+use crate::addr::{FrameId, VirtAddr};
+use crate::area::{Index, StripeGuard};
+use crate::engine::Registry;
+use crate::frame::{Ctx, Memory};
+use crate::machine::Machine;
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::tlb::Mask;
+use alloc::sync::Arc;
+use core::fmt;
+use usage::Counters;
+
+/// Where things go in a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// Lowest address that may be mapped.
+    pub lowest: VirtAddr,
+    /// One past the highest.
+    pub highest: VirtAddr,
+    /// Mappings without an address go below this, highest first.
+    pub mmap_top: VirtAddr,
+    /// Most bytes that an area which grows downwards may have.
+    pub stack_limit: u64,
+}
+
+impl Layout {
+    /// Linux's on x86-64 with 4 levels, without randomisation: 64 KiB to 128 TiB less a page, 8 MiB of stack.
+    #[must_use]
+    pub const fn linux() -> Self {
+        Self {
+            lowest: VirtAddr::new(0x1_0000),
+            highest: VirtAddr::new(0x7fff_ffff_f000),
+            mmap_top: VirtAddr::new(0x7fff_f7ff_f000),
+            stack_limit: 8 << 20,
+        }
+    }
+}
+
+/// One address space.
+///
+/// Share it with an `Arc`; every method takes `&self` and the token of the CPU it runs on. Call [`Space::exit`] when
+/// no CPU runs it any more; a space that is dropped without it is taken down by its drop, more slowly.
+pub struct Space<M: Machine> {
+    pub(crate) core: Arc<Core<M>>,
+    pub(crate) registry: Arc<Registry<M>>,
+}
+
+/// The space itself.
+///
+/// Letters: (I) fixed, (A) atomic alone, (S) written under a stripe's lock, (P) each CPU writes its own part.
+pub(crate) struct Core<M: Machine> {
+    /// Ascending over the life of the `Vm`; the low 31 bits name the space in section words.
+    pub(crate) id: u64, // (I)
+    pub(crate) root: FrameId,        // (I)
+    pub(crate) layout: Layout,       // (I)
+    pub(crate) mask: Mask,           // (A)
+    pub(crate) index: Index<M>,      // (S)
+    pub(crate) counters: Counters,   // (P)
+    pub(crate) brk_start: AtomicU64, // (S) the stripe that holds it
+    pub(crate) brk: AtomicU64,       // (S) the stripe of `brk_start`
+    /// Has a fork ever made tables shared with another space?
+    pub(crate) has_shared: AtomicBool, // (S) once true, for ever
+    pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
+    pub(crate) memory: Arc<Memory<M>>, // (I)
+}
+
+impl<M: Machine> Core<M> {
+    /// An empty space around a fresh root table.
+    pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, root: FrameId, layout: Layout) -> Self {
+        let cpus = memory.sections().cpus();
+        Self {
+            id,
+            root,
+            layout,
+            mask: Mask::new(cpus),
+            index: Index::new(),
+            counters: Counters::new(cpus),
+            brk_start: AtomicU64::new(0),
+            brk: AtomicU64::new(0),
+            has_shared: AtomicBool::new(false),
+            exited: AtomicBool::new(false),
+            memory,
+        }
+    }
+
+    /// The name of the space in section words. Two spaces may share one after 2^31 forks: that only costs waiting.
+    #[inline]
+    pub(crate) fn section_name(&self) -> u32 {
+        (self.id & 0x7fff_ffff) as u32
+    }
+
+    /// Locks the stripes that `low..high` meets.
+    pub(crate) fn lock<'a>(&'a self, ctx: Ctx<'a, M>, low: u64, high: u64) -> StripeGuard<'a> {
+        self.index.lock(ctx.cpu.held(), low, high, move || ctx.relax())
+    }
+
+    /// Has the space been taken down? Exact under any stripe's lock.
+    pub(crate) fn has_exited(&self) -> bool {
+        // Relaxed: the stripe locks order it.
+        self.exited.load(Ordering::Relaxed)
+    }
+}
+
+impl<M: Machine> fmt::Debug for Space<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Space").field("id", &self.core.id).field("root", &self.core.root).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,73 @@
+//! mprotect: area by area, in address order, as Linux does.
+
+use super::Core;
+use crate::addr::{PageRange, Rights, VirtAddr};
+use crate::area::{Area, Attributes, Index, StripeGuard};
+use crate::frame::Ctx;
+use crate::machine::Machine;
+use crate::table::Rewrite;
+use alloc::vec;
+
+/// Why rights were not changed. Areas before the address given have been changed, as on Linux.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProtectError {
+    /// Nothing is mapped at this address of the range (ENOMEM).
+    Unmapped(VirtAddr),
+    /// The area at this address may not have these rights (EACCES).
+    Denied(VirtAddr),
+    /// No memory for the parts of a split area, or for the copy of a shared table (ENOMEM).
+    NoMemory(VirtAddr),
+}
+
+impl<M: Machine> Core<M> {
+    /// Gives `range` other rights.
+    pub(crate) fn protect(&self, ctx: Ctx<'_, M>, range: PageRange, rights: Rights) -> Result<(), ProtectError> {
+        if range.end() > self.layout.highest {
+            return Err(ProtectError::Unmapped(range.start()));
+        }
+        let guard = self.lock(ctx, range.start().as_u64(), range.end().as_u64());
+        let mut at = range.start();
+        // Ends: each round passes one area.
+        while at < range.end() {
+            let area = self.index.find(at, &guard).ok_or(ProtectError::Unmapped(at))?;
+            let part = PageRange::new(at, range.end().min(area.range.end())).map_err(|_| ProtectError::Unmapped(at))?;
+            if !area.max_rights.contains(rights) {
+                return Err(ProtectError::Denied(at));
+            }
+            if area.rights != rights {
+                self.protect_part(ctx, area, part, rights, &guard)?;
+            }
+            at = part.end();
+        }
+        Ok(())
+    }
+
+    fn protect_part(
+        &self,
+        ctx: Ctx<'_, M>,
+        area: &Area<M>,
+        part: PageRange,
+        rights: Rights,
+        guard: &StripeGuard<'_>,
+    ) -> Result<(), ProtectError> {
+        debug_assert_eq!(
+            Index::<M>::stripe_of(part.start().as_u64()),
+            Index::<M>::stripe_of(part.end().as_u64() - 1),
+            "areas do not cross stripes"
+        );
+        let (low, high) = (part.start().as_u64(), part.end().as_u64());
+        let rewrite = Rewrite::Protect { rights, narrows: !rights.contains(area.rights) };
+        let middle = Attributes { rights, ..area.part(part) };
+        let no_memory = ProtectError::NoMemory(part.start());
+        let prepared = self.prepare_replace(part, Some(middle), guard).map_err(|_| no_memory)?;
+        if self.prepare_tables(ctx, low, high, rewrite).is_err() {
+            prepared.abandon();
+            return Err(no_memory);
+        }
+        self.commit_all(ctx, vec![prepared], || {
+            let done = self.sweep(ctx, low, high, rewrite);
+            debug_assert!(done.is_ok(), "the tables were prepared");
+        });
+        Ok(())
+    }
+}

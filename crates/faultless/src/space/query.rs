@@ -1,0 +1,85 @@
+//! What is mapped where: a snapshot of the areas, taken without a lock.
+
+use super::Core;
+use crate::addr::{PageRange, Rights, VirtAddr};
+use crate::area::{Area, AreaFlags, Sharing};
+use crate::frame::Ctx;
+use crate::machine::Machine;
+use crate::object::Object;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// One area of a space, as it was when it was looked at. Areas cut at a stripe border are given whole.
+#[derive(Clone, Debug)]
+pub struct AreaInfo<M: Machine> {
+    /// The addresses.
+    pub range: PageRange,
+    /// What may be done.
+    pub rights: Rights,
+    /// What may be granted.
+    pub max_rights: Rights,
+    /// Who sees the stores.
+    pub sharing: Sharing,
+    /// Other properties.
+    pub flags: AreaFlags,
+    /// The object and the offset of the first byte in it.
+    pub object: Option<(Arc<Object<M>>, u64)>,
+}
+
+impl<M: Machine> Core<M> {
+    /// The areas, ascending. The section is left before the caller sees any of them.
+    pub(crate) fn areas(&self, ctx: Ctx<'_, M>) -> Vec<AreaInfo<M>> {
+        let mut areas: Vec<AreaInfo<M>> = Vec::new();
+        let section = ctx.enter(self.section_name());
+        self.index.each(0, self.layout.highest.as_u64(), &section, &mut |area| {
+            push_joined(&mut areas, area);
+            true
+        });
+        drop(section);
+        areas
+    }
+
+    /// The area that covers `address`.
+    pub(crate) fn area_at(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> Option<AreaInfo<M>> {
+        let section = ctx.enter(self.section_name());
+        self.index.find(address, &section).map(info)
+    }
+}
+
+fn info<M: Machine>(area: &Area<M>) -> AreaInfo<M> {
+    AreaInfo {
+        range: area.range,
+        rights: area.rights,
+        max_rights: area.max_rights,
+        sharing: area.sharing,
+        flags: area.flags,
+        object: area.object.clone().map(|object| (object, area.offset)),
+    }
+}
+
+/// Appends an area, joined with the one before if only a stripe border parts them.
+fn push_joined<M: Machine>(areas: &mut Vec<AreaInfo<M>>, area: &Area<M>) {
+    let at_border = area.range.start().as_u64().is_multiple_of(crate::area::Index::<M>::bounds(0).1);
+    if at_border
+        && let Some(last) = areas.last_mut()
+        && last.joins(area)
+        && let Ok(range) = PageRange::new(last.range.start(), area.range.end())
+    {
+        last.range = range;
+        return;
+    }
+    areas.push(info(area));
+}
+
+impl<M: Machine> AreaInfo<M> {
+    fn joins(&self, next: &Area<M>) -> bool {
+        let same_object = match (&self.object, &next.object) {
+            (None, None) => true,
+            (Some((a, offset)), Some(b)) => Arc::ptr_eq(a, b) && offset + self.range.len() == next.offset,
+            _ => false,
+        };
+        same_object
+            && self.range.end() == next.range.start()
+            && (self.rights, self.sharing, self.flags) == (next.rights, next.sharing, next.flags)
+    }
+}

@@ -1,0 +1,122 @@
+//! Where `table` meets `tlb`: sweeps are driven to their end, and what they removed is flushed, then released (R8, P4).
+
+use super::Core;
+use crate::frame::{Ctx, Retired};
+use crate::machine::{Machine, Scope};
+use crate::sync::{Event, mutant};
+use crate::table::{Progress, Removed, Rewrite, Sweep, Unlinked, settle_drop};
+use crate::tlb::{Receipt, shootdown};
+use crate::{PageRange, VirtAddr};
+use core::mem;
+
+/// No frame for the copy of a shared table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct NoTables;
+
+impl<M: Machine> Core<M> {
+    /// Flushes what `removed` says and releases it. Outside sections, without table locks.
+    pub(super) fn settle(&self, ctx: Ctx<'_, M>, removed: &mut Removed) {
+        if !removed.needs_flush() {
+            debug_assert!(removed.frames.is_empty() && removed.tables.is_empty(), "removed, but no address noted");
+            return;
+        }
+        if mutant::is(mutant::Mutant::FreeBeforeFlush) {
+            removed.frames.drain(..).for_each(|frame| ctx.put(frame, 1, 1));
+        }
+        let (low, high) = removed.span();
+        let scope = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).map_or(Scope::All, Scope::of);
+        let receipt = shootdown(ctx, &self.mask, self.root, scope);
+        release(ctx, removed, receipt);
+    }
+
+    /// Sweeps `low..high` to the end. The index is changed, the replaced areas are dead, the stripes are locked.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTables`] never, if [`Core::prepare_tables`] succeeded before.
+    pub(super) fn sweep(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) -> Result<(), NoTables> {
+        let quiet = !ctx.has_other_sections(self.section_name()) || mutant::is(mutant::Mutant::AlwaysQuiet);
+        let mut sweep = Sweep::new(ctx, self.root, rewrite, quiet);
+        let mut at = low;
+        // Ends: each round resumes where the last one stopped, and a round that stops has removed something.
+        loop {
+            let progress = self.round(ctx, &mut sweep, |sweep| sweep.run(at, high));
+            self.pass_guard(ctx, &mut sweep);
+            match progress {
+                Progress::Done => return Ok(()),
+                Progress::Resume(address) => at = address,
+                Progress::NoMemory(_) => return Err(NoTables),
+            }
+        }
+    }
+
+    /// One stay in a section: sweeps, posts the counters, leaves, settles.
+    fn round<T>(&self, ctx: Ctx<'_, M>, sweep: &mut Sweep<'_, M>, part: impl FnOnce(&mut Sweep<'_, M>) -> T) -> T {
+        let section = ctx.enter(self.section_name());
+        let result = part(sweep);
+        drop(section);
+        self.counters.post(ctx, &mem::take(&mut sweep.delta));
+        self.settle(ctx, &mut sweep.removed);
+        result
+    }
+
+    /// The generation wrap guard (C4): one wait for all entries that asked, then back to each. An entry that changed
+    /// during the wait asks anew; that ends because only a fault's success changes it.
+    fn pass_guard(&self, ctx: Ctx<'_, M>, sweep: &mut Sweep<'_, M>) {
+        while !sweep.guarded.is_empty() {
+            let asked = mem::take(&mut sweep.guarded);
+            ctx.count(Event::WrapWaits);
+            ctx.wait_for_sections(self.section_name());
+            self.round(ctx, sweep, |sweep| {
+                for (address, seen) in asked {
+                    if !sweep.revisit(address, seen) {
+                        // Asks again: pushes the entry's present value.
+                        let _ = sweep.run(address, address + crate::PAGE_SIZE);
+                    }
+                }
+            });
+        }
+    }
+
+    /// Makes private, before anything is changed, every shared table that an operation on `low..high` will have to
+    /// copy. Afterwards the operation cannot run out of memory; if this fails, nothing visible has happened.
+    pub(super) fn prepare_tables(
+        &self,
+        ctx: Ctx<'_, M>,
+        low: u64,
+        high: u64,
+        rewrite: Rewrite,
+    ) -> Result<(), NoTables> {
+        // Relaxed: set under the stripe locks.
+        if !self.has_shared.load(core::sync::atomic::Ordering::Relaxed) {
+            return Ok(());
+        }
+        let mut sweep = Sweep::new(ctx, self.root, rewrite, true);
+        sweep.only_unshare = true;
+        let mut at = low;
+        // Ends: as `sweep`.
+        loop {
+            match self.round(ctx, &mut sweep, |sweep| sweep.run(at, high)) {
+                Progress::Done => return Ok(()),
+                Progress::Resume(address) => at = address,
+                Progress::NoMemory(_) => return Err(NoTables),
+            }
+        }
+    }
+}
+
+/// Releases what was removed; the receipt proves that no CPU can reach it.
+fn release<M: Machine>(ctx: Ctx<'_, M>, removed: &mut Removed, _receipt: Receipt) {
+    removed.frames.drain(..).for_each(|frame| ctx.put(frame, 1, 1));
+    for table in mem::take(&mut removed.tables) {
+        match table {
+            Unlinked::Shared(table, level) => settle_drop(ctx, table, level),
+            Unlinked::Private(table) => {
+                let last = ctx.record(table).drop_counts(1, 0);
+                debug_assert!(last, "a private table has one parent entry");
+                ctx.retire(Retired::Table(table));
+            }
+        }
+    }
+    removed.flushed();
+}

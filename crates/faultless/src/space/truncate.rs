@@ -1,0 +1,63 @@
+//! Truncation, as each space that maps the object sees it: the pages beyond the new end leave (TR-01, TR-02).
+//!
+//! Called by `engine` for each space in turn, after the object's size was set: faults that look the page up later see
+//! the size, faults that did before fail on the stamps and generations of the sweep (P9).
+
+use super::Core;
+use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
+use crate::area::Area;
+use crate::frame::Ctx;
+use crate::machine::Machine;
+use crate::object::Object;
+use crate::table::Rewrite;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// A part could not be unmapped because a shared table could not be copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NoMemory;
+
+impl<M: Machine> Core<M> {
+    /// Unmaps what shows pages of `object` from page `first` on; private copies go too.
+    pub(crate) fn unmap_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Result<(), NoMemory> {
+        let found = self.parts_beyond(ctx, object, first);
+        for part in found {
+            let (low, high) = (part.start().as_u64(), part.end().as_u64());
+            let guard = self.lock(ctx, low, high);
+            // The areas may have changed since they were listed: only what still shows the object is swept.
+            let mut parts = Vec::new();
+            self.index.each(low, high, &guard, &mut |area| {
+                parts.extend(part_beyond(area, object, first).and_then(|range| range.intersect(part)));
+                true
+            });
+            // No area leaves, so no table does.
+            let rewrite = Rewrite::Remove { window: (0, 0) };
+            for range in parts {
+                self.sweep(ctx, range.start().as_u64(), range.end().as_u64(), rewrite).map_err(|_| NoMemory)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn parts_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Vec<PageRange> {
+        let mut parts = Vec::new();
+        let section = ctx.enter(self.section_name());
+        self.index.each(0, self.layout.highest.as_u64(), &section, &mut |area| {
+            parts.extend(part_beyond(area, object, first));
+            true
+        });
+        drop(section);
+        parts
+    }
+}
+
+/// The part of an area that shows pages of `object` from page `first` on.
+fn part_beyond<M: Machine>(area: &Area<M>, object: &Arc<Object<M>>, first: u64) -> Option<PageRange> {
+    let same = area.object.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, object));
+    let skip = first.saturating_sub(area.offset >> PAGE_SHIFT).checked_mul(1 << PAGE_SHIFT)?;
+    let start = area.range.start().checked_add(skip)?;
+    if !same || start >= area.range.end() {
+        return None;
+    }
+    PageRange::new(VirtAddr::new(start.as_u64()), area.range.end()).ok()
+}

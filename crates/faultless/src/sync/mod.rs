@@ -1,0 +1,45 @@
+//! The only room that names atomics; everything shared between CPUs is built from what is exported here.
+//!
+//! Called by every room. One facade over three back ends: `core` in shipping builds, `loom` (`--cfg loom`, explores
+//! weak memory) and `shuttle` (`--cfg shuttle`, explores whole operations) in model builds. `Tally` and the links of
+//! free lists stay `core` atomics in every build: they are statistics or guarded by a lock, and modelling them would
+//! only multiply schedules.
+//!
+//! Absent on purpose: sequentially consistent accesses. Where a store must be ordered before a later load, the code
+//! says `fence(SeqCst)`, which loom models.
+
+mod boxed;
+mod limbo;
+mod lock;
+pub mod mutant;
+mod section;
+mod tally;
+mod tree;
+
+pub(crate) use boxed::{Garbage, try_box};
+pub(crate) use limbo::Limbo;
+pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
+pub(crate) use section::{Section, Sections};
+pub(crate) use tally::{Event, Gauge, Tally};
+pub(crate) use tree::{Detached, Edit, MOST_INSERTED, NewItems, NoMemory, Reader, Tree};
+
+#[cfg(not(any(loom, shuttle)))]
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+#[cfg(shuttle)]
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+
+/// One page-table entry as the MMU sees it: 64 bits that hardware may change too.
+///
+/// In shipping builds this is `core::sync::atomic::AtomicU64`; in model builds the model checker's type.
+pub type AtomicEntry = AtomicU64;
+
+/// Lets the model checker run somebody else; nothing in shipping builds, where the machine's `relax` does the waiting.
+#[inline]
+pub(crate) fn spin_hint() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(shuttle)]
+    shuttle::thread::yield_now();
+}

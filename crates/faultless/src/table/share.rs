@@ -1,0 +1,278 @@
+//! Tables that several spaces name: fork shares them at the root, the first change below copies the path.
+//! Protocols P6 (fork) and P7 (unshare).
+//!
+//! A table's record counts the parent entries that name it (`sc`). An entry that names a shared table carries SHARED
+//! and no write permission, so the MMU write-protects everything below. Below a SHARED entry nothing changes but what
+//! copiers do under the table's lock: clear W and EXCLUSIVE, and set SHARED one level down.
+
+use super::walk::{Stop, load};
+use super::{Delta, Removed, Unlinked, alloc_table, discard_table, span};
+use crate::addr::{FrameId, VirtAddr};
+use crate::frame::{Ctx, Frame, Retired};
+use crate::machine::format::{Leaf, Raw, Upper};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::sync::{Event, Ordering, RawGuard, mutant};
+
+/// Makes the shared table that `slot` names private to this space: takes it back if nobody else names it, else
+/// copies it. `entry` is the slot's value, `level` the table's. Returns the private entry.
+pub(super) fn unshare<M: Machine>(
+    ctx: Ctx<'_, M>,
+    slot: &AtomicEntry,
+    entry: Raw,
+    table: FrameId,
+    level: usize,
+    address: VirtAddr,
+    removed: &mut Removed,
+) -> Result<Raw, Stop> {
+    let guard = lock_for_unshare(ctx, table);
+    // Under the lock: the slot still names the table, so this space still has its share of it.
+    if load(slot) != entry {
+        return Err(Stop::Retry);
+    }
+    // Acquire (in `counts`) pairs with the AcqRel of the drop of the other shares: their copies are complete.
+    if ctx.record(table).counts().0 == 1 {
+        ctx.count(Event::SlowUnshareTake);
+        return exchange(slot, entry, M::Format::table(table, false, false));
+    }
+    ctx.count(Event::SlowUnshareCopy);
+    let Some(copy) = alloc_table(ctx, level) else {
+        return Err(Stop::NoMemory);
+    };
+    copy_entries(ctx, table, copy.id(), level);
+    let private = M::Format::table(copy.id(), false, false);
+    if let Err(stop) = exchange(slot, entry, private) {
+        drop(guard);
+        undo_copy(ctx, copy, level);
+        return Err(stop);
+    }
+    drop(guard);
+    // R8: this space's share of the old table goes after its walk caches have forgotten it.
+    let covered = span::<M::Format>(level + 1);
+    removed.note(address.as_u64() & !(covered - 1), covered);
+    if mutant::is(mutant::Mutant::DropBeforeFlush) {
+        settle_drop(ctx, table, level);
+    } else {
+        removed.tables.push(Unlinked::Shared(table, level));
+    }
+    Ok(private)
+}
+
+/// Takes the lock of a shared table. A named slow path with counters of its own, so it is not among the table locks
+/// that faults on private paths must not take.
+fn lock_for_unshare<M: Machine>(ctx: Ctx<'_, M>, table: FrameId) -> Option<RawGuard<'_>> {
+    if mutant::is(mutant::Mutant::TakeWithoutLock) {
+        return None;
+    }
+    let held = ctx.cpu.held();
+    let inside = held.set_in_fault(false);
+    let guard = ctx.lock_table(table);
+    held.set_in_fault(inside);
+    Some(guard)
+}
+
+fn exchange(slot: &AtomicEntry, from: Raw, to: Raw) -> Result<Raw, Stop> {
+    // Release publishes the copy; Acquire because the value is built upon.
+    match slot.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => Ok(to),
+        Err(_) => Err(Stop::Retry),
+    }
+}
+
+/// Fills an unpublished table with what the shared one holds, taking a reference for each. Under the source's lock.
+fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: usize) {
+    for (source, target) in ctx.entries(from).iter().zip(ctx.entries(to)) {
+        let copied = if level == 0 { copy_leaf(ctx, source) } else { copy_upper(ctx, source) };
+        if copied != 0 {
+            // Nobody knows the table yet; its publication carries the store.
+            target.store(copied, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The copy of a leaf entry; the source loses W and EXCLUSIVE first, so neither side can write without copying.
+fn copy_leaf<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
+    let mut entry = load(source);
+    loop {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return 0;
+        };
+        let common = M::Format::without_exclusive(entry);
+        if !bits.special {
+            // The source entry holds a reference, and under the table's lock nobody removes it.
+            ctx.record(frame).add_counts(1, 1);
+        }
+        if common == entry || mutant::is(mutant::Mutant::CopyKeepsExclusive) {
+            return common;
+        }
+        // The MMU may set accessed bits in between. Acquire on failure, as `load`.
+        match source.compare_exchange(entry, common, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return common,
+            Err(now) => {
+                if !bits.special {
+                    ctx.put(frame, 1, 1);
+                }
+                entry = now;
+            }
+        }
+    }
+}
+
+/// The copy of an upper entry: both sides now share the table it names.
+fn copy_upper<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
+    let mut entry = load(source);
+    loop {
+        let Upper::Table { frame, .. } = M::Format::upper(entry) else {
+            return 0;
+        };
+        let shared = M::Format::table(frame, true, false);
+        ctx.record(frame).add_counts(1, 0);
+        if shared == entry {
+            return shared;
+        }
+        // Acquire on failure, as `load`.
+        match source.compare_exchange(entry, shared, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return shared,
+            Err(now) => {
+                ctx.record(frame).drop_counts(1, 0);
+                entry = now;
+            }
+        }
+    }
+}
+
+/// Drops the references of a copy that was never published.
+fn undo_copy<M: Machine>(ctx: Ctx<'_, M>, copy: Frame, level: usize) {
+    drop_entries(ctx, copy.id(), level);
+    discard_table(ctx, copy);
+}
+
+/// Drops one share of a table; the last one frees the table and what it maps. After the flush, outside sections.
+///
+/// Recursion ends at the leaf level: at most `LEVELS` deep.
+pub(crate) fn settle_drop<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
+    if ctx.record(table).drop_counts(1, 0) {
+        drop_entries(ctx, table, level);
+        ctx.retire(Retired::Table(table));
+    }
+}
+
+/// Drops what a table's entries hold. Nobody else names the table.
+fn drop_entries<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
+    for slot in ctx.entries(table) {
+        let entry = load(slot);
+        if entry == 0 {
+            continue;
+        }
+        if level > 0 {
+            if let Upper::Table { frame, .. } = M::Format::upper(entry) {
+                settle_drop(ctx, frame, level - 1);
+            }
+        } else if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry)
+            && !bits.special
+        {
+            ctx.put(frame, 1, 1);
+        }
+    }
+}
+
+/// Frees the whole user half of a space that no CPU runs and no section uses (ZP-09), and the root.
+pub(crate) fn teardown<M: Machine>(ctx: Ctx<'_, M>, root: FrameId) {
+    for slot in &ctx.entries(root)[..M::Format::USER_SLOTS] {
+        if let Upper::Table { frame, .. } = M::Format::upper(load(slot)) {
+            settle_drop(ctx, frame, M::Format::LEVELS - 2);
+        }
+    }
+    let last = ctx.record(root).drop_counts(1, 0);
+    debug_assert!(last, "a root table has one owner");
+    ctx.retire(Retired::Table(root));
+}
+
+/// First half of a fork: marks each root slot of `slots` shared and frozen, so that no fault changes one until
+/// [`unfreeze`]. True if a private table became shared (then the sections of the space must be waited for and its
+/// CPUs flushed before [`link_child`]).
+pub(crate) fn freeze<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, slots: core::ops::Range<usize>) -> bool {
+    if mutant::is(mutant::Mutant::NoFreeze) {
+        return true;
+    }
+    let mut became_shared = false;
+    for slot in &ctx.entries(root)[slots] {
+        let mut entry = load(slot);
+        loop {
+            let (frozen, was_private) = match M::Format::upper(entry) {
+                Upper::Table { frame, shared, .. } => (M::Format::table(frame, true, true), !shared),
+                _ => (M::Format::frozen_empty(), false),
+            };
+            // AcqRel: the freeze orders every change of the slot by a fault before or after it (P6).
+            match slot.compare_exchange(entry, frozen, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    became_shared |= was_private;
+                    break;
+                }
+                Err(now) => entry = now,
+            }
+        }
+    }
+    became_shared
+}
+
+/// Second half: gives the child its share of each table. After the grace period and the flush.
+pub(crate) fn link_child<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, child: FrameId, slots: core::ops::Range<usize>) {
+    let (from, to) = (&ctx.entries(root)[slots.clone()], &ctx.entries(child)[slots]);
+    for (slot, target) in from.iter().zip(to) {
+        let mut entry = load(slot);
+        if mutant::is(mutant::Mutant::NoFreeze) {
+            entry = share_unfrozen::<M>(slot, entry);
+        }
+        let Upper::Table { frame, .. } = M::Format::upper(entry) else {
+            continue;
+        };
+        ctx.record(frame).add_counts(1, 0);
+        ctx.count(Event::TablesShared);
+        // An RMW, not a store: the page side may reach the child already (R1).
+        target.swap(M::Format::table(frame, true, false), Ordering::AcqRel);
+    }
+}
+
+/// What a fork without a freeze would do (a seeded bug): share whatever is there now.
+fn share_unfrozen<M: Machine>(slot: &AtomicEntry, entry: Raw) -> Raw {
+    let Upper::Table { frame, .. } = M::Format::upper(entry) else {
+        return entry;
+    };
+    let shared = M::Format::table(frame, true, false);
+    slot.swap(shared, Ordering::AcqRel);
+    shared
+}
+
+/// Ends a fork: faults may change the slots again.
+pub(crate) fn unfreeze<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, slots: core::ops::Range<usize>, stamp: u64) {
+    for slot in &ctx.entries(root)[slots] {
+        let entry = load(slot);
+        let thawed = match M::Format::upper(entry) {
+            Upper::Table { frame, frozen: true, .. } => M::Format::table(frame, true, false),
+            Upper::Frozen => M::Format::empty(stamp, 0),
+            _ => continue,
+        };
+        // While a slot is frozen only the forker changes it.
+        let result = slot.compare_exchange(entry, thawed, Ordering::AcqRel, Ordering::Relaxed);
+        debug_assert!(result.is_ok(), "a frozen slot changed");
+    }
+}
+
+/// What a shared subtree counts for in each space that names it: its pages by kind and its tables.
+///
+/// Recursion ends at the leaf level.
+pub(super) fn weigh<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize, delta: &mut Delta, sign: i64) {
+    delta.tables += sign;
+    for slot in ctx.entries(table) {
+        let entry = load(slot);
+        if level > 0 {
+            if let Upper::Table { frame, .. } = M::Format::upper(entry) {
+                weigh(ctx, frame, level - 1, delta, sign);
+            }
+        } else if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry)
+            && !bits.special
+        {
+            delta.page(ctx.record(frame).kind(), sign);
+        }
+    }
+}

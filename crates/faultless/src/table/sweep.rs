@@ -1,0 +1,418 @@
+//! Sweeps: what a range operation does to the entries of its range. Protocols P1 (stamps) and P2 (generations).
+//!
+//! Called by `space::{unmap, protect, map, brk}` with the stripe's lock held, inside a section, after the index was
+//! changed and the old areas were marked dead. A sweep runs until its [`Removed`] is full; the caller then leaves the
+//! section, flushes, settles, and resumes exactly where it stopped (ZP-03).
+//!
+//! If no section of the space was active after the areas died, no fault holds a value from before, and EMPTY entries
+//! need no new stamp and PRESENT ones no new generation: the sweep is `quiet` and only loads what is empty.
+
+use super::walk::load;
+use super::{Delta, Removed, Unlinked, share, slot_of, span};
+use crate::addr::{FrameId, PAGE_SIZE, Rights, VirtAddr};
+use crate::frame::Ctx;
+use crate::machine::format::{Leaf, Raw, Upper};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::sync::{Event, Ordering, mutant};
+use arrayvec::ArrayVec;
+
+/// What a sweep does to each page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Rewrite {
+    /// Remove it; tables that lie wholly in `window` (where no area is left) go too.
+    Remove {
+        /// The gap around the range after the operation.
+        window: (u64, u64),
+    },
+    /// Give it these rights. `narrows` if some page may lose a right.
+    Protect {
+        /// The new rights.
+        rights: Rights,
+        /// May some page lose a right? If not, shared tables are left alone.
+        narrows: bool,
+    },
+}
+
+/// How far a sweep came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Progress {
+    /// The range is done, but for the entries in [`Sweep::guarded`].
+    Done,
+    /// Flush and settle, then resume at this address.
+    Resume(u64),
+    /// No frame for the copy of a shared table; nothing from this address on has changed.
+    NoMemory(u64),
+}
+
+/// Entries that wait for the generation wrap guard.
+const GUARDED: usize = 16;
+
+/// One sweep over a range of one space.
+pub(crate) struct Sweep<'a, M: Machine> {
+    pub(crate) ctx: Ctx<'a, M>,
+    pub(crate) root: FrameId,
+    pub(crate) rewrite: Rewrite,
+    /// Unique among all values that the entries had: one per operation, as each entry is emptied once per operation.
+    pub(crate) stamp: u64,
+    /// No section of the space was active after the areas died.
+    pub(crate) quiet: bool,
+    /// Change nothing but to make private the shared tables that the real sweep would have to copy.
+    pub(crate) only_unshare: bool,
+    /// What came out.
+    pub(crate) removed: Removed,
+    /// What it means for the space's counters.
+    pub(crate) delta: Delta,
+    /// Entries whose next generation starts a half cycle: a section wait must come first (C4).
+    pub(crate) guarded: ArrayVec<(u64, Raw), GUARDED>,
+}
+
+/// The outcome of a visit to a table: where to resume, if not at its end.
+type Visit = Result<(), Progress>;
+
+impl<'a, M: Machine> Sweep<'a, M> {
+    /// A sweep that has not started.
+    pub(crate) fn new(ctx: Ctx<'a, M>, root: FrameId, rewrite: Rewrite, quiet: bool) -> Self {
+        Self {
+            ctx,
+            root,
+            rewrite,
+            stamp: ctx.cpu.stamp(),
+            quiet,
+            only_unshare: false,
+            removed: Removed::new(),
+            delta: Delta::default(),
+            guarded: ArrayVec::new(),
+        }
+    }
+
+    /// Sweeps `from..to`.
+    pub(crate) fn run(&mut self, from: u64, to: u64) -> Progress {
+        match self.visit_upper(self.root, M::Format::LEVELS - 1, 0, from, to) {
+            Ok(()) => Progress::Done,
+            Err(progress) => progress,
+        }
+    }
+
+    /// Goes back to one entry after the section wait that began while it had the value `seen`. `false` if the entry
+    /// has another value by now, so that the question must be asked anew.
+    pub(crate) fn revisit(&mut self, address: u64, seen: Raw) -> bool {
+        let found = super::find(self.ctx, self.root, VirtAddr::new(address));
+        let super::Found::Leaf { slot, table, shared: false } = found else {
+            return true; // the table left, and the entry with it
+        };
+        let _lock = self.ctx.lock_table(table);
+        let now = load(slot);
+        if now != seen && !M::Format::same_but_touched(now, seen) {
+            return matches!(M::Format::leaf(now), Leaf::Empty | Leaf::Poison);
+        }
+        self.rewrite_leaf(slot, address, Some(seen)).is_ok()
+    }
+
+    /// Visits the entries of an upper table (level 1 and up) that cover `from..to`. Recursion is `LEVELS` deep.
+    fn visit_upper(&mut self, table: FrameId, level: usize, base: u64, from: u64, to: u64) -> Visit {
+        let entries = self.ctx.entries(table);
+        let covered = span::<M::Format>(level);
+        let first = slot_of::<M::Format>(from.max(base), level);
+        for (index, slot) in entries.iter().enumerate().skip(first) {
+            let start = base + covered * index as u64;
+            if start >= to {
+                break;
+            }
+            self.visit_slot(slot, level, start, from.max(start), to.min(start + covered))?;
+        }
+        Ok(())
+    }
+
+    /// Visits one upper entry, which covers the addresses from `start` on, for the part `from..to`.
+    fn visit_slot(&mut self, slot: &AtomicEntry, level: usize, start: u64, from: u64, to: u64) -> Visit {
+        let mut entry = load(slot);
+        // Ends: each round but the last follows another CPU's successful change of this slot.
+        loop {
+            let Upper::Table { frame, shared, .. } = M::Format::upper(entry) else {
+                match self.restamp_upper(slot, entry) {
+                    Ok(()) => return Ok(()),
+                    Err(now) => {
+                        entry = now;
+                        continue;
+                    }
+                }
+            };
+            if shared {
+                entry = match self.visit_shared(slot, entry, frame, level, start, from)? {
+                    Some(private) => private,
+                    None => return Ok(()),
+                };
+                continue;
+            }
+            if level == 1 {
+                if self.only_unshare {
+                    return Ok(());
+                }
+                if !self.visit_leaf(slot, entry, frame, start, from, to)? {
+                    entry = load(slot); // replaced: look again
+                    continue;
+                }
+            } else {
+                self.visit_upper(frame, level - 1, start, from, to)?;
+            }
+            return self.unlink_private(slot, entry, frame, level, start);
+        }
+    }
+
+    /// An EMPTY upper entry gets a new stamp, so that a fault that saw the old one cannot link a table behind us.
+    fn restamp_upper(&self, slot: &AtomicEntry, entry: Raw) -> Result<(), Raw> {
+        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
+        if self.quiet || self.only_unshare || !restricts || mutant::is(mutant::Mutant::NoUpperStamp) {
+            return Ok(());
+        }
+        if M::Format::upper(entry) != Upper::Empty {
+            return Ok(());
+        }
+        // AcqRel: whoever loads the new value sees the areas dead (P1).
+        slot.compare_exchange(entry, M::Format::empty(self.stamp, 0), Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
+
+    /// A shared table: dropped whole if nothing else lies in its span, left alone if rights only grow, else unshared.
+    /// Returns the private entry to go on with, or `None` if done.
+    fn visit_shared(
+        &mut self,
+        slot: &AtomicEntry,
+        entry: Raw,
+        table: FrameId,
+        level: usize,
+        start: u64,
+        from: u64,
+    ) -> Result<Option<Raw>, Progress> {
+        if let Rewrite::Protect { narrows: false, .. } = self.rewrite {
+            return Ok(None);
+        }
+        if self.removed.tables.is_full() {
+            return Err(Progress::Resume(from));
+        }
+        if self.is_whole(level, start) && self.only_unshare {
+            return Ok(None);
+        }
+        if self.is_whole(level, start) {
+            let empty = M::Format::empty(self.stamp, 0);
+            // AcqRel: as `restamp_upper`.
+            if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                return Ok(Some(load(slot)));
+            }
+            share::weigh(self.ctx, table, level - 1, &mut self.delta, -1);
+            self.removed.note(start, span::<M::Format>(level));
+            self.removed.tables.push(Unlinked::Shared(table, level - 1));
+            return Ok(None);
+        }
+        match share::unshare(self.ctx, slot, entry, table, level - 1, VirtAddr::new(from), &mut self.removed) {
+            Ok(private) => Ok(Some(private)),
+            Err(super::Stop::NoMemory) => Err(Progress::NoMemory(from)),
+            Err(_) => Ok(Some(load(slot))),
+        }
+    }
+
+    /// Does the operation remove all that the entry at `start` (in a table of `level`) covers?
+    fn is_whole(&self, level: usize, start: u64) -> bool {
+        let Rewrite::Remove { window: (low, high) } = self.rewrite else {
+            return false;
+        };
+        low <= start && start + span::<M::Format>(level) <= high
+    }
+
+    /// Takes a private table out whose span holds no area any more. It has just been swept, so it is empty but for
+    /// entries that wait for the wrap guard and tables that a fault of a dead area may have linked meanwhile.
+    fn unlink_private(&mut self, slot: &AtomicEntry, entry: Raw, table: FrameId, level: usize, start: u64) -> Visit {
+        if self.only_unshare || !self.is_whole(level, start) || !self.guarded.is_empty() {
+            return Ok(()); // with entries pending, the table stays and goes with the next operation or at exit
+        }
+        if self.removed.tables.is_full() {
+            return Err(Progress::Resume(start));
+        }
+        let empty = M::Format::empty(self.stamp, 0);
+        // AcqRel: as `restamp_upper`. Only holders of the stripe lock change a private table's slot.
+        if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Ok(());
+        }
+        self.removed.note(start, span::<M::Format>(level));
+        self.delta.tables -= 1;
+        self.removed.tables.push(Unlinked::Private(table));
+        if level > 1 && !self.quiet {
+            self.poison(table, level - 1);
+        }
+        Ok(())
+    }
+
+    /// Closes an unlinked upper table to late faults and takes out the empty tables they may have left (PL-05).
+    /// Recursion is `LEVELS` deep.
+    fn poison(&mut self, table: FrameId, level: usize) {
+        for slot in self.ctx.entries(table) {
+            // AcqRel: a fault either linked before, and is found here, or fails.
+            let last = slot.swap(M::Format::poison(), Ordering::AcqRel);
+            let Upper::Table { frame, .. } = M::Format::upper(last) else {
+                continue;
+            };
+            if level > 1 {
+                self.poison(frame, level - 1);
+            }
+            self.delta.tables -= 1;
+            // Never walked by hardware with a page behind it, but paging-structure caches may hold it: same fate.
+            if self.removed.tables.try_push(Unlinked::Private(frame)).is_err() {
+                debug_assert!(false, "more stray tables than CPUs can leave");
+            }
+        }
+    }
+
+    /// Visits the leaf entries for `from..to`. `Ok(false)` if the slot names another table by now.
+    fn visit_leaf(
+        &mut self,
+        parent: &AtomicEntry,
+        parent_entry: Raw,
+        table: FrameId,
+        start: u64,
+        from: u64,
+        to: u64,
+    ) -> Result<bool, Progress> {
+        let _lock = self.ctx.lock_table(table);
+        if load(parent) != parent_entry {
+            return Ok(false);
+        }
+        let entries = self.ctx.entries(table);
+        let first = ((from - start) / PAGE_SIZE) as usize;
+        let last = ((to - start) / PAGE_SIZE) as usize;
+        for (offset, slot) in entries[first..last].iter().enumerate() {
+            self.rewrite_leaf(slot, from + offset as u64 * PAGE_SIZE, None)?;
+        }
+        Ok(true)
+    }
+
+    /// Rewrites one leaf entry. `waited` is the value for which the wrap guard's wait has been done.
+    fn rewrite_leaf(&mut self, slot: &AtomicEntry, address: u64, waited: Option<Raw>) -> Visit {
+        let mut entry = load(slot);
+        // Ends: a compare-exchange fails only if a fault or the MMU changed the entry, and each does so finitely often
+        // per value: faults of the dead area give up, the MMU sets two bits.
+        loop {
+            if entry == 0 && self.quiet {
+                return Ok(());
+            }
+            let new = match M::Format::leaf(entry) {
+                Leaf::Poison => return Ok(()),
+                Leaf::Empty => match self.new_empty(entry) {
+                    Some(new) => new,
+                    None => return Ok(()),
+                },
+                Leaf::Page(..) | Leaf::None(..) => match self.new_mapped(entry, address, waited)? {
+                    Some(new) => new,
+                    None => return Ok(()),
+                },
+            };
+            // AcqRel: whoever loads the new value sees the areas dead (P1). Acquire on failure, as `load`.
+            match slot.compare_exchange(entry, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.note_rewritten(entry, address);
+                    return Ok(());
+                }
+                Err(now) => entry = now,
+            }
+        }
+    }
+
+    /// What an EMPTY leaf becomes, if it must change.
+    fn new_empty(&self, entry: Raw) -> Option<Raw> {
+        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
+        let stamps = restricts && !self.quiet && !mutant::is(mutant::Mutant::NoStamp);
+        stamps.then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
+    }
+
+    /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
+    fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
+        let generation = match self.rewrite {
+            Rewrite::Protect { rights, .. } => {
+                let changed = protected::<M>(entry, rights);
+                if changed == entry && !self.restricts(entry) {
+                    return Ok(None);
+                }
+                if !self.restricts(entry) {
+                    return Ok(Some(changed));
+                }
+                M::Format::generation(entry)
+            }
+            Rewrite::Remove { .. } => {
+                if self.removed.frames.is_full() {
+                    return Err(Progress::Resume(address));
+                }
+                M::Format::generation(entry)
+            }
+        };
+        let Some(generation) = self.next_generation(entry, generation, address, waited)? else {
+            return Ok(None);
+        };
+        Ok(Some(match self.rewrite {
+            Rewrite::Remove { .. } => M::Format::empty(self.stamp, generation),
+            Rewrite::Protect { rights, .. } => M::Format::with_generation(protected::<M>(entry, rights), generation),
+        }))
+    }
+
+    /// Must this page's value change even if no bit of its rights does? Yes if the operation narrows: a
+    /// compare-exchange prepared before must fail (hole 11 of PROTOCOL).
+    fn restricts(&self, _entry: Raw) -> bool {
+        !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. })
+    }
+
+    /// The generation to write, or `None` if the wrap guard demands a section wait first (C4).
+    fn next_generation(
+        &mut self,
+        entry: Raw,
+        generation: u64,
+        address: u64,
+        waited: Option<Raw>,
+    ) -> Result<Option<u64>, Progress> {
+        if self.quiet || mutant::is(mutant::Mutant::NoGenerationBump) {
+            return Ok(Some(generation));
+        }
+        let cycle = 1u64 << M::Format::GENERATION_BITS;
+        let next = (generation + 1) % cycle;
+        let starts_half = next.is_multiple_of((cycle / 2).max(1));
+        let excused = waited.is_some_and(|seen| seen == entry || M::Format::same_but_touched(seen, entry));
+        if !starts_half || excused || mutant::is(mutant::Mutant::NoWrapGuard) {
+            return Ok(Some(next));
+        }
+        if self.guarded.try_push((address, entry)).is_err() {
+            return Err(Progress::Resume(address));
+        }
+        Ok(None)
+    }
+
+    /// Books what a successful rewrite took away.
+    fn note_rewritten(&mut self, entry: Raw, address: u64) {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return;
+        };
+        self.ctx.count(Event::EntriesSwept);
+        if let Rewrite::Remove { .. } = self.rewrite {
+            if !bits.special {
+                self.delta.page(self.ctx.record(frame).kind(), -1);
+                self.removed.frames.push(frame);
+            }
+            self.removed.note(address, PAGE_SIZE);
+        } else if self.restricts(entry) {
+            self.removed.note(address, PAGE_SIZE);
+        }
+    }
+}
+
+/// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;
+/// any other is left to the next write fault.
+fn protected<M: Machine>(entry: Raw, rights: Rights) -> Raw {
+    if rights.is_none() {
+        return match M::Format::leaf(entry) {
+            Leaf::Page(..) => M::Format::page_to_none(entry, M::Format::generation(entry)),
+            _ => entry,
+        };
+    }
+    let (page, bits) = match M::Format::leaf(entry) {
+        Leaf::Page(_, bits) => (entry, bits),
+        Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
+        _ => return entry,
+    };
+    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write);
+    M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
+}

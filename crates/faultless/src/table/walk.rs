@@ -1,0 +1,124 @@
+//! The walk from the root to a leaf entry: one helper for everybody (PL-08).
+//!
+//! [`find`] only looks. [`populate`] makes the path private and complete: it allocates missing tables by one
+//! compare-exchange each (PL-02) and unshares shared ones (P7). Both run inside a section and never block.
+
+use super::{Delta, Removed, alloc_table, discard_table, share, slot_of};
+use crate::addr::{FrameId, VirtAddr};
+use crate::frame::Ctx;
+use crate::machine::format::{Raw, Upper};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::sync::{Ordering, mutant};
+
+/// What a walk that changes nothing found.
+pub(crate) enum Found<'a> {
+    /// A leaf entry; `shared` if some table on the way belongs to others too.
+    Leaf {
+        /// The entry.
+        slot: &'a AtomicEntry,
+        /// The leaf table it is in.
+        table: FrameId,
+        /// Is the path shared (and everything below it read-only)?
+        shared: bool,
+    },
+    /// A table is missing on the way.
+    Missing,
+    /// A fork has frozen the root: wait, outside the section.
+    Frozen,
+    /// A table on the way is being taken away: start over.
+    Poison,
+}
+
+/// Why a path could not be completed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stop {
+    /// Somebody else changed the path: start over.
+    Retry,
+    /// A fork has frozen the root: wait, outside the section.
+    Frozen,
+    /// No frame for a table.
+    NoMemory,
+}
+
+/// Loads an entry that a compare-exchange will build on.
+#[inline]
+pub(crate) fn load(entry: &AtomicEntry) -> Raw {
+    if mutant::is(mutant::Mutant::RelaxedEntryLoad) {
+        return entry.load(Ordering::Relaxed);
+    }
+    // Acquire pairs with the AcqRel of whoever wrote the value: a value written by a sweep carries the area's death,
+    // one written by an install carries the page's contents (P1).
+    entry.load(Ordering::Acquire)
+}
+
+/// Looks for the leaf entry of `address`.
+#[inline]
+pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr) -> Found<'_> {
+    let mut table = root;
+    let mut path_shared = false;
+    for level in (1..M::Format::LEVELS).rev() {
+        let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
+        match M::Format::upper(load(slot)) {
+            Upper::Table { frame, shared, frozen: false } => {
+                path_shared |= shared;
+                table = frame;
+            }
+            Upper::Empty => return Found::Missing,
+            Upper::Frozen | Upper::Table { frozen: true, .. } => return Found::Frozen,
+            Upper::Poison => return Found::Poison,
+        }
+    }
+    let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)];
+    Found::Leaf { slot, table, shared: path_shared }
+}
+
+/// Finds the leaf entry of `address` on a private path, making it so where it is not.
+pub(crate) fn populate<'a, M: Machine>(
+    ctx: Ctx<'a, M>,
+    root: FrameId,
+    address: VirtAddr,
+    removed: &mut Removed,
+    delta: &mut Delta,
+) -> Result<&'a AtomicEntry, Stop> {
+    let mut table = root;
+    for level in (1..M::Format::LEVELS).rev() {
+        let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
+        let mut entry = load(slot);
+        // Ends: each round but the last is caused by another CPU's success, or makes the entry private.
+        table = loop {
+            match M::Format::upper(entry) {
+                Upper::Table { frozen: true, .. } | Upper::Frozen => return Err(Stop::Frozen),
+                Upper::Table { frame, shared: false, .. } => break frame,
+                Upper::Table { frame, .. } => {
+                    entry = share::unshare(ctx, slot, entry, frame, level - 1, address, removed)?;
+                }
+                Upper::Poison => return Err(Stop::Retry),
+                Upper::Empty => entry = link_table(ctx, slot, entry, level - 1, delta)?,
+            }
+        };
+    }
+    Ok(&ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)])
+}
+
+/// Links a new table at an EMPTY slot, or returns what somebody else put there.
+fn link_table<M: Machine>(
+    ctx: Ctx<'_, M>,
+    slot: &AtomicEntry,
+    empty: Raw,
+    level: usize,
+    delta: &mut Delta,
+) -> Result<Raw, Stop> {
+    let frame = alloc_table(ctx, level).ok_or(Stop::NoMemory)?;
+    let entry = M::Format::table(frame.id(), false, false);
+    // Release publishes the empty entries and the record (PL-03); Acquire on failure, as `load`.
+    match slot.compare_exchange(empty, entry, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => {
+            delta.tables += 1;
+            Ok(entry)
+        }
+        Err(now) => {
+            discard_table(ctx, frame);
+            Ok(now)
+        }
+    }
+}
