@@ -5,7 +5,6 @@
 //! once; a fork that finds everything shared already (SH-02) neither waits nor flushes.
 
 use super::Core;
-use crate::addr::FrameId;
 use crate::area::{Index, StripeGuard};
 use crate::engine::Registry;
 use crate::frame::Ctx;
@@ -39,7 +38,7 @@ impl<M: Machine> Core<M> {
         let child = Arc::new(child);
         // R10: truncation must know the child before its tables can be changed on their own.
         registry.insert(ctx, &child);
-        self.share_tables(ctx, child.root, &guard);
+        self.share_tables(ctx, &child, &guard);
         child.counters.inherit(ctx, &self.counters);
         ctx.count(Event::Forks);
         Ok(child)
@@ -56,9 +55,10 @@ impl<M: Machine> Core<M> {
     }
 
     /// Freezes the root slots, waits for the faults under way, flushes, shares, thaws.
-    fn share_tables(&self, ctx: Ctx<'_, M>, child: FrameId, guard: &StripeGuard<'_>) {
-        // A stripe without areas has no live area for a fault to commit under: its slots cannot gain a page.
-        let used = || guard.stripes().filter(|stripe| !self.index.is_empty(*stripe)).map(Index::<M>::slots);
+    fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) {
+        // An unused stripe has no table to share, and no live area for a fault to commit a page under.
+        let used: u64 = guard.stripes().filter(|stripe| self.is_used(*stripe)).map(|stripe| 1 << stripe).sum();
+        let used = || (0..64).filter(|stripe| used >> stripe & 1 == 1).map(Index::<M>::slots);
         let mut became_shared = false;
         for slots in used() {
             became_shared |= table::freeze(ctx, self.root, slots);
@@ -72,8 +72,9 @@ impl<M: Machine> Core<M> {
             }
         }
         for slots in used() {
-            table::link_child(ctx, self.root, child, slots);
+            table::link_child(ctx, self.root, child.root, slots);
         }
+        child.touched.store(self.touched.load(Ordering::Relaxed), Ordering::Relaxed);
         let stamp = ctx.cpu.stamp();
         for slots in used() {
             table::unfreeze(ctx, self.root, slots, stamp);

@@ -92,6 +92,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) counters: Counters,   // (P)
     pub(crate) brk_start: AtomicU64, // (S) the stripe that holds it
     pub(crate) brk: AtomicU64,       // (S) the stripe of `brk_start`
+    /// Stripes whose root slots may name tables, one bit each.
+    pub(crate) touched: AtomicU64, // (A)
     /// Has a fork ever made tables shared with another space?
     pub(crate) has_shared: AtomicBool, // (S) once true, for ever
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
@@ -111,6 +113,7 @@ impl<M: Machine> Core<M> {
             counters: Counters::new(cpus),
             brk_start: AtomicU64::new(0),
             brk: AtomicU64::new(0),
+            touched: AtomicU64::new(0),
             has_shared: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             memory,
@@ -126,6 +129,20 @@ impl<M: Machine> Core<M> {
     /// Locks the stripes that `low..high` meets.
     pub(crate) fn lock<'a>(&'a self, ctx: Ctx<'a, M>, low: u64, high: u64) -> StripeGuard<'a> {
         self.index.lock(ctx.cpu.held(), low, high, move || ctx.relax())
+    }
+
+    /// Notes that a fault linked a table on the way to `address`.
+    pub(crate) fn touch(&self, address: VirtAddr) {
+        let bit = 1 << Index::<M>::stripe_of(address.as_u64());
+        // Relaxed: read by a fork after its grace period, which orders it.
+        if self.touched.load(Ordering::Relaxed) & bit == 0 {
+            self.touched.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// May the root slots of this stripe name tables, or gain one under a live area?
+    pub(crate) fn is_used(&self, stripe: usize) -> bool {
+        self.touched.load(Ordering::Relaxed) >> stripe & 1 == 1 || !self.index.is_empty(stripe)
     }
 
     /// Has the space been taken down? Exact under any stripe's lock.

@@ -139,6 +139,9 @@ impl<M: Machine> Core<M> {
         let flushed = work.carried.take();
         let section: Section<'_> = ctx.enter(self.section_name());
         let result = self.attempt_inside(ctx, address, access, flushed.as_ref(), work, &section);
+        if work.delta.tables != 0 {
+            self.touch(address);
+        }
         // Inside the section: a fork that waits for it finds the counters exact.
         self.counters.post(ctx, &mem::take(&mut work.delta));
         drop(section);
