@@ -5,13 +5,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    for arg in [
-        "-nostartfiles",
-        "-nostdlib",
-        "-static",
-        "-no-pie",
-        "-Wl,--build-id=none",
-    ] {
+    for arg in ["-nostartfiles", "-nostdlib", "-static", "-no-pie", "-Wl,--build-id=none"] {
         println!("cargo:rustc-link-arg-bin=vmbench={arg}");
     }
 }

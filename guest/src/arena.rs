@@ -35,11 +35,7 @@ pub struct Wrong {
 
 impl fmt::Debug for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "at {:#x}: got {:#x}, want {:#x}",
-            self.addr, self.got, self.want
-        )
+        write!(f, "at {:#x}: got {:#x}, want {:#x}", self.addr, self.got, self.want)
     }
 }
 
@@ -47,11 +43,7 @@ impl fmt::Debug for Wrong {
 #[inline]
 #[must_use]
 pub const fn word(key: u64, index: usize) -> u64 {
-    if key == 0 {
-        0
-    } else {
-        key ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
+    if key == 0 { 0 } else { key ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
 }
 
 /// Checksum of a page filled with `key`.
@@ -76,10 +68,7 @@ impl Arena {
     #[must_use]
     pub const fn new(slot: usize, pages: usize) -> Self {
         assert!(slot < 64 && pages <= STRIDE / 2 / PAGE);
-        Self {
-            base: FIRST + slot * STRIDE,
-            pages,
-        }
+        Self { base: FIRST + slot * STRIDE, pages }
     }
 
     /// Pages `first..first + count` as an arena.
@@ -89,10 +78,7 @@ impl Arena {
     /// If the range does not lie inside this arena.
     #[must_use]
     pub const fn part(&self, first: usize, count: usize) -> Self {
-        Self {
-            base: self.range(first, count).0,
-            pages: count,
-        }
+        Self { base: self.range(first, count).0, pages: count }
     }
 
     /// Number of pages.
@@ -124,9 +110,7 @@ impl Arena {
         let addr = self.within(offset, 8);
         let value: u64;
         // SAFETY: an arena holds no Rust object, and the compiler does not know the address.
-        unsafe {
-            asm!("mov {}, [{}]", out(reg) value, in(reg) addr, options(nostack, preserves_flags))
-        };
+        unsafe { asm!("mov {}, [{}]", out(reg) value, in(reg) addr, options(nostack, preserves_flags)) };
         value
     }
 
@@ -139,9 +123,7 @@ impl Arena {
     pub fn store(&self, offset: usize, value: u64) {
         let addr = self.within(offset, 8);
         // SAFETY: as in `load`.
-        unsafe {
-            asm!("mov [{}], {}", in(reg) addr, in(reg) value, options(nostack, preserves_flags))
-        };
+        unsafe { asm!("mov [{}], {}", in(reg) addr, in(reg) value, options(nostack, preserves_flags)) };
     }
 
     /// Reads a byte; a fault is a signal.
@@ -155,9 +137,7 @@ impl Arena {
         let addr = self.within(offset, 1);
         let value: u8;
         // SAFETY: as in `load`.
-        unsafe {
-            asm!("mov {}, [{}]", out(reg_byte) value, in(reg) addr, options(nostack, preserves_flags))
-        };
+        unsafe { asm!("mov {}, [{}]", out(reg_byte) value, in(reg) addr, options(nostack, preserves_flags)) };
         value
     }
 
@@ -170,9 +150,7 @@ impl Arena {
     pub fn store_byte(&self, offset: usize, value: u8) {
         let addr = self.within(offset, 1);
         // SAFETY: as in `load`.
-        unsafe {
-            asm!("mov [{}], {}", in(reg) addr, in(reg_byte) value, options(nostack, preserves_flags))
-        };
+        unsafe { asm!("mov [{}], {}", in(reg) addr, in(reg_byte) value, options(nostack, preserves_flags)) };
     }
 
     /// Adds one to a word as a locked instruction, for counters shared by processes.
@@ -185,9 +163,7 @@ impl Arena {
         let addr = self.within(offset, 8);
         let old: u64;
         // SAFETY: as in `load`.
-        unsafe {
-            asm!("lock xadd [{}], {}", in(reg) addr, inout(reg) value => old, options(nostack))
-        };
+        unsafe { asm!("lock xadd [{}], {}", in(reg) addr, inout(reg) value => old, options(nostack)) };
         old
     }
 
@@ -243,11 +219,7 @@ impl Arena {
             let offset = page * PAGE + index * 8;
             let (got, want) = (self.load(offset), word(key, index));
             if got != want {
-                return Err(Wrong {
-                    addr: self.addr(offset),
-                    got,
-                    want,
-                });
+                return Err(Wrong { addr: self.addr(offset), got, want });
             }
         }
         Ok(())
@@ -280,15 +252,7 @@ impl Arena {
     /// # Errors
     ///
     /// What the kernel returns.
-    pub fn map_as(
-        &self,
-        first: usize,
-        count: usize,
-        prot: i32,
-        flags: i32,
-        fd: i32,
-        from: usize,
-    ) -> sys::Result {
+    pub fn map_as(&self, first: usize, count: usize, prot: i32, flags: i32, fd: i32, from: usize) -> sys::Result {
         let (addr, len) = self.range(first, count);
         // SAFETY: an arena holds no Rust object.
         unsafe { sys::mmap(addr, len, prot, flags | libc::MAP_FIXED, fd, from * PAGE) }

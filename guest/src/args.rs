@@ -16,11 +16,7 @@ pub struct Opt {
 /// Short hand for an [`Opt`].
 #[must_use]
 pub const fn opt(name: &'static str, default: &'static str, help: &'static str) -> Opt {
-    Opt {
-        name,
-        default,
-        help,
-    }
+    Opt { name, default, help }
 }
 
 /// The parsed command line of a program.
@@ -39,13 +35,7 @@ impl Args {
     pub fn parse(program: &'static str, about: &str, options: &[Opt]) -> Self {
         let seed = opt("seed", "1", "seed of every random decision");
         let options: Vec<&Opt> = options.iter().chain([&seed]).collect();
-        let mut args = Self {
-            program,
-            values: options
-                .iter()
-                .map(|o| (o.name, o.default.to_owned()))
-                .collect(),
-        };
+        let mut args = Self { program, values: options.iter().map(|o| (o.name, o.default.to_owned())).collect() };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             if word == "--help" || word == "-h" {
@@ -103,9 +93,7 @@ impl Args {
     /// If the program has no option `only`.
     #[must_use]
     pub fn wants(&self, part: &str) -> bool {
-        self.text("only")
-            .split(',')
-            .any(|word| word == part || word == "all")
+        self.text("only").split(',').any(|word| word == part || word == "all")
     }
 
     /// Ends the process with status 2 if the list option `only` names a part that is not
@@ -117,11 +105,7 @@ impl Args {
     pub fn known_parts(&self, parts: &[&str]) {
         for word in self.text("only").split(',') {
             if word != "all" && !parts.contains(&word) {
-                eprintln!(
-                    "{}: --only {word}: parts are {}",
-                    self.program,
-                    parts.join(", ")
-                );
+                eprintln!("{}: --only {word}: parts are {}", self.program, parts.join(", "));
                 std::process::exit(2);
             }
         }
@@ -144,28 +128,21 @@ impl Args {
     }
 
     fn take(&mut self, word: &str, rest: &mut impl Iterator<Item = String>) -> Result<(), String> {
-        let option = word
-            .strip_prefix("--")
-            .ok_or(format!("unexpected argument {word}"))?;
+        let option = word.strip_prefix("--").ok_or(format!("unexpected argument {word}"))?;
         let (name, given) = match option.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
             None => (option, None),
         };
         let slot = self.values.iter_mut().find(|(known, _)| *known == name);
         let slot = slot.ok_or(format!("unknown option --{name}"))?;
-        slot.1 = given
-            .or_else(|| rest.next())
-            .ok_or(format!("--{name} needs a value"))?;
+        slot.1 = given.or_else(|| rest.next()).ok_or(format!("--{name} needs a value"))?;
         Ok(())
     }
 
     fn help(&self, about: &str, options: &[&Opt]) -> ! {
         println!("{}: {about}\n", self.program);
         for option in options {
-            println!(
-                "  --{:<10} {} [{}]",
-                option.name, option.help, option.default
-            );
+            println!("  --{:<10} {} [{}]", option.name, option.help, option.default);
         }
         std::process::exit(0);
     }

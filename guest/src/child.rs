@@ -135,28 +135,14 @@ pub fn die_of(note: &Note, body: impl FnOnce() -> i32) -> Death {
     LAST_WORDS.store(note.words.as_ptr() as u64, Ordering::Relaxed);
     let end = run(|| {
         let flags = libc::SA_SIGINFO | libc::SA_RESETHAND;
-        for signal in [
-            libc::SIGSEGV,
-            libc::SIGBUS,
-            libc::SIGILL,
-            libc::SIGFPE,
-            libc::SIGTRAP,
-        ] {
+        for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP] {
             set_handler(signal, take_note as *const () as usize, flags);
         }
         body()
     });
-    let trap = Trap {
-        signal: note.get(0) as i32,
-        code: note.get(1) as i32,
-        addr: note.get(2) as usize,
-    };
+    let trap = Trap { signal: note.get(0) as i32, code: note.get(1) as i32, addr: note.get(2) as usize };
     let trap = (trap.signal != 0).then_some(trap);
-    Death {
-        end,
-        trap,
-        rip: note.get(3) as usize,
-    }
+    Death { end, trap, rip: note.get(3) as usize }
 }
 
 extern "C" fn take_note(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::ucontext_t) {

@@ -17,9 +17,7 @@ pub fn crew(threads: usize, work: impl Fn(usize) + Sync) {
         for number in 0..threads {
             let work = &work;
             let builder = thread::Builder::new().stack_size(256 << 10);
-            builder
-                .spawn_scoped(scope, move || work(number))
-                .expect("a thread");
+            builder.spawn_scoped(scope, move || work(number)).expect("a thread");
         }
     });
 }
@@ -31,10 +29,7 @@ pub fn cpus() -> usize {
     let args = [0, size_of_val(&mask), mask.as_mut_ptr() as usize, 0, 0, 0];
     // SAFETY: `mask` has room for what the call writes.
     let known = unsafe { sys::call(libc::SYS_sched_getaffinity, args) };
-    let count = mask
-        .iter()
-        .map(|word| word.count_ones() as usize)
-        .sum::<usize>();
+    let count = mask.iter().map(|word| word.count_ones() as usize).sum::<usize>();
     if known.is_ok() && count > 0 { count } else { 1 }
 }
 
@@ -50,11 +45,7 @@ impl Gate {
     /// A barrier for `threads` threads.
     #[must_use]
     pub const fn new(threads: usize) -> Self {
-        Self {
-            threads,
-            arrived: AtomicUsize::new(0),
-            round: AtomicUsize::new(0),
-        }
+        Self { threads, arrived: AtomicUsize::new(0), round: AtomicUsize::new(0) }
     }
 
     /// Waits until all threads are here.

@@ -25,10 +25,7 @@ impl Object {
         let name = c"guest".as_ptr() as usize;
         // SAFETY: the name is a C string.
         let object = match unsafe { sys::call(libc::SYS_memfd_create, [name, 0, 0, 0, 0, 0]) } {
-            Ok(fd) => Self {
-                fd: fd as i32,
-                kind: "memfd",
-            },
+            Ok(fd) => Self { fd: fd as i32, kind: "memfd" },
             Err(Errno(libc::ENOSYS)) => Self::in_tmp()?,
             Err(error) => return Err(error),
         };
@@ -50,10 +47,7 @@ impl Object {
         let fd = unsafe { sys::call(libc::SYS_openat, [at, path, flags, 0o600, 0, 0]) }?;
         // SAFETY: as above.
         unsafe { sys::call(libc::SYS_unlinkat, [at, path, 0, 0, 0, 0]) }?;
-        Ok(Self {
-            fd: fd as i32,
-            kind: "file",
-        })
+        Ok(Self { fd: fd as i32, kind: "file" })
     }
 
     /// Sets the length in bytes.
@@ -72,14 +66,7 @@ impl Object {
     ///
     /// What the kernel returns.
     pub fn write(&self, offset: usize, data: &[u8]) -> sys::Result {
-        let args = [
-            self.fd as usize,
-            data.as_ptr() as usize,
-            data.len(),
-            offset,
-            0,
-            0,
-        ];
+        let args = [self.fd as usize, data.as_ptr() as usize, data.len(), offset, 0, 0];
         // SAFETY: `data` is readable.
         unsafe { sys::call(libc::SYS_pwrite64, args) }
     }
@@ -90,14 +77,7 @@ impl Object {
     ///
     /// What the kernel returns.
     pub fn read(&self, offset: usize, data: &mut [u8]) -> sys::Result {
-        let args = [
-            self.fd as usize,
-            data.as_mut_ptr() as usize,
-            data.len(),
-            offset,
-            0,
-            0,
-        ];
+        let args = [self.fd as usize, data.as_mut_ptr() as usize, data.len(), offset, 0, 0];
         // SAFETY: `data` is writable.
         unsafe { sys::call(libc::SYS_pread64, args) }
     }

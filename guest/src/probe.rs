@@ -27,31 +27,19 @@ pub type Probe<T> = Result<T, Trap>;
 /// Nothing is mapped there.
 #[must_use]
 pub const fn maperr(addr: usize) -> Trap {
-    Trap {
-        signal: libc::SIGSEGV,
-        code: SEGV_MAPERR,
-        addr,
-    }
+    Trap { signal: libc::SIGSEGV, code: SEGV_MAPERR, addr }
 }
 
 /// The mapping does not allow the access.
 #[must_use]
 pub const fn accerr(addr: usize) -> Trap {
-    Trap {
-        signal: libc::SIGSEGV,
-        code: SEGV_ACCERR,
-        addr,
-    }
+    Trap { signal: libc::SIGSEGV, code: SEGV_ACCERR, addr }
 }
 
 /// Behind the end of the mapped file.
 #[must_use]
 pub const fn adrerr(addr: usize) -> Trap {
-    Trap {
-        signal: libc::SIGBUS,
-        code: BUS_ADRERR,
-        addr,
-    }
+    Trap { signal: libc::SIGBUS, code: BUS_ADRERR, addr }
 }
 
 /// `si_code`: no mapping.
@@ -157,11 +145,7 @@ impl Outcome {
             return Ok(self.value);
         }
         let addr = self.addr as usize;
-        Err(Trap {
-            signal: self.signal as i32,
-            code: self.code as i32,
-            addr,
-        })
+        Err(Trap { signal: self.signal as i32, code: self.code as i32, addr })
     }
 }
 
@@ -244,16 +228,8 @@ pub unsafe fn hammer(addr: usize, start: u64, count: u64) -> (u64, Probe<()>) {
 
 /// Installs the handler; programs that probe call it first.
 pub fn catch() {
-    set_handler(
-        libc::SIGSEGV,
-        on_fault as *const () as usize,
-        libc::SA_SIGINFO,
-    );
-    set_handler(
-        libc::SIGBUS,
-        on_fault as *const () as usize,
-        libc::SA_SIGINFO,
-    );
+    set_handler(libc::SIGSEGV, on_fault as *const () as usize, libc::SA_SIGINFO);
+    set_handler(libc::SIGBUS, on_fault as *const () as usize, libc::SA_SIGINFO);
 }
 
 /// Installs `handler` (or `SIG_DFL`, `SIG_IGN`) for `signal` with an empty mask.
@@ -278,14 +254,7 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
     let begin = guest_probe_begin as *const () as usize;
     let end = guest_probe_end as *const () as usize;
     if !(begin..end).contains(&rip) {
-        unexpected(
-            Trap {
-                signal,
-                code: info.si_code,
-                addr,
-            },
-            rip,
-        );
+        unexpected(Trap { signal, code: info.si_code, addr }, rip);
     }
     regs[libc::REG_RAX as usize] = i64::from(signal);
     regs[libc::REG_R9 as usize] = i64::from(info.si_code);
@@ -296,16 +265,10 @@ extern "C" fn on_fault(signal: i32, info: *mut libc::siginfo_t, context: *mut li
 /// Reports a fault that no test expects and ends the process. Formats without allocation.
 fn unexpected(trap: Trap, rip: usize) -> ! {
     use core::fmt::Write;
-    let mut text = Line {
-        bytes: [0; 160],
-        used: 0,
-    };
+    let mut text = Line { bytes: [0; 160], used: 0 };
     let begin = guest_probe_begin as *const () as usize;
     let off = rip.wrapping_sub(begin) as isize;
-    let _ = writeln!(
-        text,
-        "FAIL unexpected {trap:?}, rip {rip:#x} (probes {off:+#x})"
-    );
+    let _ = writeln!(text, "FAIL unexpected {trap:?}, rip {rip:#x} (probes {off:+#x})");
     die(core::str::from_utf8(&text.bytes[..text.used]).unwrap_or("FAIL unexpected fault\n"))
 }
 

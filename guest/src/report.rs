@@ -36,18 +36,11 @@ impl Report {
     #[must_use]
     pub fn new(args: &Args) -> Self {
         let (program, seed) = (args.program(), args.number("seed"));
-        let report = Self {
-            program,
-            seed,
-            checks: AtomicU64::new(0),
-            sum: AtomicU64::new(0),
-        };
+        let report = Self { program, seed, checks: AtomicU64::new(0), sum: AtomicU64::new(0) };
         let repeat = args.repeat();
         EPITAPH.get_or_init(|| format!("{program}: seed {seed:#x}, repeat: {repeat}\n"));
         report.say(format_args!("seed {seed:#x}"));
-        std::panic::set_hook(Box::new(move |panic| {
-            die(&format!("{program}: FAIL {panic}\n"))
-        }));
+        std::panic::set_hook(Box::new(move |panic| die(&format!("{program}: FAIL {panic}\n"))));
         report
     }
 
@@ -83,9 +76,7 @@ impl Report {
 
     /// Counts one comparison of two values, or ends the program when they differ.
     pub fn same<T: PartialEq + core::fmt::Debug>(&self, what: &str, got: T, want: T) {
-        self.check(got == want, || {
-            format!("{what}: got {got:?}, want {want:?}")
-        });
+        self.check(got == want, || format!("{what}: got {got:?}, want {want:?}"));
     }
 
     /// Takes the value out of `result`, or ends the program.

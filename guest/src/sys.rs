@@ -94,11 +94,7 @@ pub unsafe fn call(number: i64, a: [usize; 6]) -> Result {
              in("rdi") a[0], in("rsi") a[1], in("rdx") a[2], in("r10") a[3], in("r8") a[4],
              in("r9") a[5], lateout("rcx") _, lateout("r11") _, options(nostack));
     }
-    if (-4095..0).contains(&value) {
-        Err(Errno(-value as i32))
-    } else {
-        Ok(value as usize)
-    }
+    if (-4095..0).contains(&value) { Err(Errno(-value as i32)) } else { Ok(value as usize) }
 }
 
 /// `mmap` with the arguments of the system call.
@@ -111,22 +107,8 @@ pub unsafe fn call(number: i64, a: [usize; 6]) -> Result {
 ///
 /// A fixed address must not lie over memory the program uses.
 #[inline]
-pub unsafe fn mmap(
-    addr: usize,
-    len: usize,
-    prot: i32,
-    flags: i32,
-    fd: i32,
-    offset: usize,
-) -> Result {
-    let args = [
-        addr,
-        len,
-        prot as usize,
-        flags as usize,
-        fd as usize,
-        offset,
-    ];
+pub unsafe fn mmap(addr: usize, len: usize, prot: i32, flags: i32, fd: i32, offset: usize) -> Result {
+    let args = [addr, len, prot as usize, flags as usize, fd as usize, offset];
     // SAFETY: the caller vouches for the range.
     unsafe { call(libc::SYS_mmap, args) }
 }

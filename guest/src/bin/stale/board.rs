@@ -130,14 +130,9 @@ impl Hammer<'_> {
             Tally::add(&self.tally.faults, 1);
             // A board in step with `step` has begun nothing yet, and keeps its range else.
             let now = board.at();
-            let want = if now == step {
-                Ok(())
-            } else {
-                self.expected(board, page)
-            };
+            let want = if now == step { Ok(()) } else { self.expected(board, page) };
             if board.at() >> 2 == step >> 2 && end != want {
-                self.hunt
-                    .violation(self.tally, || format!("pounding: {end:?}, want {want:?}"));
+                self.hunt.violation(self.tally, || format!("pounding: {end:?}, want {want:?}"));
             }
             let mut turns = 0;
             // Ends when thread 0 opens the next round, or ends.
@@ -155,8 +150,7 @@ impl Hammer<'_> {
         let got = self.victim.try_store(slot(page, self.thread), u64::MAX);
         // Judged only if the range was still revoked after the store.
         if board.at() == step && got != want {
-            self.hunt
-                .violation(self.tally, || format!("revoked: {got:?}, want {want:?}"));
+            self.hunt.violation(self.tally, || format!("revoked: {got:?}, want {want:?}"));
         }
         Tally::add(&self.tally.accesses, 1);
         Tally::add(&self.tally.faults, u64::from(got.is_err()));

@@ -55,22 +55,13 @@ fn rounds(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant, child_writes: boo
         // The mutant of the second litmus shares what should be private.
         let shared = hunt.mutate && child_writes;
         let flags = if shared { SHARED_ANON } else { ANON };
-        hunt.report
-            .need("mmap", arena.map_as(0, hunt.pages, RW, flags, -1, 0));
+        hunt.report.need("mmap", arena.map_as(0, hunt.pages, RW, flags, -1, 0));
         (0..hunt.pages * 2).for_each(|half| arena.store(half * PAGE / 2, OLD));
         note.set(WRITTEN, 0);
         note.set(ANSWERED, 0);
         let flag = AtomicU64::new(0);
         let gate = Gate::new(hunt.threads);
-        let litmus = Litmus {
-            hunt,
-            tally,
-            arena,
-            note,
-            gate,
-            flag,
-            child_writes,
-        };
+        let litmus = Litmus { hunt, tally, arena, note, gate, flag, child_writes };
         litmus.round(hunt.seed(4, turn << 20 | round));
         hunt.report.need("munmap", arena.unmap(0, hunt.pages));
         round += 1;
@@ -104,8 +95,7 @@ impl Litmus<'_> {
         self.note.set(WRITTEN, u64::MAX);
         let (_, end) = self.hunt.report.need("wait", sys::wait(pid as i32));
         if end != End::Exit(0) {
-            self.hunt
-                .violation(self.tally, || format!("child ended by {end:?}"));
+            self.hunt.violation(self.tally, || format!("child ended by {end:?}"));
         }
         Tally::add(&self.tally.calls, self.hunt.pages as u64);
     }
@@ -146,9 +136,7 @@ impl Litmus<'_> {
             let right = got == NEW || (got == OLD && !raised);
             if !right || other != OLD {
                 let what = "mixed view of a page";
-                self.hunt.violation(self.tally, || {
-                    format!("{what} {page}: {got:#x} and {other:#x}, flag {raised}")
-                });
+                self.hunt.violation(self.tally, || format!("{what} {page}: {got:#x} and {other:#x}, flag {raised}"));
                 break;
             }
             if raised && last {

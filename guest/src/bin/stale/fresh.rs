@@ -91,9 +91,7 @@ fn watch(hunt: &Hunt, tally: &Tally, arena: Arena, step: &AtomicU64, seed: u64, 
         loads += 1;
         if before == after && got != Ok(want) {
             let place = if want == 0 { "fresh" } else { "filled" };
-            hunt.violation(tally, || {
-                format!("{place} page {page}: {got:x?}, want {want:#x}")
-            });
+            hunt.violation(tally, || format!("{place} page {page}: {got:x?}, want {want:#x}"));
         }
         Tally::add(&tally.faults, u64::from(got.is_err()));
     }

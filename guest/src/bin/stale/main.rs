@@ -86,22 +86,14 @@ fn main() {
             opt("settle", "40", "looks at the memory after each call"),
             opt("turn", "250", "milliseconds per turn of one kind"),
             opt("only", "all", "kinds: revoke,recycle,fresh,cow,reuse,fork"),
-            opt(
-                "mutate",
-                "none",
-                "skip: leave the call out, to see that it is noticed",
-            ),
+            opt("mutate", "none", "skip: leave the call out, to see that it is noticed"),
         ],
     );
     let names: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
     args.known_parts(&names);
     let threads = args.count("threads");
     let hunt = Hunt {
-        threads: if threads == 0 {
-            cpus().clamp(2, 64)
-        } else {
-            threads.clamp(2, 64)
-        },
+        threads: if threads == 0 { cpus().clamp(2, 64) } else { threads.clamp(2, 64) },
         pages: args.count("pages").clamp(2, 512),
         settle: args.count("settle"),
         mutate: args.text("mutate") == "skip",
@@ -147,8 +139,7 @@ impl Hunt {
             read(&tally.faults),
         ));
         // A hunt without prey would prove nothing.
-        self.report
-            .check(calls > 0, || format!("{name}: no call was judged"));
+        self.report.check(calls > 0, || format!("{name}: no call was judged"));
         violations
     }
 }

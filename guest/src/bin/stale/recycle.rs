@@ -24,27 +24,13 @@ pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
             Tally::add(&tally.calls, rounds);
             board.over();
         } else {
-            Hammer {
-                hunt,
-                tally,
-                victim,
-                thread,
-                rng,
-            }
-            .run(&board);
+            Hammer { hunt, tally, victim, thread, rng }.run(&board);
         }
     });
     hunt.report.need("munmap", victim.unmap(0, hunt.pages));
 }
 
-fn lead(
-    hunt: &Hunt,
-    tally: &Tally,
-    board: &Board,
-    [victim, heir]: [Arena; 2],
-    mut rng: Rng,
-    end: Instant,
-) -> u64 {
+fn lead(hunt: &Hunt, tally: &Tally, board: &Board, [victim, heir]: [Arena; 2], mut rng: Rng, end: Instant) -> u64 {
     let pages = hunt.pages;
     let mut round = 0;
     while Instant::now() < end {
@@ -85,8 +71,6 @@ fn inherit(hunt: &Hunt, tally: &Tally, heir: Arena, round: u64) {
 
 fn judge(hunt: &Hunt, tally: &Tally, heir: Arena, page: usize, key: u64) {
     if let Err(wrong) = heir.verify(page, key) {
-        hunt.violation(tally, || {
-            format!("frame of other memory changed: {wrong:?}")
-        });
+        hunt.violation(tally, || format!("frame of other memory changed: {wrong:?}"));
     }
 }

@@ -20,32 +20,17 @@ pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
     let (victim, witness) = (Arena::new(8, pages), Arena::new(9, pages));
     for arena in [victim, witness] {
         let flags = libc::MAP_SHARED;
-        hunt.report
-            .need("mmap", arena.map_as(0, pages, RW, flags, object.fd, 0));
+        hunt.report.need("mmap", arena.map_as(0, pages, RW, flags, object.fd, 0));
     }
     let board = Board::default();
     crew(hunt.threads, |thread| {
         let rng = Rng::lane(hunt.seed(1, turn), thread as u64);
         if thread == 0 {
-            let mut leader = Leader {
-                hunt,
-                tally,
-                victim,
-                witness,
-                fd: object.fd,
-                rng,
-            };
+            let mut leader = Leader { hunt, tally, victim, witness, fd: object.fd, rng };
             leader.run(&board, end);
             board.over();
         } else {
-            Hammer {
-                hunt,
-                tally,
-                victim,
-                thread,
-                rng,
-            }
-            .run(&board);
+            Hammer { hunt, tally, victim, thread, rng }.run(&board);
         }
     });
     for arena in [victim, witness] {
@@ -96,10 +81,7 @@ impl Leader<'_> {
     fn restore(&self, way: Way, first: usize, count: usize) {
         let done = match way {
             Way::ReadOnly | Way::NoAccess => self.victim.protect(first, count, RW),
-            Way::Unmap | Way::Replace => {
-                self.victim
-                    .map_as(first, count, RW, libc::MAP_SHARED, self.fd, first)
-            }
+            Way::Unmap | Way::Replace => self.victim.map_as(first, count, RW, libc::MAP_SHARED, self.fd, first),
         };
         self.hunt.report.need("restoring call", done);
     }
@@ -116,9 +98,8 @@ impl Leader<'_> {
                 let got = self.witness.load(offset);
                 if got != *want {
                     let what = "store after the call returned";
-                    self.hunt.violation(self.tally, || {
-                        format!("{what}: {way:?}, offset {offset:#x}: {want} became {got}")
-                    });
+                    self.hunt
+                        .violation(self.tally, || format!("{what}: {way:?}, offset {offset:#x}: {want} became {got}"));
                     return;
                 }
             }

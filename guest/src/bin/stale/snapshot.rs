@@ -17,8 +17,7 @@ use std::time::Instant;
 pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
     let arena = Arena::new(14, hunt.pages);
     let flags = if hunt.mutate { SHARED_ANON } else { ANON };
-    hunt.report
-        .need("mmap", arena.map_as(0, hunt.pages, RW, flags, -1, 0));
+    hunt.report.need("mmap", arena.map_as(0, hunt.pages, RW, flags, -1, 0));
     let over = AtomicBool::new(false);
     crew(hunt.threads, |thread| {
         if thread == 0 {
@@ -97,9 +96,7 @@ fn pound(hunt: &Hunt, tally: &Tally, arena: Arena, thread: usize, over: &AtomicB
         let (after, end) = arena.hammer(offset, next, 100);
         let got = arena.load(offset);
         if end.is_err() || got != after - 1 {
-            hunt.violation(tally, || {
-                format!("own store lost: {end:?}, {got}, want {}", after - 1)
-            });
+            hunt.violation(tally, || format!("own store lost: {end:?}, {got}, want {}", after - 1));
         }
         stores += after - next;
         next = after;

@@ -42,9 +42,7 @@ pub fn churn(storm: &Storm) {
             heap.end(storm);
         }
         gate.wait();
-        storm
-            .report
-            .need("munmap", slice.arena.unmap(0, slice.pages.len()));
+        storm.report.need("munmap", slice.arena.unmap(0, slice.pages.len()));
     });
 }
 
@@ -59,13 +57,7 @@ struct Slice<'s> {
 impl<'s> Slice<'s> {
     fn new(storm: &'s Storm, arena: Arena, thread: usize) -> Self {
         let rng = Rng::lane(storm.seed(3, 0), thread as u64);
-        Self {
-            storm,
-            arena,
-            thread,
-            rng,
-            pages: vec![Page::Hole; arena.pages()],
-        }
+        Self { storm, arena, thread, rng, pages: vec![Page::Hole; arena.pages()] }
     }
 
     fn step(&mut self) {
@@ -83,17 +75,13 @@ impl<'s> Slice<'s> {
         let (first, count) = self.rng.range(self.pages.len(), LONGEST);
         let prot = *self.rng.pick(&[RW, RW, RW, RO, NONE]);
         let got = self.arena.map(first, count, prot);
-        self.storm
-            .report
-            .same("mmap", got, Ok(self.arena.page_addr(first)));
+        self.storm.report.same("mmap", got, Ok(self.arena.page_addr(first)));
         self.pages[first..][..count].fill(Page::Mapped { prot, key: 0 });
     }
 
     fn unmap(&mut self) {
         let (first, count) = self.rng.range(self.pages.len(), LONGEST);
-        self.storm
-            .report
-            .same("munmap", self.arena.unmap(first, count), Ok(0));
+        self.storm.report.same("munmap", self.arena.unmap(first, count), Ok(0));
         self.pages[first..][..count].fill(Page::Hole);
     }
 
@@ -108,14 +96,8 @@ impl<'s> Slice<'s> {
                 *prot = new;
             }
         }
-        let want = if hole.is_some() {
-            Err(Errno(libc::ENOMEM))
-        } else {
-            Ok(0)
-        };
-        self.storm
-            .report
-            .same("mprotect", self.arena.protect(first, count, new), want);
+        let want = if hole.is_some() { Err(Errno(libc::ENOMEM)) } else { Ok(0) };
+        self.storm.report.same("mprotect", self.arena.protect(first, count, new), want);
     }
 
     /// Fills a page, or meets the signal its state demands at a random byte.
@@ -128,9 +110,7 @@ impl<'s> Slice<'s> {
         }
         let offset = page * PAGE + self.rng.below(PAGE);
         let want = self.trap(page, offset);
-        self.storm
-            .report
-            .same("store", self.arena.try_store(offset, 0), Err(want));
+        self.storm.report.same("store", self.arena.try_store(offset, 0), Err(want));
     }
 
     fn read(&mut self) {
@@ -143,9 +123,7 @@ impl<'s> Slice<'s> {
         if let Page::Mapped { prot: RW | RO, key } = self.pages[page] {
             if let Err(wrong) = self.arena.verify(page, key) {
                 let thread = self.thread;
-                self.storm
-                    .report
-                    .fail(format_args!("churn, thread {thread}: {wrong:?}"));
+                self.storm.report.fail(format_args!("churn, thread {thread}: {wrong:?}"));
             }
             self.storm.report.passed(PAGE);
             self.storm.report.fold(digest(key));
@@ -153,9 +131,7 @@ impl<'s> Slice<'s> {
         }
         let offset = page * PAGE + self.rng.below(PAGE);
         let want = self.trap(page, offset);
-        self.storm
-            .report
-            .same("load", self.arena.try_load(offset), Err(want));
+        self.storm.report.same("load", self.arena.try_load(offset), Err(want));
     }
 
     fn verify_all(&mut self) {
@@ -246,9 +222,7 @@ impl Heap {
             let got = unsafe { (addr as *const u64).read_volatile() };
             let want = faultless_guest::arena::word(key, index);
             if got != want {
-                storm.report.fail(format_args!(
-                    "brk at {addr:#x}: got {got:#x}, want {want:#x}"
-                ));
+                storm.report.fail(format_args!("brk at {addr:#x}: got {got:#x}, want {want:#x}"));
             }
         });
         storm.report.passed(PAGE);

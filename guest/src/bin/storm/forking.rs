@@ -46,9 +46,7 @@ pub fn fork(storm: &Storm) {
         notes: (0..forkers).map(|_| Note::new()).collect(),
         running: AtomicUsize::new(forkers),
     };
-    storm
-        .report
-        .need("mmap", field.arena.map(0, field.arena.pages(), RW));
+    storm.report.need("mmap", field.arena.map(0, field.arena.pages(), RW));
     let gate = Gate::new(storm.threads);
     crew(storm.threads, |thread| {
         gate.wait();
@@ -57,9 +55,7 @@ pub fn fork(storm: &Storm) {
             Some(writer) => field.write_all(writer),
         }
     });
-    storm
-        .report
-        .need("munmap", field.arena.unmap(0, field.arena.pages()));
+    storm.report.need("munmap", field.arena.unmap(0, field.arena.pages()));
 }
 
 impl Field<'_> {
@@ -111,13 +107,7 @@ impl Field<'_> {
         // SAFETY: `Child` neither allocates nor locks nor panics.
         let pid = self.storm.report.need("fork", unsafe { sys::fork() });
         if pid == 0 {
-            let child = Child {
-                field: self,
-                note,
-                own,
-                seed,
-                done,
-            };
+            let child = Child { field: self, note, own, seed, done };
             sys::exit(child.live());
         }
         for (index, writer) in self.writers.iter().enumerate().take(64) {
@@ -137,9 +127,7 @@ impl Field<'_> {
         if end != End::Exit(0) {
             let words: [u64; 4] = core::array::from_fn(|index| note.get(1 + index));
             let what = "[what, where, got, want]";
-            self.storm
-                .report
-                .fail(format_args!("child ended by {end:?}: {what} {words:x?}"));
+            self.storm.report.fail(format_args!("child ended by {end:?}: {what} {words:x?}"));
         }
         self.verify(own, &keys, "after the child ended");
     }
@@ -147,9 +135,7 @@ impl Field<'_> {
     fn verify(&self, own: Arena, keys: &[u64; OWN], when: &str) {
         for (page, key) in keys.iter().enumerate() {
             if let Err(wrong) = own.verify(page, *key) {
-                self.storm
-                    .report
-                    .fail(format_args!("forker's page {when}: {wrong:?}"));
+                self.storm.report.fail(format_args!("forker's page {when}: {wrong:?}"));
             }
         }
         self.storm.report.passed(OWN * PAGE);
@@ -173,8 +159,7 @@ impl Child<'_> {
         // The parent and its writers go on; the snapshot must not.
         let second = first.and_then(|sum| {
             (0..20).for_each(|_| sys::sched_yield());
-            self.others()
-                .and_then(|again| self.expect(5, 0, again, sum))
+            self.others().and_then(|again| self.expect(5, 0, again, sum))
         });
         let last = second.and_then(|()| self.write_own());
         i32::from(last.is_none())
@@ -185,10 +170,7 @@ impl Child<'_> {
             return Some(());
         }
         let words = [what, place as u64, got, want];
-        words
-            .iter()
-            .enumerate()
-            .for_each(|(index, word)| self.note.set(1 + index, *word));
+        words.iter().enumerate().for_each(|(index, word)| self.note.set(1 + index, *word));
         None
     }
 
@@ -222,20 +204,12 @@ impl Child<'_> {
             let got = self.field.arena.load(offset);
             let round = got & 0xffff_ffff;
             sum = sum.rotate_left(5) ^ got;
-            let lock = if round == 0 {
-                0
-            } else {
-                Field::lock_word(page, index)
-            };
+            let lock = if round == 0 { 0 } else { Field::lock_word(page, index) };
             self.expect(2, place, got ^ round, lock)?;
             // Of a round after fork's return, or older than what was complete before.
             self.expect(3, place, round, round.clamp(done, begun))?;
             // Not a prefix of one round followed by the round before.
-            let oldest = if index == 0 {
-                0
-            } else {
-                newer.saturating_sub(1)
-            };
+            let oldest = if index == 0 { 0 } else { newer.saturating_sub(1) };
             self.expect(4, place, round, round.clamp(oldest, newer))?;
             newer = if index == 0 { round } else { newer };
         }

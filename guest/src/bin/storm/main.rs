@@ -49,11 +49,7 @@ fn main() {
             opt("threads", "4", "number of threads"),
             opt("pages", "128", "pages per phase (per thread in churn)"),
             opt("rounds", "8", "rounds of each phase"),
-            opt(
-                "only",
-                "all",
-                "phases: disjoint,same,churn,rights,neighbours,replace,fork",
-            ),
+            opt("only", "all", "phases: disjoint,same,churn,rights,neighbours,replace,fork"),
         ],
     );
     let names: Vec<&str> = PHASES.iter().map(|(name, _)| *name).collect();
@@ -67,9 +63,7 @@ fn main() {
     probe::catch();
     for (name, phase) in PHASES.iter().filter(|(name, _)| args.wants(name)) {
         phase(&storm);
-        storm
-            .report
-            .say(format_args!("{name}: {} rounds done", storm.rounds));
+        storm.report.say(format_args!("{name}: {} rounds done", storm.rounds));
     }
     storm.report.finish();
 }

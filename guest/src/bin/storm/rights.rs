@@ -91,9 +91,7 @@ fn try_page(storm: &Storm, arena: Arena, step: Step, offset: usize) {
 
 fn expect(storm: &Storm, step: Step, what: &str, got: Probe<()>, want: Option<Trap>) {
     let right = got.err() == want;
-    storm.report.check(right, || {
-        format!("{what} after {step:?}: got {got:?}, want {want:?}")
-    });
+    storm.report.check(right, || format!("{what} after {step:?}: got {got:?}, want {want:?}"));
 }
 
 /// Every third page is always mapped and used by all threads, while thread 0 protects,
@@ -115,14 +113,10 @@ pub fn neighbours(storm: &Storm) {
             let stable = rng.below(arena.pages() / 3).min(written.len() - 1);
             let offset = (stable * 3 + 1) * PAGE + thread % 512 * 8;
             let got = arena.try_load(offset);
-            storm
-                .report
-                .same("word of an always mapped page", got, Ok(written[stable]));
+            storm.report.same("word of an always mapped page", got, Ok(written[stable]));
             written[stable] = rng.next();
             let stored = arena.try_store(offset, written[stable]);
-            storm
-                .report
-                .same("store to an always mapped page", stored, Ok(()));
+            storm.report.same("store to an always mapped page", stored, Ok(()));
         }
     });
     storm.report.need("munmap", arena.unmap(0, arena.pages()));
@@ -160,9 +154,7 @@ pub fn replace(storm: &Storm) {
     let files = [0, 1].map(|number| {
         let object = storm.report.need("object", Object::new(pages * PAGE));
         (0..pages).for_each(|page| {
-            storm
-                .report
-                .need("pwrite", object.fill(page, file_key(storm, number, page)));
+            storm.report.need("pwrite", object.fill(page, file_key(storm, number, page)));
         });
         object
     });
@@ -191,14 +183,7 @@ fn put(storm: &Storm, arena: Arena, files: &[Object; 2], number: u64) {
     let pages = arena.pages();
     let done = match number % 3 {
         0 => arena.map(0, pages, RW),
-        which => arena.map_as(
-            0,
-            pages,
-            RO,
-            libc::MAP_SHARED,
-            files[which as usize - 1].fd,
-            0,
-        ),
+        which => arena.map_as(0, pages, RO, libc::MAP_SHARED, files[which as usize - 1].fd, 0),
     };
     storm.report.need("MAP_FIXED", done);
 }
@@ -213,9 +198,7 @@ fn watch(storm: &Storm, arena: Arena, turn: &AtomicU64, rng: &mut Rng) -> u64 {
     let allowed = (before / 2..=after.div_ceil(2)).take(3);
     let mut values = allowed.map(|number| content(storm, number, page, index));
     let right = got.is_ok_and(|got| values.any(|value| value == got));
-    storm.report.check(right, || {
-        format!("replace, page {page}, word {index}, turns {before}..{after}: got {got:x?}")
-    });
+    storm.report.check(right, || format!("replace, page {page}, word {index}, turns {before}..{after}: got {got:x?}"));
     after
 }
 

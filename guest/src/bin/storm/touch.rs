@@ -50,9 +50,7 @@ fn verify_own(storm: &Storm, arena: Arena, thread: usize, seed: u64) {
     for page in own_pages(storm, thread) {
         let key = key(seed, page);
         if let Err(wrong) = arena.verify(page, key) {
-            storm
-                .report
-                .fail(format_args!("disjoint, page {page}: {wrong:?}"));
+            storm.report.fail(format_args!("disjoint, page {page}: {wrong:?}"));
         }
         storm.report.passed(PAGE);
         storm.report.fold(digest(key));
@@ -76,14 +74,8 @@ enum Before {
     ForkedAndGone,
 }
 
-const BEFORE: [Before; 6] = [
-    Before::Nothing,
-    Before::Forked,
-    Before::ZeroRead,
-    Before::SharedAnon,
-    Before::PrivateFile,
-    Before::ForkedAndGone,
-];
+const BEFORE: [Before; 6] =
+    [Before::Nothing, Before::Forked, Before::ZeroRead, Before::SharedAnon, Before::PrivateFile, Before::ForkedAndGone];
 
 /// All threads write to the same page at the same moment, each its own bytes. Exactly one
 /// frame may come out of that, with the bytes of all.
@@ -119,14 +111,10 @@ fn prepare(storm: &Storm, arena: Arena, before: Before, object: &Object, seed: u
     let pages = arena.pages();
     for page in 0..pages {
         if before == Before::PrivateFile {
-            storm
-                .report
-                .need("pwrite", object.fill(page, old_key(before, seed)));
+            storm.report.need("pwrite", object.fill(page, old_key(before, seed)));
         }
     }
-    storm
-        .report
-        .need("mmap", arena.map_as(0, pages, RW, flags, fd, 0));
+    storm.report.need("mmap", arena.map_as(0, pages, RW, flags, fd, 0));
     for page in 0..pages {
         match before {
             Before::ZeroRead => storm.report.same("untouched", arena.load(page * PAGE), 0),
@@ -151,10 +139,7 @@ fn write_together(storm: &Storm, arena: Arena, before: Before, seed: u64) {
     crew(storm.threads, |thread| {
         for page in 0..arena.pages() {
             gate.wait();
-            for offset in (thread..PAGE)
-                .step_by(storm.threads)
-                .filter(|o| o % 61 != 0)
-            {
+            for offset in (thread..PAGE).step_by(storm.threads).filter(|o| o % 61 != 0) {
                 arena.store_byte(page * PAGE + offset, value(page, offset));
             }
         }
@@ -162,17 +147,11 @@ fn write_together(storm: &Storm, arena: Arena, before: Before, seed: u64) {
         for page in (thread..arena.pages()).step_by(storm.threads) {
             for offset in 0..PAGE {
                 let old = word(old_key(before, seed), offset / 8).to_le_bytes()[offset % 8];
-                let want = if offset % 61 == 0 {
-                    old
-                } else {
-                    value(page, offset)
-                };
+                let want = if offset % 61 == 0 { old } else { value(page, offset) };
                 let got = arena.load_byte(page * PAGE + offset);
                 if got != want {
                     let what = format!("same ({before:?}), page {page}, byte {offset}");
-                    storm
-                        .report
-                        .fail(format_args!("{what}: got {got:#x}, want {want:#x}"));
+                    storm.report.fail(format_args!("{what}: got {got:#x}, want {want:#x}"));
                 }
             }
             storm.report.passed(PAGE);
@@ -197,17 +176,12 @@ impl<'n> Keeper<'n> {
             let right = (0..arena.pages()).all(|page| arena.verify(page, seed).is_ok());
             sys::exit(i32::from(!right));
         }
-        Self {
-            pid: pid as i32,
-            note,
-        }
+        Self { pid: pid as i32, note }
     }
 
     fn finish(&self, storm: &Storm) {
         self.note.set(0, 1);
         let (_, end) = storm.report.need("wait", sys::wait(self.pid));
-        storm
-            .report
-            .same("child that keeps its snapshot", end, End::Exit(0));
+        storm.report.same("child that keeps its snapshot", end, End::Exit(0));
     }
 }
