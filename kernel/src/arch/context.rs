@@ -17,6 +17,9 @@ pub const RFLAGS_FRESH: u64 = 0x202;
 /// Flags that user code may set for itself, by `sigreturn` for example.
 pub const RFLAGS_USER: u64 = 0x0024_4dd5;
 
+/// The least stack that a signal frame needs (AT_MINSIGSTKSZ).
+pub const SIGNAL_STACK_MIN: u64 = 2048;
+
 /// Registers of a thread and what the kernel keeps with them.
 ///
 /// `entry.s` knows the offsets of everything up to `fx`; [`offsets_hold`] checks them.
@@ -51,8 +54,21 @@ pub struct UserContext {
     pub fs_base: u64,
     /// Base of `gs` as user code sees it.
     pub gs_base: u64,
+    /// The last exception, for signal frames.
+    pub trap: LastTrap,
     /// Progress of a system call that blocked and is executed again.
     pub restart: Restart,
+}
+
+/// What signal frames say about the exception before them.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LastTrap {
+    /// Vector.
+    pub number: u64,
+    /// Error code.
+    pub code: u64,
+    /// Address of a page fault.
+    pub address: u64,
 }
 
 /// The 512 bytes of `fxsave`.
@@ -102,6 +118,7 @@ impl UserContext {
             fx: FxArea::FRESH,
             fs_base: 0,
             gs_base: 0,
+            trap: LastTrap::default(),
             restart: Restart::default(),
         }
     }
@@ -134,6 +151,11 @@ impl UserContext {
     pub fn rewind_syscall(&mut self) {
         self.rax = self.code;
         self.rip -= 2;
+    }
+
+    /// Keeps what `entry.s` left about an exception.
+    pub fn note_trap(&mut self, number: u64, address: u64) {
+        self.trap = LastTrap { number, code: self.code, address };
     }
 
     /// Where the CPU pushes the interrupt frame: one past `ss`.

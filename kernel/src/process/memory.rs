@@ -11,24 +11,23 @@ use faultless::Space;
 
 use crate::arch::CpuLocal;
 use crate::machine::{self, KernelMachine};
-use crate::sync::Lock;
 
 /// An address space with its users.
 ///
-/// Letters: (I) fixed at creation, (A) atomic alone, (L) behind its lock.
+/// Letters: (I) fixed at creation, (A) atomic alone.
 pub struct Memory {
     /// (I) The space itself. It takes care of its own synchronisation.
     pub space: Space<KernelMachine>,
     /// (A) Live threads that use it.
     users: AtomicUsize,
-    /// (L) What `execve` put into it.
-    pub image: Lock<Image>,
+    /// (I) What `execve` put into it; forked memory shares it.
+    pub image: Arc<Image>,
     /// (A) Highest resident size seen by [`Memory::leave`] in pages; survives the space.
     pub peak: AtomicU64,
 }
 
 /// Facts about the program that was loaded.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Image {
     /// Absolute path of the executable.
     pub path: Vec<u8>,
@@ -46,11 +45,11 @@ pub struct Image {
 
 impl Memory {
     /// Wraps a space that has one user.
-    pub fn new(space: Space<KernelMachine>, image: Image) -> Arc<Memory> {
+    pub fn new(space: Space<KernelMachine>, image: Arc<Image>) -> Arc<Memory> {
         Arc::new(Memory {
             space,
             users: AtomicUsize::new(1),
-            image: Lock::new(image),
+            image,
             peak: AtomicU64::new(0),
         })
     }

@@ -25,10 +25,12 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 pub use clone::{sys_clone, sys_clone3, sys_fork, sys_vfork};
 pub use exec::{ExecRequest, spawn_first, sys_execve};
 pub use exit::{ExitStatus, kill_group, sys_exit, sys_exit_group};
+pub(crate) use exit::{end_thread, notify_of_job_control};
 pub use jobs::{sys_getpgid, sys_getsid, sys_setpgid, sys_setsid};
 pub use memory::Memory;
 pub use usage::{Usage, UsageTotals};
 pub use wait::{sys_wait4, sys_waitid};
+
 
 use crate::fs::{FileTable, FsContext};
 use crate::sched::{Thread, WaitQueue};
@@ -48,9 +50,9 @@ pub struct Process {
     /// (L) The address space and what is known about the program in it.
     memory: Lock<Arc<Memory>>,
     /// (L) Open files; `clone(CLONE_FILES)` shares the table.
-    files: Lock<Arc<FileTable>>,
+    files: Lock<Option<Arc<FileTable>>>,
     /// (L) Working directory and umask; `clone(CLONE_FS)` shares them.
-    fs: Lock<Arc<FsContext>>,
+    fs: Lock<Option<Arc<FsContext>>>,
     /// (L) Live threads, the first one first.
     pub threads: Lock<Vec<Arc<Thread>>>,
     /// (L) Signal actions and signals sent to the process.
@@ -61,12 +63,16 @@ pub struct Process {
     pub ending: Lock<Ending>,
     /// Woken when a child ends, stops or continues.
     pub child_events: WaitQueue,
+    /// Woken when a thread ends, for `execve`.
+    thread_exits: WaitQueue,
     /// Woken when this process has left its parent's memory (`vfork`).
     pub released: WaitQueue,
     /// (A) Set with `released`: the program was executed or the process is gone.
     pub has_released: AtomicBool,
     /// (A) It has executed a program since it was forked (`setpgid` cares).
     pub has_executed: AtomicBool,
+    /// (A) Id of the thread that is in `execve` and wants the others gone; 0 if none.
+    executing: AtomicI32,
     /// (I) Signal sent to the parent at the end; 0 for none.
     pub exit_signal: i32,
     /// (A) Consumed by threads that are gone.
@@ -95,6 +101,8 @@ pub struct Ending {
     pub reason: Option<ExitStatus>,
     /// The last thread is gone: a zombie.
     pub zombie: bool,
+    /// A zombie that a parent's `wait` has taken.
+    pub reaped: bool,
     /// Stopped by this signal and not continued since.
     pub stopped: Option<i32>,
     /// The parent has not been told about the stop yet.
@@ -110,13 +118,48 @@ impl Process {
     }
 
     /// Its file table.
+    ///
+    /// # Panics
+    ///
+    /// If the process has ended: ask for another process' table with `try_files`.
     pub fn files(&self) -> Arc<FileTable> {
+        self.try_files().expect("a running process has a file table")
+    }
+
+    /// The file table of a process that may have ended.
+    pub fn try_files(&self) -> Option<Arc<FileTable>> {
         self.files.lock().clone()
     }
 
     /// Its working directory and umask.
+    ///
+    /// # Panics
+    ///
+    /// If the process has ended: ask for another process' with `try_fs`.
     pub fn fs(&self) -> Arc<FsContext> {
+        self.try_fs().expect("a running process has a working directory")
+    }
+
+    /// Working directory and umask of a process that may have ended.
+    pub fn try_fs(&self) -> Option<Arc<FsContext>> {
         self.fs.lock().clone()
+    }
+
+    /// Whether one of its threads is in `execve` and waits for the others to end.
+    pub(crate) fn is_executing(&self) -> bool {
+        self.executing.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether a thread other than `tid` is in `execve`, so that `tid` has to end.
+    pub(crate) fn executing_other_than(&self, tid: i32) -> bool {
+        let executing = self.executing.load(Ordering::Relaxed);
+        executing != 0 && executing != tid
+    }
+
+    /// Consumption of the whole process: threads that are gone and those that live.
+    pub fn total_usage(&self) -> UsageTotals {
+        let threads = self.threads.lock();
+        threads.iter().fold(self.usage.totals(), |sum, t| sum + t.usage.totals())
     }
 
     /// Process id of the parent; 0 for the first process, 1 for orphans.
@@ -151,4 +194,16 @@ impl Process {
     pub fn limit(&self, resource: usize) -> u64 {
         self.limits.lock().get(resource).map_or(u64::MAX, |l| l.0)
     }
+}
+
+/// Limits of a fresh process, soft and hard, by `RLIMIT_*`.
+fn default_limits() -> [(u64, u64); 16] {
+    const STACK: usize = 3;
+    const CORE: usize = 4;
+    const FILES: usize = 7;
+    let mut limits = [(u64::MAX, u64::MAX); 16];
+    limits[STACK] = (8 << 20, u64::MAX);
+    limits[CORE] = (0, u64::MAX);
+    limits[FILES] = (1024, 4096);
+    limits
 }

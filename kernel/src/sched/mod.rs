@@ -24,11 +24,11 @@ mod thread;
 mod timers;
 mod wait;
 
-pub use queue::{online_mask, wake, yield_requested};
+pub use queue::{enqueue, kick, online_mask, wake};
 pub use restart::{Interrupt, Restart, RestartKind};
-pub use run::run;
+pub use run::{request_yield, run};
 pub use thread::{Thread, ThreadState};
-pub use timers::{Timer, cancel, schedule};
+pub use timers::{Timer, TimerId, cancel, schedule};
 pub use wait::WaitQueue;
 
 /// What executing a system call came to.

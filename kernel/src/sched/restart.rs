@@ -5,6 +5,7 @@
 
 use alloc::sync::Arc;
 
+use super::timers::TimerId;
 use crate::futex::Waiter;
 use crate::process::Process;
 use crate::signal::SigSet;
@@ -28,6 +29,8 @@ pub struct Restart {
     pub interrupt: Interrupt,
     /// State of the calls that need more than the above.
     pub kind: RestartKind,
+    /// The timer behind `deadline` while the thread is parked.
+    pub(super) timer: Option<TimerId>,
 }
 
 /// What becomes of a blocked call when a signal handler is about to run.
@@ -38,6 +41,8 @@ pub enum Interrupt {
     /// `EINTR`, or executed anew after the handler if that has `SA_RESTART`: read, write, wait...
     #[default]
     Restartable,
+    /// Goes on waiting; only the end of the process interrupts it: `vfork`, `execve`.
+    KillOnly,
     /// Always `EINTR`: poll, select, epoll, sigsuspend, anything with a time-out, sleeps.
     Fails,
 }
@@ -54,4 +59,14 @@ pub enum RestartKind {
     Futex(Arc<Waiter>),
     /// A number of the call's own: a position, a snapshot of a counter.
     Word(u64),
+}
+
+impl Restart {
+    /// The call will not be executed again: takes back what it has registered.
+    pub fn abandon(&mut self) {
+        if let RestartKind::Futex(waiter) = &self.kind {
+            waiter.withdraw();
+        }
+        *self = Restart::default();
+    }
 }

@@ -28,6 +28,8 @@ pub struct Thread {
     pub affinity: AtomicU64,
     /// (A) Blocked signals; written by the thread itself only.
     blocked: AtomicU64,
+    /// (A) Signals that `sigtimedwait` waits for although they are blocked.
+    awaited: AtomicU64,
     /// (L) Signals sent to this thread, and its alternate stack.
     pub signals: Lock<ThreadSignals>,
     /// (A) `set_tid_address`: cleared and woken when the thread ends; 0 if none.
@@ -102,6 +104,7 @@ impl Thread {
             cpu: AtomicU32::new(0),
             affinity: AtomicU64::new(u64::MAX),
             blocked: AtomicU64::new(blocked.bits()),
+            awaited: AtomicU64::new(0),
             signals: Lock::new(ThreadSignals::default()),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
@@ -126,6 +129,17 @@ impl Thread {
         self.blocked.store(mask.blockable().bits(), Ordering::Relaxed);
         // What the old mask held back may be deliverable now.
         self.note_attention();
+    }
+
+    /// The signals that `sigtimedwait` waits for.
+    pub fn awaited(&self) -> SigSet {
+        SigSet::from_bits(self.awaited.load(Ordering::SeqCst))
+    }
+
+    /// Sets `awaited`, before the thread looks at what is pending. SeqCst pairs with the sender,
+    /// which adds the signal first and looks at `awaited` afterwards.
+    pub fn set_awaited(&self, set: SigSet) {
+        self.awaited.store(set.bits(), Ordering::SeqCst);
     }
 
     /// Makes the run loop look at signals and kills before it goes back to user mode.

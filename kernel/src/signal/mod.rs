@@ -23,7 +23,10 @@ pub use calls::{
     sys_tkill,
 };
 pub use deliver::{Verdict, before_user, is_interrupted};
-pub use send::{fault, raise, send_group, send_process, send_thread};
+pub use send::{
+    exception, fault, page_fault, raise, reaps_children_automatically, ring, send_group,
+    send_process, send_thread, wants_stop_signals,
+};
 pub use set::{DefaultAction, SigSet, default_of, is_signal, number};
 
 /// A signal and what `siginfo_t` says about it.

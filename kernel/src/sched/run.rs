@@ -1,0 +1,248 @@
+//! The loop that each CPU runs: pick a thread, run it in user mode, handle its traps.
+//!
+//! Before each entry to user mode it looks at two words: the thread's attention flag (signals,
+//! kills) and the interrupts noted on this CPU (timer, console, kicks).
+
+use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
+
+use super::{Outcome, Restart, Thread, Timer, queue, switch, timers};
+use crate::arch::idt::vector;
+use crate::arch::trap::{self, Leave, Noted, Trap};
+use crate::arch::{CpuLocal, UserContext, cpu, enter_user, serial};
+use crate::signal::{self, Verdict};
+use crate::{clock, fs, machine, syscall};
+
+/// Why a CPU stops working for a thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    /// It waits.
+    Parked,
+    /// Another thread's turn.
+    Preempted,
+    /// It is gone.
+    Exited,
+}
+
+/// Runs threads on this CPU for ever.
+pub fn run(local: &mut CpuLocal) -> ! {
+    let me = local.index();
+    queue::set_online(me);
+    loop {
+        look_around(local);
+        match queue::next(me) {
+            Some(thread) => run_thread(local, &thread),
+            None => idle(local),
+        }
+    }
+}
+
+/// Halts until something happens, on the kernel's own root: a space must be able to end while
+/// CPUs that once used it sleep.
+fn idle(local: &mut CpuLocal) {
+    let me = local.index();
+    machine::switch_memory(local, None);
+    queue::announce_idle(me);
+    timers::arm(me, None);
+    if !queue::has_waiting(me) && !trap::has_noted() && !queue::can_steal(me) {
+        cpu::wait_for_interrupt();
+    }
+    queue::end_idle(me);
+}
+
+fn run_thread(local: &mut CpuLocal, thread: &Arc<Thread>) {
+    // SAFETY: it came out of a run queue, so it is current here and nowhere else; the reference
+    // ends before the thread is parked or queued again.
+    let context = unsafe { thread.context_mut() };
+    switch::enter(local, thread, context);
+    if let Some(timer) = context.restart.timer.take() {
+        timers::cancel(timer);
+    }
+    let why = stay(local, thread, context);
+    if why == Why::Exited {
+        local.thread = None;
+        thread.set_dead();
+        return;
+    }
+    switch::leave(local, thread, context);
+    match why {
+        Why::Parked => park(thread, context),
+        _ => {
+            thread.usage.involuntary.fetch_add(1, Ordering::Relaxed);
+            queue::enqueue(thread.clone());
+        }
+    }
+}
+
+/// Parks the thread, its timer set; queues it instead if it was woken meanwhile.
+fn park(thread: &Arc<Thread>, context: &mut UserContext) {
+    thread.usage.voluntary.fetch_add(1, Ordering::Relaxed);
+    if let Some(deadline) = context.restart.deadline {
+        let timer = Timer::Wake(thread.clone(), thread.current_wait());
+        context.restart.timer = Some(timers::schedule(deadline, timer));
+    }
+    if !thread.park() {
+        queue::enqueue(thread.clone());
+    }
+}
+
+/// Works for the thread until it has to give way.
+fn stay(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -> Why {
+    let mut leave = Leave::Full;
+    loop {
+        if thread.take_attention() {
+            leave = Leave::Full;
+            thread.begin_call();
+            match signal::before_user(local, thread, context) {
+                Verdict::Go => {}
+                Verdict::Stop => return Why::Parked,
+                Verdict::Exit => return Why::Exited,
+            }
+        }
+        if context.restart.again {
+            leave = Leave::Full;
+            match system_call(local, thread, context) {
+                Next::User => {}
+                Next::Again => continue,
+                Next::Give(why) => return why,
+            }
+        }
+        if trap::has_noted() && look_around(local) || core::mem::take(&mut local.yield_now) {
+            return Why::Preempted;
+        }
+        if thread.wants_attention() {
+            continue;
+        }
+        match enter_user(local, context, leave) {
+            Trap::Syscall => {
+                leave = Leave::AfterSyscall;
+                match system_call(local, thread, context) {
+                    Next::User => {}
+                    Next::Again => leave = Leave::Full,
+                    Next::Give(why) => return why,
+                }
+            }
+            other => {
+                leave = Leave::Full;
+                other_trap(local, thread, context, other);
+            }
+        }
+    }
+}
+
+/// What follows a system call.
+enum Next {
+    /// User mode.
+    User,
+    /// User mode with all registers, or a look at signals first.
+    Again,
+    /// The thread leaves this CPU.
+    Give(Why),
+}
+
+fn system_call(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -> Next {
+    thread.begin_call();
+    switch::end_user_stretch(local, thread);
+    let outcome = syscall::dispatch(thread, local, context);
+    let next = match outcome {
+        Outcome::Done(value) => {
+            context.set_result(value);
+            end_call(thread, context);
+            Next::User
+        }
+        Outcome::Switched => {
+            end_call(thread, context);
+            Next::Again
+        }
+        Outcome::Exit => return Next::Give(Why::Exited),
+        Outcome::Block => {
+            context.restart.again = true;
+            if signal::is_interrupted(thread, context.restart.interrupt) {
+                thread.note_attention();
+                Next::Again
+            } else {
+                Next::Give(Why::Parked)
+            }
+        }
+    };
+    switch::end_system_stretch(local, thread);
+    next
+}
+
+/// Forgets the state of a call that is over.
+fn end_call(thread: &Thread, context: &mut UserContext) {
+    if !context.restart.is_used() {
+        return;
+    }
+    let restart = core::mem::take(&mut context.restart);
+    if let Some(mask) = restart.saved_mask {
+        thread.set_blocked(mask);
+    }
+}
+
+fn other_trap(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext, trap: Trap) {
+    match trap {
+        Trap::Interrupt(number) => trap::note_interrupt(number),
+        Trap::PageFault => {
+            if let Some((address, error)) = local.failed_fault.take() {
+                context.note_trap(vector::PAGE_FAULT, address);
+                signal::page_fault(local, thread, address, error);
+            }
+        }
+        Trap::Exception(number) => {
+            context.note_trap(number, 0);
+            signal::exception(local, thread, context, number);
+        }
+        Trap::Syscall => {}
+    }
+}
+
+/// Handles the interrupts noted on this CPU. Says whether the current thread's time is up and
+/// another one waits.
+fn look_around(local: &mut CpuLocal) -> bool {
+    let me = local.index();
+    let noted = trap::take_noted();
+    if noted.contains(Noted::SERIAL) {
+        take_console_input(local);
+    }
+    if !noted.contains(Noted::TIMER) {
+        return false;
+    }
+    timers::expire(me);
+    if local.thread.is_none() {
+        return false;
+    }
+    let now = clock::monotonic();
+    if now < local.slice_end {
+        timers::arm(me, Some(local.slice_end));
+        return false;
+    }
+    if queue::has_waiting(me) {
+        return true;
+    }
+    switch::begin_slice(local, now);
+    false
+}
+
+fn take_console_input(local: &mut CpuLocal) {
+    let mut buffer = [0; 64];
+    loop {
+        let count = serial::take_input(&mut buffer);
+        if count == 0 {
+            return;
+        }
+        fs::console_input(local, &buffer[..count]);
+    }
+}
+
+/// Makes the current thread give way to others when its system call is done.
+pub fn request_yield(local: &mut CpuLocal) {
+    local.yield_now = true;
+}
+
+impl Restart {
+    /// Whether anything differs from a fresh call.
+    fn is_used(&self) -> bool {
+        self.again || self.deadline.is_some() || self.progress != 0 || self.saved_mask.is_some()
+    }
+}

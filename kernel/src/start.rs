@@ -1,0 +1,104 @@
+//! From a booted machine to the first program, and from its end to the end of the machine.
+//!
+//! Called by `boot` on each CPU, and by `process` when processes end. The first process is the
+//! program that the archive's manifest names. When it ends, the others are killed; when the last
+//! is gone, everything is given back, counted, and reported.
+
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use faultless::{CpuId, Vm};
+
+use crate::arch::debug_port::{self, End};
+use crate::arch::{CpuLocal, serial};
+use crate::boot::{self, memory, paging};
+use crate::machine::{self, KernelMachine};
+use crate::process::{self, ExecRequest, ExitStatus, Process, kill_group, table};
+use crate::sync::Lock;
+use crate::{fs, random, report, sched};
+
+/// How the first process ended, once it has.
+static FIRST_STATUS: Lock<Option<report::Program>> = Lock::new(None);
+/// Set by whoever writes the final report.
+static FINISHED: AtomicBool = AtomicBool::new(false);
+/// Free frames before the first process was made.
+static FREE_AT_START: AtomicU64 = AtomicU64::new(0);
+
+/// The first CPU: sets up memory, files and the first process, then schedules.
+pub fn first_cpu(online: usize, archive: Option<(u64, u64)>) -> ! {
+    random::init();
+    let frames = memory::hand_over();
+    let machine = KernelMachine::new(online, frames);
+    let vm = Vm::new(machine).expect("the machine has enough memory");
+    // SAFETY: the other CPUs wait for `release_others`.
+    unsafe { machine::install(vm) };
+    let cpu = make_local(0);
+    report::boot(online);
+    FREE_AT_START.store(machine::vm().stats().frames_free, Ordering::Relaxed);
+    start_program(cpu, archive);
+    serial::enable_interrupt();
+    boot::release_others(online);
+    sched::run(cpu)
+}
+
+/// Another CPU, once the first has set everything up.
+pub fn other_cpu(index: usize) -> ! {
+    let cpu = make_local(index);
+    sched::run(cpu)
+}
+
+fn make_local(index: usize) -> &'static mut CpuLocal {
+    let token = machine::vm().cpu(CpuId::new(index as u32)).expect("each CPU asks once");
+    CpuLocal::install(token)
+}
+
+fn start_program(cpu: &mut CpuLocal, archive: Option<(u64, u64)>) {
+    let (start, end) = archive.expect("started with an archive: -initrd FILE");
+    let at = paging::physical_to_virtual(start) as *const u8;
+    // SAFETY: the archive lies in RAM that was never handed over, and nobody writes to it.
+    let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(at, (end - start) as usize) };
+    let manifest = match fs::init(cpu, bytes) {
+        Ok(manifest) => manifest,
+        Err(errno) => panic!("the archive cannot be used: {errno:?}"),
+    };
+    let (files, context) = fs::first_tables(cpu, &manifest);
+    let request = ExecRequest {
+        path: manifest.exec.clone(),
+        args: manifest.args.clone(),
+        env: manifest.env.clone(),
+    };
+    if let Err(errno) = process::spawn_first(cpu, request, files, context) {
+        report::cannot_start(&manifest.exec, errno);
+        debug_port::exit(End::Orderly);
+    }
+}
+
+/// The first process is a zombie: ends all others.
+pub fn first_process_ended(first: &Arc<Process>, cpu: &mut CpuLocal) {
+    let status = first.ending.lock().reason.unwrap_or(ExitStatus::Exited(0));
+    *FIRST_STATUS.lock() = Some(report::Program {
+        status,
+        usage: first.usage.totals(),
+    });
+    for other in table::all() {
+        if other.pid != first.pid {
+            kill_group(&other, ExitStatus::Killed(crate::signal::number::SIGKILL));
+        }
+    }
+    if table::remove(first.pid) == 0 {
+        last_process_removed(cpu);
+    }
+}
+
+/// No process is left: the end. Before the first process ended this cannot happen.
+pub fn last_process_removed(cpu: &mut CpuLocal) {
+    let Some(program) = FIRST_STATUS.lock().take() else {
+        return;
+    };
+    if FINISHED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    fs::shutdown(cpu);
+    report::exit(cpu, &program, FREE_AT_START.load(Ordering::Relaxed));
+    debug_port::exit(End::Orderly)
+}
