@@ -9,13 +9,13 @@ use crate::addr::VirtAddr;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Format, Machine};
 use crate::sync::{
-    Detached, Edit, Held, MOST_INSERTED, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Tree,
+    Edit, Held, MOST_INSERTED, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Replaced, Section, Tree,
 };
 use crate::table;
 use alloc::boxed::Box;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ops::RangeInclusive;
+use smallvec::SmallVec;
 
 /// One stripe: a tree and the lock of those who change it.
 #[repr(align(64))]
@@ -61,6 +61,9 @@ impl StripeGuard<'_> {
         self.first..=self.first + self.guards.len() - 1
     }
 }
+
+/// Prepared changes, one per stripe.
+pub(crate) type Changes<M> = SmallVec<[Prepared<M>; 1]>;
 
 /// A change of one stripe that is ready to be published; nothing can fail any more.
 #[must_use = "a prepared change is committed or abandoned"]
@@ -195,7 +198,7 @@ impl<M: Machine> Index<M> {
     }
 
     /// Publishes a prepared change, then marks the replaced areas dead (R3). Returns them; the caller retires them.
-    pub(crate) fn commit(&self, ctx: Ctx<'_, M>, prepared: Prepared<M>) -> Vec<Detached<Area<M>>> {
+    pub(crate) fn commit(&self, ctx: Ctx<'_, M>, prepared: Prepared<M>) -> Replaced<Area<M>> {
         let replaced =
             self.stripes[prepared.stripe].tree.publish(prepared.edit, |node| ctx.retire(Retired::Heap(node)));
         replaced.iter().for_each(|area| area.get().kill());
@@ -209,7 +212,7 @@ impl<M: Machine> Index<M> {
                 continue;
             }
             let mut items = NewItems::new();
-            let complete = from.tree.each(guard, &mut |item| push(&mut items, item.get(guard).attributes()).is_ok());
+            let complete = from.tree.each(guard, &mut |item| push(&mut items, (**item.get(guard)).clone()).is_ok());
             if !complete {
                 return Err(NoMemory);
             }

@@ -6,14 +6,14 @@
 
 mod index;
 
-pub(crate) use index::{Index, Prepared, StripeGuard};
+pub(crate) use index::{Changes, Index, Prepared, StripeGuard};
 
 use crate::addr::{PAGE_SHIFT, PageRange, Rights, VirtAddr};
 use crate::machine::Machine;
 use crate::object::Object;
 use crate::sync::{AtomicBool, Ordering};
 use alloc::sync::Arc;
-use core::ops::BitOr;
+use core::ops::{BitOr, Deref};
 
 /// Bytes below a growing stack that stay free (Linux's stack guard gap).
 pub(crate) const STACK_GUARD: u64 = 256 << PAGE_SHIFT;
@@ -56,29 +56,29 @@ impl BitOr for AreaFlags {
     }
 }
 
-/// One mapped range of a space.
+/// One mapped range of a space: attributes that never change, and two flags.
 ///
 /// Letters: (I) fixed before the area enters the index, (S) written under the stripe's lock, read by anybody in a
 /// section.
 pub(crate) struct Area<M: Machine> {
-    pub(crate) range: PageRange,               // (I)
-    pub(crate) rights: Rights,                 // (I)
-    pub(crate) max_rights: Rights,             // (I)
-    pub(crate) sharing: Sharing,               // (I)
-    pub(crate) flags: AreaFlags,               // (I)
-    pub(crate) object: Option<Arc<Object<M>>>, // (I)
-    /// Offset of the first byte in the object; for anonymous areas the address, as Linux counts.
-    pub(crate) offset: u64, // (I)
-    dead: AtomicBool,                          // (S) once true, for ever
-    pending: AtomicBool,                       // (S) once false, for ever
+    attributes: Attributes<M>, // (I)
+    dead: AtomicBool,          // (S) once true, for ever
+    pending: AtomicBool,       // (S) once false, for ever
+}
+
+impl<M: Machine> Deref for Area<M> {
+    type Target = Attributes<M>;
+
+    #[inline]
+    fn deref(&self) -> &Attributes<M> {
+        &self.attributes
+    }
 }
 
 impl<M: Machine> Area<M> {
     /// A live area.
     pub(crate) fn new(attributes: Attributes<M>) -> Self {
-        let Attributes { range, rights, max_rights, sharing, flags, object, offset } = attributes;
-        let (dead, pending) = (AtomicBool::new(false), AtomicBool::new(false));
-        Self { range, rights, max_rights, sharing, flags, object, offset, dead, pending }
+        Self { attributes, dead: AtomicBool::new(false), pending: AtomicBool::new(false) }
     }
 
     /// Has the area left the index? Checked by every fault after it loaded the entry (P1).
@@ -111,37 +111,6 @@ impl<M: Machine> Area<M> {
         // Release pairs with `is_pending`.
         self.pending.store(false, Ordering::Release);
     }
-
-    /// The index in the object of the page that holds `address`.
-    #[inline]
-    pub(crate) fn page_index(&self, address: VirtAddr) -> u64 {
-        (self.offset + (address.as_u64() - self.range.start().as_u64())) >> PAGE_SHIFT
-    }
-
-    /// The attributes, for a copy that replaces the area.
-    pub(crate) fn attributes(&self) -> Attributes<M> {
-        Attributes {
-            range: self.range,
-            rights: self.rights,
-            max_rights: self.max_rights,
-            sharing: self.sharing,
-            flags: self.flags,
-            object: self.object.clone(),
-            offset: self.offset,
-        }
-    }
-
-    /// The attributes of the part in `range`, which lies inside the area.
-    pub(crate) fn part(&self, range: PageRange) -> Attributes<M> {
-        debug_assert!(self.range.intersect(range) == Some(range), "part of an area");
-        let offset = self.offset + (range.start().as_u64() - self.range.start().as_u64());
-        Attributes { range, offset, ..self.attributes() }
-    }
-
-    /// Bytes to leave free below the area.
-    pub(crate) fn guard(&self) -> u64 {
-        guard_of(self.flags)
-    }
 }
 
 /// Bytes to leave free below an area with these flags.
@@ -157,10 +126,35 @@ pub(crate) struct Attributes<M: Machine> {
     pub(crate) sharing: Sharing,
     pub(crate) flags: AreaFlags,
     pub(crate) object: Option<Arc<Object<M>>>,
+    /// Offset of the first byte in the object; for anonymous areas the address.
     pub(crate) offset: u64,
 }
 
+impl<M: Machine> Clone for Attributes<M> {
+    fn clone(&self) -> Self {
+        Self { object: self.object.clone(), ..*self }
+    }
+}
+
 impl<M: Machine> Attributes<M> {
+    /// The index in the object of the page that holds `address`.
+    #[inline]
+    pub(crate) fn page_index(&self, address: VirtAddr) -> u64 {
+        (self.offset + (address.as_u64() - self.range.start().as_u64())) >> PAGE_SHIFT
+    }
+
+    /// The part in `range`, which lies inside.
+    pub(crate) fn part(&self, range: PageRange) -> Self {
+        debug_assert!(self.range.intersect(range) == Some(range), "part of an area");
+        let offset = self.offset + (range.start().as_u64() - self.range.start().as_u64());
+        Self { range, offset, object: self.object.clone(), ..*self }
+    }
+
+    /// Bytes to leave free below.
+    pub(crate) fn guard(&self) -> u64 {
+        guard_of(self.flags)
+    }
+
     /// Can one area take the place of `self` and of `next`, which follows it?
     pub(crate) fn merges_with(&self, next: &Self) -> bool {
         let same_object = match (&self.object, &next.object) {

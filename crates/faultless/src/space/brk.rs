@@ -6,6 +6,7 @@ use crate::area::{AreaFlags, Attributes, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use core::sync::atomic::Ordering::Relaxed;
+use smallvec::smallvec;
 
 impl<M: Machine> Core<M> {
     /// Sets where the heap begins. Before the first `brk`.
@@ -77,7 +78,7 @@ impl<M: Machine> Core<M> {
             let Ok(prepared) = self.prepare_replace(part, Some(attributes), guard) else {
                 return false;
             };
-            self.commit_all(ctx, alloc::vec![prepared], || {});
+            self.commit_all(ctx, smallvec![prepared], || {});
         }
         true
     }

@@ -7,7 +7,7 @@ use crate::area::{Area, AreaFlags, Attributes, STACK_GUARD, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::Event;
-use alloc::vec;
+use smallvec::smallvec;
 
 impl<M: Machine> Core<M> {
     /// Extends the area above `address` down to it. False if there is none, or it may not grow so far.
@@ -30,12 +30,12 @@ impl<M: Machine> Core<M> {
         let Ok(range) = PageRange::new(low, stack.range.end()) else {
             return false;
         };
-        let attributes = Attributes { range, offset: low.as_u64(), ..stack.attributes() };
+        let attributes = Attributes { range, offset: low.as_u64(), ..(**stack).clone() };
         let pieces = [attributes].into_iter().collect();
         let Ok(prepared) = self.index.prepare(low.as_u64(), range.end().as_u64(), pieces, &guard) else {
             return false;
         };
-        self.commit_all(ctx, vec![prepared], || {});
+        self.commit_all(ctx, smallvec![prepared], || {});
         true
     }
 

@@ -3,15 +3,15 @@
 use super::Core;
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
-use crate::area::{AreaFlags, Attributes, Index, Prepared, Sharing, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Prepared, Sharing, StripeGuard};
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Format, Machine};
 use crate::object::Object;
-use crate::sync::{MOST_INSERTED, NoMemory, mutant};
+use crate::sync::{MOST_INSERTED, NoMemory, Replaced, mutant};
 use crate::table::Rewrite;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use smallvec::SmallVec;
 
 /// Where a mapping goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -287,7 +287,7 @@ impl<M: Machine> Core<M> {
         }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let replaces = !self.is_free(range, guard);
-        let mut prepared = Vec::new();
+        let mut prepared = Changes::new();
         let result = self.prepare_map(range, attributes, guard, &mut prepared);
         let rewrite = Rewrite::Remove { window: (low, high) };
         let result =
@@ -297,7 +297,7 @@ impl<M: Machine> Core<M> {
             return Err(error);
         }
         if replaces && !mutant::is(mutant::Mutant::NoPending) {
-            prepared.iter().flat_map(|change| change.inserted(guard)).for_each(crate::area::Area::close);
+            prepared.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
         }
         self.commit_all(ctx, prepared, || {
             if replaces {
@@ -328,7 +328,7 @@ impl<M: Machine> Core<M> {
         range: PageRange,
         attributes: &Attributes<M>,
         guard: &StripeGuard<'_>,
-        prepared: &mut Vec<Prepared<M>>,
+        prepared: &mut Changes<M>,
     ) -> Result<(), MapError> {
         for part in stripe_parts::<M>(range) {
             let offset = attributes.offset + (part.start().as_u64() - range.start().as_u64());
@@ -356,9 +356,9 @@ impl<M: Machine> Core<M> {
             let end = area.range.end().as_u64();
             if end > low {
                 pieces.extend(piece(area, area.range.start().as_u64(), low));
-            } else if end == low && middle.as_ref().is_some_and(|middle| area.attributes().merges_with(middle)) {
+            } else if end == low && middle.as_ref().is_some_and(|middle| area.merges_with(middle)) {
                 from = area.range.start().as_u64();
-                pieces.push(area.attributes());
+                pieces.push((**area).clone());
             }
         }
         let has_middle = middle.is_some();
@@ -372,20 +372,17 @@ impl<M: Machine> Core<M> {
                 piece(area, high, area.range.end().as_u64())
                     .into_iter()
                     .for_each(|right| push_merged(&mut pieces, right));
-            } else if start == high
-                && has_middle
-                && pieces.last().is_some_and(|middle| middle.merges_with(&area.attributes()))
-            {
+            } else if start == high && has_middle && pieces.last().is_some_and(|middle| middle.merges_with(area)) {
                 to = area.range.end().as_u64();
-                push_merged(&mut pieces, area.attributes());
+                push_merged(&mut pieces, (**area).clone());
             }
         }
         self.index.prepare(from, to, pieces, guard)
     }
 
     /// Publishes prepared changes, runs `sweep`, then retires the areas that were replaced.
-    pub(super) fn commit_all(&self, ctx: Ctx<'_, M>, prepared: Vec<Prepared<M>>, sweep: impl FnOnce()) {
-        let mut replaced = Vec::new();
+    pub(super) fn commit_all(&self, ctx: Ctx<'_, M>, prepared: Changes<M>, sweep: impl FnOnce()) {
+        let mut replaced: SmallVec<[Replaced<Area<M>>; 1]> = SmallVec::new();
         for change in prepared {
             replaced.push(self.index.commit(ctx, change));
         }
@@ -397,7 +394,7 @@ impl<M: Machine> Core<M> {
 }
 
 /// The part of an area between two addresses, unless it is empty.
-fn piece<M: Machine>(area: &crate::area::Area<M>, low: u64, high: u64) -> Option<Attributes<M>> {
+fn piece<M: Machine>(area: &Area<M>, low: u64, high: u64) -> Option<Attributes<M>> {
     let range = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
     Some(area.part(range))
 }

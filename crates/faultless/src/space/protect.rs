@@ -6,7 +6,7 @@ use crate::area::{Area, Attributes, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::table::Rewrite;
-use alloc::vec;
+use smallvec::smallvec;
 
 /// Why rights were not changed. Areas before the address given have been changed, as on Linux.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -64,7 +64,7 @@ impl<M: Machine> Core<M> {
             prepared.abandon();
             return Err(no_memory);
         }
-        self.commit_all(ctx, vec![prepared], || {
+        self.commit_all(ctx, smallvec![prepared], || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
         });

@@ -3,11 +3,10 @@
 use super::Core;
 use super::map::stripe_parts;
 use crate::addr::PageRange;
-use crate::area::{Index, Prepared, StripeGuard};
+use crate::area::{Changes, Index, Prepared, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::table::Rewrite;
-use alloc::vec::Vec;
 
 /// Why nothing was unmapped. A failed call has changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +39,7 @@ impl<M: Machine> Core<M> {
         }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let rewrite = Rewrite::Remove { window: self.window(range, guard) };
-        let mut prepared = Vec::new();
+        let mut prepared = Changes::new();
         let result = self.prepare_unmap(range, guard, &mut prepared);
         if result.is_err() || self.prepare_tables(ctx, low, high, rewrite).is_err() {
             prepared.into_iter().for_each(Prepared::abandon);
@@ -57,7 +56,7 @@ impl<M: Machine> Core<M> {
         &self,
         range: PageRange,
         guard: &StripeGuard<'_>,
-        prepared: &mut Vec<Prepared<M>>,
+        prepared: &mut Changes<M>,
     ) -> Result<(), UnmapError> {
         for part in stripe_parts::<M>(range) {
             if self.is_free(part, guard) {

@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::mem;
 use core::ptr::{self, NonNull};
+use smallvec::SmallVec;
 
 /// Entries per node. Small in model builds so that trees have depth.
 const FAN: usize = if cfg!(any(loom, shuttle)) { 3 } else { 16 };
@@ -84,13 +85,16 @@ impl<T: Send + 'static> Detached<T> {
     }
 }
 
+/// The values that an edit replaced.
+pub(crate) type Replaced<T> = SmallVec<[Detached<T>; MOST_INSERTED]>;
+
 /// Items on their way into a tree; frees what did not get there.
-pub(crate) struct NewItems<T>(Vec<Item<T>>);
+pub(crate) struct NewItems<T>(SmallVec<[Item<T>; MOST_INSERTED]>);
 
 impl<T> NewItems<T> {
     /// None.
     pub(crate) fn new() -> Self {
-        Self(Vec::new())
+        Self(SmallVec::new())
     }
 
     /// Adds `value`, which stands for `start..end`; ascending.
@@ -183,17 +187,23 @@ unsafe impl<T: Send + Sync> Sync for Tree<T> {}
 #[must_use = "an edit is published or abandoned"]
 pub(crate) struct Edit<T> {
     root: *mut Node<T>,
-    fresh: Vec<NonNull<Node<T>>>,
-    stale: Vec<NonNull<Node<T>>>,
+    fresh: SmallVec<[NonNull<Node<T>>; 6]>,
+    stale: SmallVec<[NonNull<Node<T>>; 6]>,
     /// Values inside the edited range, to be replaced.
-    replaced: Vec<Item<T>>,
+    replaced: SmallVec<[Item<T>; MOST_INSERTED]>,
     /// What is put in.
     inserted: NewItems<T>,
 }
 
 impl<T> Edit<T> {
     fn new(inserted: NewItems<T>) -> Self {
-        Self { root: ptr::null_mut(), fresh: Vec::new(), stale: Vec::new(), replaced: Vec::new(), inserted }
+        Self {
+            root: ptr::null_mut(),
+            fresh: SmallVec::new(),
+            stale: SmallVec::new(),
+            replaced: SmallVec::new(),
+            inserted,
+        }
     }
 
     /// The values that the edit puts in.
@@ -293,7 +303,7 @@ impl<T> Tree<T> {
     }
 
     /// Publishes an edit. Replaced nodes go to `retire`; replaced values are returned.
-    pub(crate) fn publish(&self, mut edit: Edit<T>, mut retire: impl FnMut(Garbage)) -> Vec<Detached<T>>
+    pub(crate) fn publish(&self, mut edit: Edit<T>, mut retire: impl FnMut(Garbage)) -> Replaced<T>
     where
         T: Send + Sync + 'static,
     {
@@ -442,7 +452,7 @@ fn edit_node<T>(
             next.extend(inserted.iter().copied());
             next.extend(items.iter().filter(|item| item.start >= high).copied());
             let gone = items.iter().filter(|item| item.end > low && item.start < high);
-            edit.replaced.try_reserve(FAN).map_err(|_| NoMemory)?;
+            edit.replaced.try_reserve(gone.clone().count()).map_err(|_| NoMemory)?;
             edit.replaced.extend(gone.copied());
             push_leaves(edit, &next, out)
         }
