@@ -29,19 +29,19 @@
 
 extern crate alloc;
 
-pub mod arch;
-pub mod boot;
-pub mod clock;
-pub mod errno;
-pub mod fs;
-pub mod futex;
-pub mod heap;
-pub mod machine;
-pub mod process;
-pub mod random;
-pub mod report;
-pub mod sched;
-pub mod signal;
-pub mod start;
-pub mod sync;
-pub mod syscall;
+mod arch;
+mod boot;
+mod clock;
+mod errno;
+mod fs;
+mod futex;
+mod heap;
+mod machine;
+mod process;
+mod random;
+mod report;
+mod sched;
+mod signal;
+mod start;
+mod sync;
+mod syscall;

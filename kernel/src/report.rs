@@ -9,9 +9,12 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arch::debug_port::{self, DebugConsole, End};
 use crate::arch::trap::InterruptFrame;
-use crate::arch::{CpuLocal, apic, cpu, serial};
+use crate::arch::{CpuLocal, UserContext, apic, cpu, serial};
 use crate::errno::Errno;
 use crate::process::{ExitStatus, UsageTotals};
+use crate::sched::Thread;
+use crate::signal::SigInfo;
+use crate::sync::Lock;
 use crate::{clock, machine};
 
 /// Non-zero once a CPU dies; `entry.s` looks at it on each NMI.
@@ -114,7 +117,11 @@ pub fn cannot_start(path: &[u8], errno: Errno) {
     line(format_args!("{{\"event\":\"exit\",\"status\":{status},\"signal\":null,\"report\":null}}"));
 }
 
+/// One line at a time: CPUs take turns.
+static LINES: Lock<()> = Lock::new(());
+
 fn line(text: core::fmt::Arguments<'_>) {
+    let _guard = LINES.lock();
     // The port takes everything.
     let _ = writeln!(DebugConsole, "{text}");
 }
@@ -132,5 +139,13 @@ pub fn exit(_cpu: &mut CpuLocal, program: &Program, free_at_start: u64) {
         free_at_start.saturating_sub(free),
         program.usage.minor,
         program.usage.major,
+    ));
+}
+
+/// A fault ends a process: where it was and what it wanted.
+pub fn fault_kills(thread: &Thread, context: &UserContext, info: SigInfo) {
+    line(format_args!(
+        "{{\"event\":\"fault\",\"pid\":{},\"signal\":{},\"code\":{},\"rip\":{},\"rsp\":{},\"address\":{},\"error\":{}}}",
+        thread.process.pid, info.signal, info.code, context.rip, context.rsp, context.trap.address, context.trap.code,
     ));
 }

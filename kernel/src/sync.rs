@@ -57,7 +57,8 @@ impl<T> Lock<T> {
         self.held
             .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
             .is_ok()
-            .then_some(Guard { lock: self })
+            // Lazily: a guard made in vain would release somebody else's lock when dropped.
+            .then(|| Guard { lock: self })
     }
 
     /// The data, reached through exclusive access to the lock itself.

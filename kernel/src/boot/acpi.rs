@@ -77,7 +77,7 @@ fn read_madt(madt: &PhysicalMapping<Window, Madt>, platform: &mut Platform) {
     let mut input = u32::from(SERIAL_IRQ);
     let mut controllers: [Option<(u64, u32)>; 4] = [None; 4];
     let mut controller_count = 0;
-    platform.local_apic = u64::from(madt.local_apic_address);
+    platform.local_apic = u64::from(madt.get().local_apic_address);
     for entry in madt.get().entries() {
         match entry {
             MadtEntry::LocalApic(local) if local.flags & USABLE != 0 && platform.count < MAX_CPUS => {

@@ -99,7 +99,11 @@ fn push(target: usize, thread: Arc<Thread>) {
 
 /// The CPU it ran on if that is idle, any idle one, or the one it ran on.
 fn choose_cpu(thread: &Thread) -> usize {
-    let online = online_mask();
+    // The first thread is queued before any CPU runs the scheduler.
+    let online = match online_mask() {
+        0 => 1 << local::index(),
+        mask => mask,
+    };
     let allowed = match thread.affinity.load(Ordering::Relaxed) & online {
         0 => online,
         mask => mask,

@@ -4,10 +4,11 @@ use alloc::sync::Arc;
 
 use super::send::{default_applies, stop};
 use super::set::number::SIGSEGV;
-use super::{Action, DefaultAction, SigInfo, SigSet, frame};
+use super::{Action, DefaultAction, Detail, SigInfo, SigSet, frame};
 use crate::arch::{CpuLocal, UserContext};
 use crate::errno::Errno;
 use crate::process::{ExitStatus, end_thread, kill_group};
+use crate::report;
 use crate::sched::{Interrupt, Thread};
 
 /// What the run loop does next.
@@ -44,6 +45,9 @@ pub fn before_user(cpu: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserC
         let action = thread.process.signals.lock().action(info.signal);
         match default_applies(action, info.signal) {
             Some(DefaultAction::Terminate) => {
+                if matches!(info.detail, Detail::Address(_)) {
+                    report::fault_kills(thread, context, info);
+                }
                 kill_group(&thread.process, ExitStatus::Killed(info.signal));
             }
             Some(DefaultAction::Stop) => stop(&thread.process, info.signal),
