@@ -10,6 +10,7 @@ use super::{AtomicPtr, Garbage, Ordering, RawGuard, Section, try_box};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::marker::PhantomData;
 use core::mem;
 use core::ptr::{self, NonNull};
 use smallvec::SmallVec;
@@ -18,50 +19,88 @@ use smallvec::SmallVec;
 const FAN: usize = if cfg!(any(loom, shuttle)) { 3 } else { 16 };
 /// Most values that one edit inserts.
 pub(crate) const MOST_INSERTED: usize = 3;
-/// Room for the entries of a node while it is edited: each edited child may split once, and be merged.
-const WIDE: usize = 2 * FAN + MOST_INSERTED;
+/// Slots of a node that was merged or filled: room is left for insertions.
+const FULL: usize = FAN - FAN / 4;
 
 /// Proof that nodes and values stay allocated while they are looked at.
 pub(crate) trait Reader {}
 impl Reader for Section<'_> {}
 impl Reader for RawGuard<'_> {}
 
-/// A value and the range that it stands for.
-pub(crate) struct Item<T> {
-    /// First address.
-    pub(crate) start: u64,
-    /// One past the last.
-    pub(crate) end: u64,
-    /// Bytes below `start` that a search for a gap leaves free.
-    pub(crate) guard: u64,
-    value: NonNull<T>,
+/// One slot of a node. In a leaf: a value and the range that it stands for. Above: a node, and a summary of what is
+/// below it.
+struct Slot<T> {
+    /// Start of the (first) value.
+    low: u64,
+    /// The lowest start less guard: a search for a gap leaves the guard free.
+    guarded: u64,
+    /// End of the (last) value.
+    high: u64,
+    /// The largest gap between two values below; 0 in a leaf.
+    gap: u64,
+    /// The value or the node.
+    what: NonNull<()>,
+    of: PhantomData<NonNull<T>>,
 }
 
-impl<T> Clone for Item<T> {
+impl<T> Clone for Slot<T> {
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for Item<T> {}
+impl<T> Copy for Slot<T> {}
+
+/// One node; never changed after publication, never empty.
+struct Node<T> {
+    is_leaf: bool,
+    slots: ArrayVec<Slot<T>, FAN>,
+}
+
+// SAFETY: a node is immutable data that refers to values which may be shared and sent.
+unsafe impl<T: Send + Sync> Send for Node<T> {}
+
+impl<T> Slot<T> {
+    /// The node below.
+    ///
+    /// # Safety
+    ///
+    /// The slot is in a node that is no leaf, and the version it belongs to may still be read: by a reader, or by the
+    /// writer that edits it. The reference is not kept beyond that.
+    unsafe fn node<'r>(&self) -> &'r Node<T> {
+        // SAFETY: not a leaf's, so it names a node, by the caller's promise still allocated.
+        unsafe { self.what.cast::<Node<T>>().as_ref() }
+    }
+
+    /// Frees the value of a slot that never was in a published tree.
+    ///
+    /// # Safety
+    ///
+    /// The slot is a leaf's; this is its last copy.
+    unsafe fn free(self) {
+        // SAFETY: a leaf's, so it names a value; values come from `Box::leak` in `NewItems::push`, and by the caller's
+        // promise this is the last copy.
+        drop(unsafe { Box::from_raw(self.what.cast::<T>().as_ptr()) });
+    }
+}
+
+/// A value in the tree, and its range.
+pub(crate) struct Item<T> {
+    /// First address.
+    pub(crate) start: u64,
+    value: NonNull<T>,
+}
 
 impl<T> Item<T> {
-    /// Gives `value` to a tree-to-be.
-    fn new(start: u64, end: u64, guard: u64, value: Box<T>) -> Self {
-        Self { start, end, guard, value: NonNull::from(Box::leak(value)) }
+    /// The item of a leaf's slot (of a leaf: the value is looked at later).
+    fn of(slot: &Slot<T>) -> Self {
+        Self { start: slot.low, value: slot.what.cast() }
     }
 
     /// The value.
     pub(crate) fn get<'r>(&self, _reader: &'r (impl Reader + ?Sized)) -> &'r T {
-        // SAFETY: an item is in a tree or in an edit under way; values are freed only after a grace period that
+        // SAFETY: items are handed out to readers and writers only; values are freed after a grace period that
         // `_reader` holds up, or by the writer that `_reader` proves to be us.
         unsafe { self.value.as_ref() }
-    }
-
-    /// Frees the value of an item that never was in a published tree.
-    fn free(self) {
-        // SAFETY: `value` came from `Box::leak` in `new`; the callers in this module give up the last copy of an item
-        // that nobody else has seen.
-        drop(unsafe { Box::from_raw(self.value.as_ptr()) });
     }
 }
 
@@ -70,6 +109,9 @@ impl<T> Item<T> {
 pub(crate) struct Detached<T> {
     value: NonNull<T>,
 }
+
+// SAFETY: it owns its value.
+unsafe impl<T: Send + Sync> Send for Detached<T> {}
 
 impl<T: Send + 'static> Detached<T> {
     /// The value.
@@ -80,7 +122,7 @@ impl<T: Send + 'static> Detached<T> {
 
     /// Gives it up, to be freed when no reader can hold it any more.
     pub(crate) fn into_garbage(self) -> Garbage {
-        // SAFETY: the value came from a Box (`Item::new`), left its tree, and this is the only owner.
+        // SAFETY: the value came from a Box (`NewItems::push`), left its tree, and this is the only owner.
         unsafe { Garbage::new(self.value) }
     }
 }
@@ -88,8 +130,8 @@ impl<T: Send + 'static> Detached<T> {
 /// The values that an edit replaced.
 pub(crate) type Replaced<T> = SmallVec<[Detached<T>; MOST_INSERTED]>;
 
-/// Items on their way into a tree; frees what did not get there.
-pub(crate) struct NewItems<T>(SmallVec<[Item<T>; MOST_INSERTED]>);
+/// Values on their way into a tree; frees what did not get there.
+pub(crate) struct NewItems<T>(SmallVec<[Slot<T>; MOST_INSERTED]>);
 
 impl<T> NewItems<T> {
     /// None.
@@ -97,79 +139,28 @@ impl<T> NewItems<T> {
         Self(SmallVec::new())
     }
 
-    /// Adds `value`, which stands for `start..end`; ascending.
+    /// Adds `value`, which stands for `start..end` and wants `guard` bytes free below; ascending.
     pub(crate) fn push(&mut self, start: u64, end: u64, guard: u64, value: T) -> Result<(), NoMemory> {
         self.0.try_reserve(1).map_err(|_| NoMemory)?;
-        self.0.push(Item::new(start, end, guard, try_box(value).map_err(|_| NoMemory)?));
+        let value = NonNull::from(Box::leak(try_box(value).map_err(|_| NoMemory)?));
+        self.0.push(Slot {
+            low: start,
+            guarded: start.saturating_sub(guard),
+            high: end,
+            gap: 0,
+            what: value.cast(),
+            of: PhantomData,
+        });
         Ok(())
     }
 }
 
 impl<T> Drop for NewItems<T> {
     fn drop(&mut self) {
-        self.0.drain(..).for_each(Item::free);
-    }
-}
-
-/// One node; never changed after publication.
-pub(crate) enum Node<T> {
-    /// Values, ascending.
-    Leaf(ArrayVec<Item<T>, FAN>),
-    /// Nodes, ascending.
-    Inner(ArrayVec<Child<T>, FAN>),
-}
-
-// SAFETY: a node is immutable data that refers to values which may be shared and sent.
-unsafe impl<T: Send + Sync> Send for Node<T> {}
-// SAFETY: the same for what it is detached as.
-unsafe impl<T: Send + Sync> Send for Detached<T> {}
-
-/// A child slot and its summary.
-pub(crate) struct Child<T> {
-    /// Start of the first value below.
-    low: u64,
-    /// The lowest start less guard below.
-    guarded: u64,
-    /// End of the last value below.
-    high: u64,
-    /// The largest gap between two values below.
-    gap: u64,
-    node: NonNull<Node<T>>,
-}
-
-impl<T> Clone for Child<T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Child<T> {}
-
-impl<T> Child<T> {
-    fn node(&self) -> &Node<T> {
-        // SAFETY: nodes live as long as some version that names them can be read: whoever holds a `Child` is a reader
-        // or the writer. The reference is never kept beyond that (private to this module).
-        unsafe { self.node.as_ref() }
-    }
-}
-
-/// The summary of a sequence of ranges: what a child slot stores about it.
-fn summary<T>(node: &Node<T>) -> (u64, u64, u64, u64) {
-    fn fold(ranges: impl Iterator<Item = (u64, u64, u64, u64)>) -> (u64, u64, u64, u64) {
-        let mut all: Option<(u64, u64, u64, u64)> = None;
-        for (low, guarded, high, gap) in ranges {
-            all = Some(match all {
-                None => (low, guarded, high, gap),
-                Some(so_far) => {
-                    let between = guarded.saturating_sub(so_far.2);
-                    (so_far.0, so_far.1.min(guarded), high, so_far.3.max(gap).max(between))
-                }
-            });
+        for slot in self.0.drain(..) {
+            // SAFETY: what is still here was not published, and the drain gives the last copy.
+            unsafe { slot.free() };
         }
-        all.expect("nodes are never empty")
-    }
-    match node {
-        Node::Leaf(items) => fold(items.iter().map(|i| (i.start, i.start.saturating_sub(i.guard), i.end, 0))),
-        Node::Inner(children) => fold(children.iter().map(|c| (c.low, c.guarded, c.high, c.gap))),
     }
 }
 
@@ -187,29 +178,14 @@ unsafe impl<T: Send + Sync> Sync for Tree<T> {}
 #[must_use = "an edit is published or abandoned"]
 pub(crate) struct Edit<T> {
     root: *mut Node<T>,
+    /// Nodes that the edit made.
     fresh: SmallVec<[NonNull<Node<T>>; 6]>,
+    /// Nodes that the new version does not name any more.
     stale: SmallVec<[NonNull<Node<T>>; 6]>,
     /// Values inside the edited range, to be replaced.
-    replaced: SmallVec<[Item<T>; MOST_INSERTED]>,
+    replaced: SmallVec<[NonNull<T>; MOST_INSERTED]>,
     /// What is put in.
     inserted: NewItems<T>,
-}
-
-impl<T> Edit<T> {
-    fn new(inserted: NewItems<T>) -> Self {
-        Self {
-            root: ptr::null_mut(),
-            fresh: SmallVec::new(),
-            stale: SmallVec::new(),
-            replaced: SmallVec::new(),
-            inserted,
-        }
-    }
-
-    /// The values that the edit puts in.
-    pub(crate) fn inserted<'r>(&'r self, writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
-        self.inserted.0.iter().map(move |item| item.get(writer))
-    }
 }
 
 /// No memory for nodes.
@@ -240,10 +216,12 @@ impl<T> Tree<T> {
     pub(crate) fn next<'r>(&'r self, address: u64, reader: &'r (impl Reader + ?Sized)) -> Option<Item<T>> {
         let mut node = self.root(reader)?;
         loop {
-            match node {
-                Node::Leaf(items) => return items.iter().find(|item| item.end > address).copied(),
-                Node::Inner(children) => node = children.iter().find(|child| child.high > address)?.node(),
+            let slot = node.slots.iter().find(|slot| slot.high > address)?;
+            if node.is_leaf {
+                return Some(Item::of(slot));
             }
+            // SAFETY: not a leaf's, and `reader` keeps the version.
+            node = unsafe { slot.node() };
         }
     }
 
@@ -251,12 +229,12 @@ impl<T> Tree<T> {
     pub(crate) fn previous<'r>(&'r self, address: u64, reader: &'r (impl Reader + ?Sized)) -> Option<Item<T>> {
         let mut node = self.root(reader)?;
         loop {
-            match node {
-                Node::Leaf(items) => {
-                    return items.iter().rfind(|item| item.start < address).copied();
-                }
-                Node::Inner(children) => node = children.iter().rfind(|child| child.low < address)?.node(),
+            let slot = node.slots.iter().rfind(|slot| slot.low < address)?;
+            if node.is_leaf {
+                return Some(Item::of(slot));
             }
+            // SAFETY: not a leaf's, and `reader` keeps the version.
+            node = unsafe { slot.node() };
         }
     }
 
@@ -276,7 +254,7 @@ impl<T> Tree<T> {
             return Some(found);
         }
         // Below the first value, or in an empty tree.
-        (ceiling >= low && ceiling - low >= len).then(|| ceiling - len)
+        fits(0, low, ceiling, len)
     }
 
     /// Prepares the replacement of all values that meet `low..high` by `inserted` (at most [`MOST_INSERTED`],
@@ -289,8 +267,8 @@ impl<T> Tree<T> {
         _writer: &(impl Reader + ?Sized),
     ) -> Result<Edit<T>, NoMemory> {
         debug_assert!(inserted.0.len() <= MOST_INSERTED);
+        let items: ArrayVec<Slot<T>, MOST_INSERTED> = inserted.0.iter().copied().collect();
         let mut edit = Edit::new(inserted);
-        let items: ArrayVec<Item<T>, MOST_INSERTED> = edit.inserted.0.iter().copied().collect();
         // Relaxed: the writer's lock orders it after the last publication.
         let old = NonNull::new(self.root.load(Ordering::Relaxed));
         match build(&mut edit, old, low, high, &items) {
@@ -314,10 +292,10 @@ impl<T> Tree<T> {
             // SAFETY: the node came from a Box (`make`), and no version from now on names it.
             retire(unsafe { Garbage::new(node) });
         }
-        edit.replaced.into_iter().map(|item| Detached { value: item.value }).collect()
+        edit.replaced.into_iter().map(|value| Detached { value }).collect()
     }
 
-    /// Fills an empty, unpublished tree with ascending items.
+    /// Fills an empty, unpublished tree with ascending values.
     pub(crate) fn fill(&mut self, items: NewItems<T>) -> Result<(), NoMemory> {
         let mut edit = Edit::new(items);
         let items = mem::take(&mut edit.inserted.0);
@@ -350,13 +328,14 @@ impl<T> Tree<T> {
                 // SAFETY: the node came from a Box (`make`) and its tree is no longer published.
                 retire(unsafe { Garbage::new(node) });
             },
-            &mut |gone| item(Detached { value: gone.value }),
+            &mut |slot| item(Detached { value: Item::of(&slot).value }),
         );
     }
 }
 
 impl<T> Drop for Tree<T> {
     fn drop(&mut self) {
+        // Acquire pairs with the Release in `publish`.
         let root = self.root.load(Ordering::Acquire);
         clear(
             root,
@@ -364,12 +343,25 @@ impl<T> Drop for Tree<T> {
                 // SAFETY: the node came from a Box (`make`) and nobody reads a tree that is being dropped.
                 drop(unsafe { Box::from_raw(node.as_ptr()) });
             },
-            &mut Item::free,
+            &mut |slot| {
+                // SAFETY: a leaf's slot, and the tree that is being dropped was its only owner.
+                unsafe { slot.free() };
+            },
         );
     }
 }
 
 impl<T> Edit<T> {
+    fn new(inserted: NewItems<T>) -> Self {
+        let (fresh, stale, replaced) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
+        Self { root: ptr::null_mut(), fresh, stale, replaced, inserted }
+    }
+
+    /// The values that the edit puts in.
+    pub(crate) fn inserted<'r>(&'r self, writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
+        self.inserted.0.iter().map(move |slot| Item::of(slot).get(writer))
+    }
+
     /// Takes everything back; nothing has happened.
     pub(crate) fn abandon(self) {
         for node in self.fresh {
@@ -377,28 +369,62 @@ impl<T> Edit<T> {
             drop(unsafe { Box::from_raw(node.as_ptr()) });
         }
     }
-}
 
-/// Moves a node to the heap and makes the slot that names it.
-fn make<T>(edit: &mut Edit<T>, node: Node<T>) -> Result<Child<T>, NoMemory> {
-    let (low, guarded, high, gap) = summary(&node);
-    edit.fresh.try_reserve(1).map_err(|_| NoMemory)?;
-    let node = NonNull::from(Box::leak(try_box(node).map_err(|_| NoMemory)?));
-    edit.fresh.push(node);
-    Ok(Child { low, guarded, high, gap, node })
-}
-
-/// Marks a node as replaced by the edit. A node that the same edit made is freed at once.
-fn replace<T>(edit: &mut Edit<T>, node: NonNull<Node<T>>) -> Result<(), NoMemory> {
-    if let Some(position) = edit.fresh.iter().position(|fresh| *fresh == node) {
-        edit.fresh.swap_remove(position);
-        // SAFETY: the node came from a Box (`make`) in this edit and nothing names it any more.
-        drop(unsafe { Box::from_raw(node.as_ptr()) });
-        return Ok(());
+    /// Makes a node of `slots` (at least one, at most [`FAN`]) and the slot that names it.
+    fn make(&mut self, is_leaf: bool, slots: impl Iterator<Item = Slot<T>>) -> Result<Slot<T>, NoMemory> {
+        self.fresh.try_reserve(1).map_err(|_| NoMemory)?;
+        let node = Box::leak(try_box(Node { is_leaf, slots: ArrayVec::new() }).map_err(|_| NoMemory)?);
+        node.slots.extend(slots);
+        let slot = summary(node);
+        self.fresh.push(NonNull::from(node));
+        Ok(slot)
     }
-    edit.stale.try_reserve(1).map_err(|_| NoMemory)?;
-    edit.stale.push(node);
-    Ok(())
+
+    /// Notes that the new version does without `node`. A node that this edit made is freed at once.
+    fn discard(&mut self, node: NonNull<Node<T>>) -> Result<(), NoMemory> {
+        if let Some(position) = self.fresh.iter().position(|fresh| *fresh == node) {
+            self.fresh.swap_remove(position);
+            // SAFETY: the node came from a Box (`make`) in this edit and nothing names it any more.
+            drop(unsafe { Box::from_raw(node.as_ptr()) });
+            return Ok(());
+        }
+        self.stale.try_reserve(1).map_err(|_| NoMemory)?;
+        self.stale.push(node);
+        Ok(())
+    }
+
+    /// Makes as many nodes as `count` slots need, equally full.
+    fn push_nodes(
+        &mut self,
+        is_leaf: bool,
+        count: usize,
+        mut slots: impl Iterator<Item = Slot<T>>,
+        out: &mut Wide<T>,
+    ) -> Result<(), NoMemory> {
+        let parts = count.div_ceil(FAN);
+        for part in 0..parts {
+            let share = count * (part + 1) / parts - count * part / parts;
+            let slot = self.make(is_leaf, slots.by_ref().take(share))?;
+            out.push(slot);
+        }
+        Ok(())
+    }
+}
+
+/// Room for the slots of a node while it is edited: each edited child may split once.
+type Wide<T> = ArrayVec<Slot<T>, { FAN + MOST_INSERTED + 1 }>;
+
+/// The slot that names `node`, with the summary of what it holds.
+fn summary<T>(node: &Node<T>) -> Slot<T> {
+    let first = node.slots[0];
+    let mut all = Slot { what: NonNull::from(node).cast(), ..first };
+    for slot in &node.slots[1..] {
+        let between = slot.guarded.saturating_sub(all.high);
+        all.gap = all.gap.max(slot.gap).max(between);
+        all.guarded = all.guarded.min(slot.guarded);
+        all.high = slot.high;
+    }
+    all
 }
 
 /// Builds the new version of the whole tree.
@@ -407,72 +433,69 @@ fn build<T>(
     old: Option<NonNull<Node<T>>>,
     low: u64,
     high: u64,
-    inserted: &[Item<T>],
+    inserted: &[Slot<T>],
 ) -> Result<(), NoMemory> {
-    let mut top: ArrayVec<Child<T>, WIDE> = ArrayVec::new();
+    let mut top: Wide<T> = ArrayVec::new();
     match old {
         Some(root) => edit_node(edit, root, low, high, inserted, &mut top)?,
-        None if inserted.is_empty() => {}
-        None => top.push(make(edit, Node::Leaf(inserted.iter().copied().collect()))?),
+        None => edit.push_nodes(true, inserted.len(), inserted.iter().copied(), &mut top)?,
     }
     while top.len() > 1 {
-        let mut level: ArrayVec<Child<T>, WIDE> = ArrayVec::new();
-        push_inner(edit, &top, &mut level)?;
-        top = level;
+        let mut above: Wide<T> = ArrayVec::new();
+        edit.push_nodes(false, top.len(), top.iter().copied(), &mut above)?;
+        top = above;
     }
-    let mut root = top.first().map(|child| child.node);
+    let Some(slot) = top.first() else { return Ok(()) }; // an empty tree has a null root
+    let mut root = slot.what.cast::<Node<T>>();
     // A root with one child is no root.
-    while let Some(node) = root
-        // SAFETY: the node is fresh or of the version that this writer edits.
-        && let Node::Inner(children) = unsafe { node.as_ref() }
-        && children.len() == 1
-    {
-        let child = children[0].node;
-        replace(edit, node)?;
-        root = Some(child);
+    loop {
+        // SAFETY: the node is fresh, or of the version that this writer edits.
+        let node = unsafe { root.as_ref() };
+        if node.is_leaf || node.slots.len() > 1 {
+            break;
+        }
+        let child = node.slots[0].what.cast();
+        edit.discard(root)?;
+        root = child;
     }
-    edit.root = root.map_or(ptr::null_mut(), NonNull::as_ptr);
+    edit.root = root.as_ptr();
     Ok(())
 }
 
-/// Builds what takes the place of `node`: no, one or two nodes, appended to `out`.
+/// Builds what takes the place of `node`: no, one or two nodes, appended to `out`. At most as deep as the tree.
 fn edit_node<T>(
     edit: &mut Edit<T>,
     node: NonNull<Node<T>>,
     low: u64,
     high: u64,
-    inserted: &[Item<T>],
-    out: &mut ArrayVec<Child<T>, WIDE>,
+    inserted: &[Slot<T>],
+    out: &mut Wide<T>,
 ) -> Result<(), NoMemory> {
-    replace(edit, node)?;
-    // SAFETY: the node belongs to the version that this writer edits; `replace` only noted it.
-    match unsafe { node.as_ref() } {
-        Node::Leaf(items) => {
-            let mut next: ArrayVec<Item<T>, WIDE> = items.iter().filter(|item| item.end <= low).copied().collect();
-            next.extend(inserted.iter().copied());
-            next.extend(items.iter().filter(|item| item.start >= high).copied());
-            let gone = items.iter().filter(|item| item.end > low && item.start < high);
-            edit.replaced.try_reserve(gone.clone().count()).map_err(|_| NoMemory)?;
-            edit.replaced.extend(gone.copied());
-            push_leaves(edit, &next, out)
-        }
-        Node::Inner(children) => {
-            let children = children.clone();
-            let mut next: ArrayVec<Child<T>, WIDE> = ArrayVec::new();
-            edit_children(edit, &children, low, high, inserted, &mut next)?;
-            push_inner(edit, &next, out)
-        }
+    edit.discard(node)?;
+    // SAFETY: the node belongs to the version that this writer edits; `discard` only noted it.
+    let node = unsafe { node.as_ref() };
+    if !node.is_leaf {
+        let mut next: Wide<T> = ArrayVec::new();
+        edit_children(edit, &node.slots, low, high, inserted, &mut next)?;
+        return edit.push_nodes(false, next.len(), next.iter().copied(), out);
     }
+    let below = node.slots.partition_point(|slot| slot.high <= low);
+    let above = node.slots.partition_point(|slot| slot.low < high).max(below);
+    edit.replaced.try_reserve(above - below).map_err(|_| NoMemory)?;
+    edit.replaced.extend(node.slots[below..above].iter().map(|slot| Item::of(slot).value));
+    let kept = below + node.slots.len() - above;
+    let next = node.slots[..below].iter().chain(inserted).chain(&node.slots[above..]).copied();
+    edit.push_nodes(true, kept + inserted.len(), next, out)
 }
 
 /// Edits the children that meet the range (or the one that the insertion belongs to) and keeps the others.
 fn edit_children<T>(
     edit: &mut Edit<T>,
-    children: &[Child<T>],
+    children: &[Slot<T>],
     low: u64,
     high: u64,
-    inserted: &[Item<T>],
-    out: &mut ArrayVec<Child<T>, WIDE>,
+    inserted: &[Slot<T>],
+    out: &mut Wide<T>,
 ) -> Result<(), NoMemory> {
     let mut first = children.partition_point(|child| child.high <= low);
     let mut last = children.partition_point(|child| child.low < high);
@@ -481,138 +504,109 @@ fn edit_children<T>(
         first = first.saturating_sub(1);
         last = first + 1;
     }
-    out.try_extend_from_slice(&children[..first]).expect("a node fits");
+    out.extend(children[..first].iter().copied());
     let mut inserted = inserted;
     for child in &children[first..last] {
-        let mut made: ArrayVec<Child<T>, WIDE> = ArrayVec::new();
-        edit_node(edit, child.node, low, high, inserted, &mut made)?;
+        let mut made: Wide<T> = ArrayVec::new();
+        edit_node(edit, child.what.cast(), low, high, inserted, &mut made)?;
         inserted = &[];
         for child in made {
             push_merging(edit, child, out)?;
         }
     }
-    let mut rest = children[last..].iter();
+    let mut rest = children[last..].iter().copied();
     if let Some(child) = rest.next() {
-        push_merging(edit, *child, out)?;
+        push_merging(edit, child, out)?;
     }
-    out.extend(rest.copied());
+    out.extend(rest);
     Ok(())
 }
 
-/// Appends `child`, merged with the one before if both fit well into one node.
-fn push_merging<T>(edit: &mut Edit<T>, child: Child<T>, out: &mut ArrayVec<Child<T>, WIDE>) -> Result<(), NoMemory> {
-    const MERGED: usize = FAN - FAN / 4;
+/// Appends a child, merged with the one before if both fit well into one node.
+fn push_merging<T>(edit: &mut Edit<T>, child: Slot<T>, out: &mut Wide<T>) -> Result<(), NoMemory> {
     let Some(last) = out.last().copied() else {
         out.push(child);
         return Ok(());
     };
-    let merged = match (last.node(), child.node()) {
-        (Node::Leaf(a), Node::Leaf(b)) if a.len() + b.len() <= MERGED => {
-            Node::Leaf(a.iter().chain(b).copied().collect())
-        }
-        (Node::Inner(a), Node::Inner(b)) if a.len() + b.len() <= MERGED => {
-            Node::Inner(a.iter().chain(b).copied().collect())
-        }
-        _ => {
-            out.push(child);
-            return Ok(());
-        }
-    };
-    replace(edit, last.node)?;
-    replace(edit, child.node)?;
+    let (a, b) = (last.what.cast::<Node<T>>(), child.what.cast::<Node<T>>());
+    // SAFETY: a child of a node that is no leaf, of the version that this writer edits or fresh.
+    let left = unsafe { a.as_ref() };
+    // SAFETY: as above.
+    let right = unsafe { b.as_ref() };
+    if left.slots.len() + right.slots.len() > FULL {
+        out.push(child);
+        return Ok(());
+    }
+    debug_assert_eq!(left.is_leaf, right.is_leaf, "siblings are of one level");
+    let merged = edit.make(left.is_leaf, left.slots.iter().chain(&right.slots).copied())?;
+    edit.discard(a)?;
+    edit.discard(b)?;
     out.pop();
-    let merged = make(edit, merged)?;
     out.push(merged);
     Ok(())
 }
 
-fn push_leaves<T>(edit: &mut Edit<T>, items: &[Item<T>], out: &mut ArrayVec<Child<T>, WIDE>) -> Result<(), NoMemory> {
-    for part in halves(items) {
-        let child = make(edit, Node::Leaf(part.iter().copied().collect()))?;
-        out.push(child);
-    }
-    Ok(())
-}
-
-fn push_inner<T>(edit: &mut Edit<T>, nodes: &[Child<T>], out: &mut ArrayVec<Child<T>, WIDE>) -> Result<(), NoMemory> {
-    for part in halves(nodes) {
-        let child = make(edit, Node::Inner(part.iter().copied().collect()))?;
-        out.push(child);
-    }
-    Ok(())
-}
-
-/// Splits what does not fit one node into equal parts that do.
-fn halves<E>(entries: &[E]) -> impl Iterator<Item = &[E]> {
-    let parts = entries.len().div_ceil(FAN).max(1);
-    entries.chunks(entries.len().div_ceil(parts).max(1))
-}
-
-fn fill<T>(edit: &mut Edit<T>, items: &[Item<T>]) -> Result<(), NoMemory> {
-    const FULL: usize = FAN - FAN / 4;
-    let mut level: Vec<Child<T>> = Vec::new();
-    level.try_reserve(items.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
-    for part in items.chunks(FULL) {
-        let child = make(edit, Node::Leaf(part.iter().copied().collect()))?;
-        level.push(child);
-    }
-    while level.len() > 1 {
-        let mut above: Vec<Child<T>> = Vec::new();
-        above.try_reserve(level.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
-        for part in level.chunks(FULL) {
-            let child = make(edit, Node::Inner(part.iter().copied().collect()))?;
-            above.push(child);
+/// Builds a whole tree from ascending slots.
+fn fill<T>(edit: &mut Edit<T>, items: &[Slot<T>]) -> Result<(), NoMemory> {
+    let mut level: Vec<Slot<T>> = Vec::new();
+    let mut below = items;
+    let mut is_leaf = true;
+    while is_leaf && !below.is_empty() || below.len() > 1 {
+        let mut above: Vec<Slot<T>> = Vec::new();
+        above.try_reserve(below.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
+        for part in below.chunks(FULL) {
+            above.push(edit.make(is_leaf, part.iter().copied())?);
         }
         level = above;
+        below = &level;
+        is_leaf = false;
     }
-    edit.root = level.first().map_or(ptr::null_mut(), |child| child.node.as_ptr());
+    edit.root = level.first().map_or(ptr::null_mut(), |slot| slot.what.cast().as_ptr());
     Ok(())
 }
 
 /// The highest gap of `len` bytes between the values of `node`, or between its last value and `ceiling`. Lowers
-/// `ceiling` to the guarded start of the node's first value if there is none.
+/// `ceiling` to the lowest guarded start in the node if there is none.
 fn gap_below<T>(node: &Node<T>, low: u64, ceiling: &mut u64, len: u64) -> Option<u64> {
-    match node {
-        Node::Leaf(items) => items.iter().rev().find_map(|item| {
-            fits(item.end, low, ceiling, len).or_else(|| {
-                *ceiling = (*ceiling).min(item.start.saturating_sub(item.guard));
-                None
-            })
-        }),
-        Node::Inner(children) => children.iter().rev().find_map(|child| {
-            if let Some(found) = fits(child.high, low, ceiling, len) {
-                return Some(found);
-            }
-            if child.gap >= len && child.high > low {
-                return gap_below(child.node(), low, ceiling, len);
-            }
-            *ceiling = (*ceiling).min(child.guarded);
-            None
-        }),
-    }
+    node.slots.iter().rev().find_map(|slot| {
+        if let Some(found) = fits(slot.high, low, *ceiling, len) {
+            return Some(found);
+        }
+        if slot.gap >= len && slot.high > low {
+            // SAFETY: only slots above the leaves have gaps; the caller's reader keeps the version.
+            return gap_below(unsafe { slot.node() }, low, ceiling, len);
+        }
+        *ceiling = (*ceiling).min(slot.guarded);
+        None
+    })
 }
 
-/// Does a range of `len` bytes fit between `floor` and `ceiling`, not below `low`?
-fn fits(floor: u64, low: u64, ceiling: &u64, len: u64) -> Option<u64> {
+/// The highest start of `len` bytes between `floor` and `ceiling`, not below `low`.
+fn fits(floor: u64, low: u64, ceiling: u64, len: u64) -> Option<u64> {
     let start = ceiling.checked_sub(len)?;
     (start >= floor && start >= low).then_some(start)
 }
 
 fn each<T>(node: &Node<T>, visit: &mut impl FnMut(Item<T>) -> bool) -> bool {
-    match node {
-        Node::Leaf(items) => items.iter().all(|item| visit(*item)),
-        Node::Inner(children) => children.iter().all(|child| each(child.node(), visit)),
-    }
+    node.slots.iter().all(|slot| {
+        if node.is_leaf {
+            return visit(Item::of(slot));
+        }
+        // SAFETY: not a leaf's; the caller's reader keeps the version.
+        each(unsafe { slot.node() }, visit)
+    })
 }
 
-fn clear<T>(node: *mut Node<T>, retire: &mut impl FnMut(NonNull<Node<T>>), item: &mut impl FnMut(Item<T>)) {
-    let Some(node) = NonNull::new(node) else {
-        return;
-    };
+fn clear<T>(node: *mut Node<T>, retire: &mut impl FnMut(NonNull<Node<T>>), item: &mut impl FnMut(Slot<T>)) {
+    let Some(node) = NonNull::new(node) else { return };
     // SAFETY: the node is of a version whose owner is taking it apart; it is given up only below.
-    match unsafe { node.as_ref() } {
-        Node::Leaf(items) => items.iter().copied().for_each(item),
-        Node::Inner(children) => children.iter().for_each(|child| clear(child.node.as_ptr(), retire, item)),
+    let here = unsafe { node.as_ref() };
+    for slot in &here.slots {
+        if here.is_leaf {
+            item(*slot);
+        } else {
+            clear(slot.what.cast().as_ptr(), retire, item);
+        }
     }
     retire(node);
 }
