@@ -20,21 +20,11 @@ enum Unsafe {
 }
 
 /// The rooms, lowest first.
-const ROOMS: [(&str, Unsafe); 13] = [
-    ("addr", Unsafe::No),
-    ("sync", Unsafe::Yes),
-    ("machine", Unsafe::Trait),
-    ("frame", Unsafe::Yes),
-    ("table", Unsafe::Yes),
-    ("tlb", Unsafe::No),
-    ("swap", Unsafe::No),
-    ("object", Unsafe::No),
-    ("rmap", Unsafe::No),
-    ("area", Unsafe::No),
-    ("reclaim", Unsafe::No),
-    ("space", Unsafe::No),
-    ("engine", Unsafe::No),
-];
+type Rooms = Vec<(String, Unsafe)>;
+
+/// The document whose table of rooms is the rule, and the start of the heading above it.
+const MAP: &str = "ARCHITECTURE.md";
+const HEADING: &str = "## The rooms";
 
 /// Lower rooms that a room may not call all the same: only receipts join tables and TLBs.
 const STRANGERS: [(&str, &str); 1] = [("tlb", "table")];
@@ -47,15 +37,37 @@ const PREFIX: &str = "crates/faultless/src/";
 /// Checks the crate's files.
 pub fn check(sources: &[Source]) -> Vec<Finding> {
     let in_crate = |source: &&Source| source.path.starts_with(PREFIX) && !source.is_test();
-    sources.iter().filter(in_crate).flat_map(check_file).collect()
+    let map = sources.iter().find(|source| source.path == MAP).map(|source| source.text.as_str());
+    let rooms = rooms(map.unwrap_or_default());
+    if rooms.is_empty() {
+        return vec![Finding::new(MAP, 0, format!("there is no table of rooms below `{HEADING}`"))];
+    }
+    sources.iter().filter(in_crate).flat_map(|source| check_file(source, &rooms)).collect()
 }
 
-fn check_file(source: &Source) -> Vec<Finding> {
+/// The table of rooms: the room in the first column, whether it may be unsafe in the last.
+fn rooms(map: &str) -> Rooms {
+    let section = map.lines().skip_while(|line| !line.starts_with(HEADING)).skip(1);
+    let rows = section.take_while(|line| !line.starts_with("## ")).filter_map(|line| line.strip_prefix("| `"));
+    let room = |row: &str| {
+        let (room, rest) = row.split_once('`')?;
+        let rule = match rest.trim_end_matches([' ', '|']).rsplit('|').next()?.trim() {
+            "no" => Unsafe::No,
+            "trait" => Unsafe::Trait,
+            // `yes`, or the words for what it is needed for.
+            _ => Unsafe::Yes,
+        };
+        Some((room.to_owned(), rule))
+    };
+    rows.filter_map(room).collect()
+}
+
+fn check_file(source: &Source, rooms: &Rooms) -> Vec<Finding> {
     let (Some(place), Some(file)) = (Place::of(&source.path), &source.syntax) else {
         return Vec::new();
     };
-    let Some(rank) = rank(place.room) else {
-        let what = format!("`{}` is no room: see the table in xtask/src/tidy/rooms.rs", place.room);
+    let Some(rank) = rank(rooms, place.room) else {
+        let what = format!("`{}` is no room: it is not in the table of {MAP}", place.room);
         return vec![Finding::new(&source.path, 0, what)];
     };
     let mut tokens = Vec::new();
@@ -66,31 +78,30 @@ fn check_file(source: &Source) -> Vec<Finding> {
     let mut add = |line: usize, what: String| findings.push(Finding::new(&source.path, line, what));
     for at in 0..tokens.len() {
         let rest = &tokens[at..];
-        for (room, line) in imported(rest) {
-            judge_import(place.room, rank, &room, line, &mut add);
+        for (to, line) in imported(rest) {
+            if rank_is_above(rooms, &to, rank) {
+                add(line, format!("room `{}` calls up into `{to}`", place.room));
+            }
+            if STRANGERS.contains(&(place.room, &to)) {
+                add(line, format!("room `{}` must not know `{to}`", place.room));
+            }
         }
         if place.room != ATOMICS && names_atomics(rest) {
             add(rest[0].line, "atomics are named in the room `sync` only: use `crate::sync`".into());
         }
-        if rest[0].text == "unsafe" && !unsafe_allowed(ROOMS[rank].1, rest) {
+        if rest[0].text == "unsafe" && !unsafe_allowed(rooms[rank].1, rest) {
             add(rest[0].line, format!("`unsafe` is not allowed in the room `{}`", place.room));
         }
     }
     findings
 }
 
-fn judge_import(from: &str, rank_of_from: usize, to: &str, line: usize, add: &mut impl FnMut(usize, String)) {
-    let Some(rank_of_to) = rank(to) else { return };
-    if rank_of_to > rank_of_from {
-        add(line, format!("room `{from}` calls up into `{to}`"));
-    }
-    if STRANGERS.contains(&(from, to)) {
-        add(line, format!("room `{from}` must not know `{to}`"));
-    }
+fn rank(rooms: &Rooms, room: &str) -> Option<usize> {
+    rooms.iter().position(|known| known.0 == room)
 }
 
-fn rank(room: &str) -> Option<usize> {
-    ROOMS.iter().position(|known| known.0 == room)
+fn rank_is_above(rooms: &Rooms, room: &str, rank_of_caller: usize) -> bool {
+    rank(rooms, room).is_some_and(|rank| rank > rank_of_caller)
 }
 
 /// Where a file is in the module tree.
@@ -222,9 +233,26 @@ fn unsafe_allowed(rule: Unsafe, tokens: &[Token]) -> bool {
 mod tests {
     use super::*;
 
+    const TABLE: &str = "\
+## The rooms of the crate
+| room | lives there | unsafe |
+|---|---|---|
+| `addr` | values | no |
+| `sync` | atomics | yes |
+| `machine` | contract | trait |
+| `frame` | `Ctx` | records |
+| `table` | walk | no |
+| `tlb` | receipts | no |
+| `swap` | slots | no |
+| `space` | operations | no |
+| `engine` | `Vm` | no |
+## Next
+| `attic` | nothing | yes |
+";
+
     fn findings(file: &str, text: &str) -> Vec<String> {
         let source = Source::new(&format!("{PREFIX}{file}"), text);
-        check(&[source]).into_iter().map(|finding| finding.what).collect()
+        check(&[Source::new(MAP, TABLE), source]).into_iter().map(|finding| finding.what).collect()
     }
 
     #[test]
@@ -268,5 +296,13 @@ mod tests {
         assert!(findings("frame/tests.rs", "use crate::engine::Vm;").is_empty());
         assert!(findings("lib.rs", "use crate::engine::Vm;").is_empty());
         assert_eq!(findings("attic.rs", "").len(), 1);
+    }
+
+    #[test]
+    fn the_table_is_read_from_its_section_only() {
+        let rooms = rooms(TABLE);
+        assert_eq!(rooms.len(), 9);
+        assert_eq!(rooms[3], ("frame".into(), Unsafe::Yes));
+        assert_eq!(check(&[]).len(), 1);
     }
 }
