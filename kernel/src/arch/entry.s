@@ -77,6 +77,7 @@ XMM_FROM_R11 = 176 + 160 - 56
 .balign 16
 enter_user:
     PUSH_PRESERVED
+    sub $8, %rsp                # what is called from here finds the stack aligned to 16
     mov %rsp, %gs:8
     lea 8(%rdi), %rsp
     EACH_XMM XMM_LOAD, XMM_FROM_R15
@@ -112,6 +113,7 @@ syscall_entry:
     mov $256, %eax
 leave_user:
     mov %gs:8, %rsp
+    add $8, %rsp
     POP_PRESERVED
     ret
 

@@ -128,6 +128,12 @@ pub fn sys_rt_sigsuspend(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut
     Outcome::Block
 }
 
+/// `pause()`.
+pub fn sys_pause(_thread: &Arc<Thread>, _cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
+    context.restart.interrupt = Interrupt::Fails;
+    Outcome::Block
+}
+
 /// `rt_sigtimedwait(set, info, timeout, set_size)`.
 pub fn sys_rt_sigtimedwait(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     match sigtimedwait(thread, cpu, context) {

@@ -18,7 +18,7 @@ use linux_raw_sys::general as linux;
 
 pub use alarm::{Alarm, sys_alarm, sys_getitimer, sys_setitimer};
 pub use calls::{
-    sys_kill, sys_rt_sigaction, sys_rt_sigpending, sys_rt_sigprocmask, sys_rt_sigqueueinfo,
+    sys_kill, sys_pause, sys_rt_sigaction, sys_rt_sigpending, sys_rt_sigprocmask, sys_rt_sigqueueinfo,
     sys_rt_sigreturn, sys_rt_sigsuspend, sys_rt_sigtimedwait, sys_sigaltstack, sys_tgkill,
     sys_tkill,
 };
