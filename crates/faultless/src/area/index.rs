@@ -32,7 +32,7 @@ pub(crate) struct Index<M: Machine> {
 /// Proof that the locks of some stripes are held.
 pub(crate) struct StripeGuard<'a> {
     first: usize,
-    guards: ArrayVec<RawGuard<'a>, 64>,
+    guards: SmallVec<[RawGuard<'a>; 1]>,
 }
 
 impl Reader for StripeGuard<'_> {}

@@ -90,15 +90,11 @@ impl CpuLocal {
         self.cache.borrow_mut().try_push(frame).err().map(|full| full.element())
     }
 
-    /// Fills the cache with a batch from `take` and returns one more frame.
-    pub(crate) fn refill(&self, mut take: impl FnMut() -> Option<FrameId>) -> Option<FrameId> {
-        let first = take()?;
+    /// Puts the frames after `first`, of a block of `count`, into the empty cache and returns `first`.
+    pub(crate) fn refill(&self, first: FrameId, count: u64) -> FrameId {
         let mut cache = self.cache.borrow_mut();
-        for _ in 1..BATCH {
-            let Some(frame) = take() else { break };
-            cache.push(frame);
-        }
-        Some(first)
+        cache.extend((1..count).rev().map(|offset| FrameId::new(first.as_u64() + offset)));
+        first
     }
 
     /// Hands a batch of cached frames to `give`.

@@ -252,11 +252,9 @@ impl<'a, M: Machine> Ctx<'a, M> {
     fn refill(self) -> Option<FrameId> {
         self.count(Event::SlowFrameRefill);
         let mut zone = self.memory.zone.lock(self.cpu.held(), || self.relax());
-        self.cpu.refill(|| {
-            let id = zone.take(&self.memory.records, 0)?;
-            self.record(id).set_kind(Kind::Cached);
-            Some(id)
-        })
+        let (first, count) = zone.take_batch(&self.memory.records)?;
+        drop(zone);
+        Some(self.cpu.refill(first, count))
     }
 
     /// Sets the reference count of a new frame (and as many mappings) and lets others know it.

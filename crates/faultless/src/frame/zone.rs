@@ -9,6 +9,8 @@ use crate::addr::{FrameId, FrameRange};
 
 /// Blocks of up to 2^10 frames (4 MiB).
 pub(crate) const ORDERS: usize = 11;
+/// Batches for CPUs' caches are of 2^5 frames at most.
+const BATCH_ORDER: usize = 5;
 
 /// The free lists.
 pub(crate) struct Zone {
@@ -57,6 +59,16 @@ impl Zone {
         self.free -= 1 << order;
         records.get(FrameId::new(block)).set_kind(Kind::Cached);
         Some(FrameId::new(block))
+    }
+
+    /// Takes a batch of adjacent frames for a CPU's cache, as large as there is up to 32. Returns the first and how many.
+    pub(crate) fn take_batch(&mut self, records: &Records) -> Option<(FrameId, u64)> {
+        let order = (0..=BATCH_ORDER).rev().find(|order| self.heads[*order..].iter().any(|head| *head != 0))?;
+        let first = self.take(records, order)?;
+        for offset in 1..1 << order {
+            records.get(FrameId::new(first.as_u64() + offset)).set_kind(Kind::Cached);
+        }
+        Some((first, 1 << order))
     }
 
     /// Gives a block back and merges it with its buddies.

@@ -36,7 +36,8 @@ impl<M: Machine> Core<M> {
     /// [`NoTables`] never, if [`Core::prepare_tables`] succeeded before.
     pub(super) fn sweep(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) -> Result<(), NoTables> {
         let quiet = !ctx.has_other_sections(self.section_name()) || mutant::is(mutant::Mutant::AlwaysQuiet);
-        let mut sweep = Sweep::new(ctx, self.root, rewrite, quiet);
+        let mut removed = Removed::new();
+        let mut sweep = Sweep::new(ctx, self.root, rewrite, quiet, &mut removed);
         let mut at = low;
         // Ends: each round resumes where the last one stopped, and a round that stops has removed something.
         loop {
@@ -56,7 +57,7 @@ impl<M: Machine> Core<M> {
         let result = part(sweep);
         drop(section);
         self.counters.post(ctx, &mem::take(&mut sweep.delta));
-        self.settle(ctx, &mut sweep.removed);
+        self.settle(ctx, sweep.removed);
         result
     }
 
@@ -91,7 +92,8 @@ impl<M: Machine> Core<M> {
         if !self.has_shared.load(core::sync::atomic::Ordering::Relaxed) {
             return Ok(());
         }
-        let mut sweep = Sweep::new(ctx, self.root, rewrite, true);
+        let mut removed = Removed::new();
+        let mut sweep = Sweep::new(ctx, self.root, rewrite, true, &mut removed);
         sweep.only_unshare = true;
         let mut at = low;
         // Ends: as `sweep`.

@@ -54,7 +54,8 @@ pub(crate) enum Unlinked {
 }
 
 impl Removed {
-    /// Nothing yet.
+    /// Nothing yet. Inlined so that the buffers are never moved.
+    #[inline(always)]
     pub(crate) fn new() -> Self {
         Self { frames: ArrayVec::new(), tables: ArrayVec::new(), low: u64::MAX, high: 0 }
     }

@@ -59,7 +59,7 @@ pub(crate) struct Sweep<'a, M: Machine> {
     /// Change nothing but to make private the shared tables that the real sweep would have to copy.
     pub(crate) only_unshare: bool,
     /// What came out.
-    pub(crate) removed: Removed,
+    pub(crate) removed: &'a mut Removed,
     /// What it means for the space's counters.
     pub(crate) delta: Delta,
     /// Entries whose next generation starts a half cycle: a section wait must come first (C4).
@@ -71,7 +71,8 @@ type Visit = Result<(), Progress>;
 
 impl<'a, M: Machine> Sweep<'a, M> {
     /// A sweep that has not started.
-    pub(crate) fn new(ctx: Ctx<'a, M>, root: FrameId, rewrite: Rewrite, quiet: bool) -> Self {
+    #[inline]
+    pub(crate) fn new(ctx: Ctx<'a, M>, root: FrameId, rewrite: Rewrite, quiet: bool, removed: &'a mut Removed) -> Self {
         Self {
             ctx,
             root,
@@ -79,7 +80,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
             stamp: ctx.cpu.stamp(),
             quiet,
             only_unshare: false,
-            removed: Removed::new(),
+            removed,
             delta: Delta::default(),
             guarded: ArrayVec::new(),
         }
@@ -203,7 +204,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
             self.removed.tables.push(Unlinked::Shared(table, level - 1));
             return Ok(None);
         }
-        match share::unshare(self.ctx, slot, entry, table, level - 1, VirtAddr::new(from), &mut self.removed) {
+        match share::unshare(self.ctx, slot, entry, table, level - 1, VirtAddr::new(from), self.removed) {
             Ok(private) => Ok(Some(private)),
             Err(super::Stop::NoMemory) => Err(Progress::NoMemory(from)),
             Err(_) => Ok(Some(load(slot))),
