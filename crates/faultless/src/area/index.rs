@@ -8,12 +8,9 @@ use super::{Area, Attributes};
 use crate::addr::VirtAddr;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Format, Machine};
-use crate::sync::{
-    Edit, Held, MOST_INSERTED, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Replaced, Section, Tree,
-};
+use crate::sync::{Edit, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Tree};
 use crate::table;
 use alloc::boxed::Box;
-use arrayvec::ArrayVec;
 use core::ops::RangeInclusive;
 use smallvec::SmallVec;
 
@@ -62,12 +59,11 @@ impl StripeGuard<'_> {
     }
 }
 
-/// Prepared changes, one per stripe.
-pub(crate) type Changes<M> = SmallVec<[Prepared<M>; 1]>;
+/// Prepared changes, one per stripe. What is not committed takes itself back when dropped.
+pub(crate) type Changes<M> = SmallVec<[Change<M>; 1]>;
 
-/// A change of one stripe that is ready to be published; nothing can fail any more.
-#[must_use = "a prepared change is committed or abandoned"]
-pub(crate) struct Prepared<M: Machine> {
+/// A change of one stripe; once prepared, nothing can fail any more.
+pub(crate) struct Change<M: Machine> {
     stripe: usize,
     edit: Edit<Area<M>>,
 }
@@ -180,29 +176,33 @@ impl<M: Machine> Index<M> {
         }
     }
 
-    /// Prepares the replacement of what meets `low..high` (inside one stripe) by areas made from `attributes`.
+    /// Appends to `changes` the replacement of what meets `low..high` (inside one stripe) by areas made from
+    /// `attributes`.
     pub(crate) fn prepare(
         &self,
+        changes: &mut Changes<M>,
         low: u64,
         high: u64,
-        attributes: ArrayVec<Attributes<M>, MOST_INSERTED>,
+        attributes: impl IntoIterator<Item = Attributes<M>>,
         guard: &StripeGuard<'_>,
-    ) -> Result<Prepared<M>, NoMemory> {
+    ) -> Result<(), NoMemory> {
         let stripe = Self::stripe_of(low);
         debug_assert!(guard.stripes().contains(&stripe) && Self::stripe_of(high - 1) == stripe);
-        let mut inserted = NewItems::new();
+        changes.try_reserve(1).map_err(|_| NoMemory)?;
+        changes.push(Change { stripe, edit: Edit::new(NewItems::new()) });
+        let Some(Change { edit, .. }) = changes.last_mut() else { return Err(NoMemory) };
         for attributes in attributes {
-            push(&mut inserted, attributes)?;
+            let (range, flags) = (attributes.range, attributes.flags);
+            let (start, end) = (range.start().as_u64(), range.end().as_u64());
+            edit.insert(start, end, super::guard_of(flags), Area::new(attributes))?;
         }
-        Ok(Prepared { stripe, edit: self.stripes[stripe].tree.edit(low, high, inserted, guard)? })
+        self.stripes[stripe].tree.prepare(edit, low, high, guard)
     }
 
-    /// Publishes a prepared change, then marks the replaced areas dead (R3). Returns them; the caller retires them.
-    pub(crate) fn commit(&self, ctx: Ctx<'_, M>, prepared: Prepared<M>) -> Replaced<Area<M>> {
-        let replaced =
-            self.stripes[prepared.stripe].tree.publish(prepared.edit, |node| ctx.retire(Retired::Heap(node)));
-        replaced.iter().for_each(|area| area.get().kill());
-        replaced
+    /// Publishes a prepared change, then marks the replaced areas dead (R3).
+    pub(crate) fn commit(&self, ctx: Ctx<'_, M>, change: &mut Change<M>, guard: &StripeGuard<'_>) {
+        self.stripes[change.stripe].tree.publish(&mut change.edit, |node| ctx.retire(Retired::Heap(node)));
+        change.edit.replaced(guard).for_each(Area::kill);
     }
 
     /// Fills the index of a child that nobody knows yet with copies of all areas of `parent`.
@@ -226,24 +226,24 @@ impl<M: Machine> Index<M> {
         for stripe in guard.stripes() {
             self.stripes[stripe].tree.clear(
                 |node| ctx.retire(Retired::Heap(node)),
-                |area| {
-                    area.get().kill();
-                    ctx.retire(Retired::Heap(area.into_garbage()));
+                |area, garbage| {
+                    area.kill();
+                    ctx.retire(Retired::Heap(garbage));
                 },
             );
         }
     }
 }
 
-impl<M: Machine> Prepared<M> {
-    /// The areas that the change puts in.
+impl<M: Machine> Change<M> {
+    /// The areas that the change puts in, before it is committed.
     pub(crate) fn inserted<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
         self.edit.inserted(guard)
     }
 
-    /// Gives everything back; nothing has happened.
-    pub(crate) fn abandon(self) {
-        self.edit.abandon();
+    /// Retires the areas that a committed change replaced.
+    pub(crate) fn retire_replaced(&mut self, ctx: Ctx<'_, M>) {
+        self.edit.retire_replaced(|area| ctx.retire(Retired::Heap(area)));
     }
 }
 

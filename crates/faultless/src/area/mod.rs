@@ -6,7 +6,7 @@
 
 mod index;
 
-pub(crate) use index::{Changes, Index, Prepared, StripeGuard};
+pub(crate) use index::{Changes, Index, StripeGuard};
 
 use crate::addr::{PAGE_SHIFT, PageRange, Rights, VirtAddr};
 use crate::machine::Machine;

@@ -3,6 +3,8 @@
 //! Called by embedders. The only room that waits for other operations: everything below says what it needs.
 
 mod audit;
+#[cfg(any(loom, shuttle, feature = "mutants"))]
+mod probe;
 mod registry;
 mod stats;
 

@@ -9,10 +9,10 @@ use crate::sync::{Garbage, Held, Limbo, Sections};
 use arrayvec::ArrayVec;
 use core::cell::{Cell, RefCell};
 
-/// Frames a CPU keeps at hand.
-const CACHE: usize = 128;
+/// Frames a CPU keeps at hand. Small in model builds, where a few frames serve several CPUs.
+const CACHE: usize = if cfg!(any(loom, shuttle)) { 16 } else { 128 };
 /// Frames moved between a cache and the zone at a time.
-const BATCH: usize = 32;
+const BATCH: usize = if cfg!(any(loom, shuttle)) { 4 } else { 32 };
 /// Stamp bits that name the CPU.
 const CPU_BITS: u32 = 10;
 

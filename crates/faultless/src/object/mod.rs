@@ -10,7 +10,7 @@ mod pages;
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
-use crate::sync::{AtomicU64, Ordering, mutant};
+use crate::sync::{AtomicU64, Ordering, mutant, spin_hint};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -144,6 +144,7 @@ impl<M: Machine> Object<M> {
                 return PageState::Absent;
             };
             if !ctx.record(frame).try_get(mappings) {
+                spin_hint();
                 continue; // it is leaving: the slot changes
             }
             if slot.load(Ordering::Acquire) == value || mutant::is(mutant::Mutant::NoPageRecheck) {

@@ -2,11 +2,10 @@
 
 use super::Core;
 use crate::addr::{PAGE_SIZE, PageRange, Rights, VirtAddr};
-use crate::area::{AreaFlags, Attributes, STACK_GUARD, Sharing, StripeGuard};
+use crate::area::{AreaFlags, Attributes, Changes, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use core::sync::atomic::Ordering::Relaxed;
-use smallvec::smallvec;
 
 impl<M: Machine> Core<M> {
     /// Sets where the heap begins. Before the first `brk`.
@@ -75,10 +74,11 @@ impl<M: Machine> Core<M> {
                 object: None,
                 offset: part.start().as_u64(),
             };
-            let Ok(prepared) = self.prepare_replace(part, Some(attributes), guard) else {
+            let mut changes = Changes::new();
+            if self.prepare_replace(&mut changes, part, Some(attributes), guard).is_err() {
                 return false;
-            };
-            self.commit_all(ctx, smallvec![prepared], || {});
+            }
+            self.commit_all(ctx, &mut changes, guard, || {});
         }
         true
     }

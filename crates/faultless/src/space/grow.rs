@@ -3,11 +3,10 @@
 
 use super::Core;
 use crate::addr::{PageRange, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, STACK_GUARD, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, STACK_GUARD, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::Event;
-use smallvec::smallvec;
 
 impl<M: Machine> Core<M> {
     /// Extends the area above `address` down to it. False if there is none, or it may not grow so far.
@@ -31,11 +30,12 @@ impl<M: Machine> Core<M> {
             return false;
         };
         let attributes = Attributes { range, offset: low.as_u64(), ..(**stack).clone() };
-        let pieces = [attributes].into_iter().collect();
-        let Ok(prepared) = self.index.prepare(low.as_u64(), range.end().as_u64(), pieces, &guard) else {
+        let mut changes = Changes::new();
+        let (from, to) = (low.as_u64(), range.end().as_u64());
+        if self.index.prepare(&mut changes, from, to, [attributes], &guard).is_err() {
             return false;
-        };
-        self.commit_all(ctx, smallvec![prepared], || {});
+        }
+        self.commit_all(ctx, &mut changes, &guard, || {});
         true
     }
 

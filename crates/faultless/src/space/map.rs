@@ -3,15 +3,14 @@
 use super::Core;
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Prepared, Sharing, StripeGuard};
-use crate::frame::{Ctx, Retired};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Sharing, StripeGuard};
+use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
-use crate::sync::{MOST_INSERTED, NoMemory, Replaced, mutant};
+use crate::sync::{MOST_INSERTED, NoMemory, mutant};
 use crate::table::Rewrite;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
-use smallvec::SmallVec;
 
 /// Where a mapping goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -287,28 +286,25 @@ impl<M: Machine> Core<M> {
         }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let replaces = !self.is_free(range, guard);
-        let mut prepared = Changes::new();
-        let result = self.prepare_map(range, attributes, guard, &mut prepared);
+        let mut changes = Changes::new();
+        self.prepare_map(range, attributes, guard, &mut changes)?;
         let rewrite = Rewrite::Remove { window: (low, high) };
-        let result =
-            result.and_then(|()| if replaces { Ok(self.prepare_tables(ctx, low, high, rewrite)?) } else { Ok(()) });
-        if let Err(error) = result {
-            prepared.into_iter().for_each(Prepared::abandon);
-            return Err(error);
+        if !replaces {
+            self.commit_all(ctx, &mut changes, guard, || {});
+            return Ok(());
         }
-        if replaces && !mutant::is(mutant::Mutant::NoPending) {
-            prepared.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
+        self.prepare_tables(ctx, low, high, rewrite)?;
+        if !mutant::is(mutant::Mutant::NoPending) {
+            changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
         }
-        self.commit_all(ctx, prepared, || {
-            if replaces {
-                let done = self.sweep(ctx, low, high, rewrite);
-                debug_assert!(done.is_ok(), "the tables were prepared");
-                self.index.each(low, high, guard, &mut |area| {
-                    area.open();
-                    true
-                });
-                self.open_neighbours(low, high, guard);
-            }
+        self.commit_all(ctx, &mut changes, guard, || {
+            let done = self.sweep(ctx, low, high, rewrite);
+            debug_assert!(done.is_ok(), "the tables were prepared");
+            self.index.each(low, high, guard, &mut |area| {
+                area.open();
+                true
+            });
+            self.open_neighbours(low, high, guard);
         });
         Ok(())
     }
@@ -328,14 +324,13 @@ impl<M: Machine> Core<M> {
         range: PageRange,
         attributes: &Attributes<M>,
         guard: &StripeGuard<'_>,
-        prepared: &mut Changes<M>,
+        changes: &mut Changes<M>,
     ) -> Result<(), MapError> {
         for part in stripe_parts::<M>(range) {
             let offset = attributes.offset + (part.start().as_u64() - range.start().as_u64());
             let offset = if attributes.object.is_some() { offset } else { part.start().as_u64() };
             let middle = Attributes { range: part, offset, object: attributes.object.clone(), ..*attributes };
-            prepared.try_reserve(1).map_err(|_| MapError::NoMemory)?;
-            prepared.push(self.prepare_replace(part, Some(middle), guard)?);
+            self.prepare_replace(changes, part, Some(middle), guard)?;
         }
         Ok(())
     }
@@ -344,10 +339,11 @@ impl<M: Machine> Core<M> {
     /// on either side is kept, and merged with `middle` where one area can stand for both.
     pub(super) fn prepare_replace(
         &self,
+        changes: &mut Changes<M>,
         range: PageRange,
         middle: Option<Attributes<M>>,
         guard: &StripeGuard<'_>,
-    ) -> Result<Prepared<M>, NoMemory> {
+    ) -> Result<(), NoMemory> {
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let (mut from, mut to) = (low, high);
         let (stripe_low, stripe_high) = Index::<M>::bounds(Index::<M>::stripe_of(low));
@@ -377,19 +373,20 @@ impl<M: Machine> Core<M> {
                 push_merged(&mut pieces, (**area).clone());
             }
         }
-        self.index.prepare(from, to, pieces, guard)
+        self.index.prepare(changes, from, to, pieces.drain(..), guard)
     }
 
     /// Publishes prepared changes, runs `sweep`, then retires the areas that were replaced.
-    pub(super) fn commit_all(&self, ctx: Ctx<'_, M>, prepared: Changes<M>, sweep: impl FnOnce()) {
-        let mut replaced: SmallVec<[Replaced<Area<M>>; 1]> = SmallVec::new();
-        for change in prepared {
-            replaced.push(self.index.commit(ctx, change));
-        }
+    pub(super) fn commit_all(
+        &self,
+        ctx: Ctx<'_, M>,
+        changes: &mut Changes<M>,
+        guard: &StripeGuard<'_>,
+        sweep: impl FnOnce(),
+    ) {
+        changes.iter_mut().for_each(|change| self.index.commit(ctx, change, guard));
         sweep();
-        for area in replaced.into_iter().flatten() {
-            ctx.retire(Retired::Heap(area.into_garbage()));
-        }
+        changes.iter_mut().for_each(|change| change.retire_replaced(ctx));
     }
 }
 

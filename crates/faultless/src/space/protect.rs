@@ -2,11 +2,10 @@
 
 use super::Core;
 use crate::addr::{PageRange, Rights, VirtAddr};
-use crate::area::{Area, Attributes, Index, StripeGuard};
+use crate::area::{Area, Attributes, Changes, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::table::Rewrite;
-use smallvec::smallvec;
 
 /// Why rights were not changed. Areas before the address given have been changed, as on Linux.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,12 +58,10 @@ impl<M: Machine> Core<M> {
         let rewrite = Rewrite::Protect { rights, narrows: !rights.contains(area.rights) };
         let middle = Attributes { rights, ..area.part(part) };
         let no_memory = ProtectError::NoMemory(part.start());
-        let prepared = self.prepare_replace(part, Some(middle), guard).map_err(|_| no_memory)?;
-        if self.prepare_tables(ctx, low, high, rewrite).is_err() {
-            prepared.abandon();
-            return Err(no_memory);
-        }
-        self.commit_all(ctx, smallvec![prepared], || {
+        let mut changes = Changes::new();
+        self.prepare_replace(&mut changes, part, Some(middle), guard).map_err(|_| no_memory)?;
+        self.prepare_tables(ctx, low, high, rewrite).map_err(|_| no_memory)?;
+        self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
         });

@@ -3,9 +3,10 @@
 use super::Core;
 use super::map::stripe_parts;
 use crate::addr::PageRange;
-use crate::area::{Changes, Index, Prepared, StripeGuard};
+use crate::area::{Changes, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
+use crate::sync::NoMemory;
 use crate::table::Rewrite;
 
 /// Why nothing was unmapped. A failed call has changed nothing.
@@ -39,13 +40,10 @@ impl<M: Machine> Core<M> {
         }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let rewrite = Rewrite::Remove { window: self.window(range, guard) };
-        let mut prepared = Changes::new();
-        let result = self.prepare_unmap(range, guard, &mut prepared);
-        if result.is_err() || self.prepare_tables(ctx, low, high, rewrite).is_err() {
-            prepared.into_iter().for_each(Prepared::abandon);
-            return Err(UnmapError::NoMemory);
-        }
-        self.commit_all(ctx, prepared, || {
+        let mut changes = Changes::new();
+        self.prepare_unmap(range, guard, &mut changes).map_err(|_| UnmapError::NoMemory)?;
+        self.prepare_tables(ctx, low, high, rewrite).map_err(|_| UnmapError::NoMemory)?;
+        self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
         });
@@ -56,14 +54,12 @@ impl<M: Machine> Core<M> {
         &self,
         range: PageRange,
         guard: &StripeGuard<'_>,
-        prepared: &mut Changes<M>,
-    ) -> Result<(), UnmapError> {
+        changes: &mut Changes<M>,
+    ) -> Result<(), NoMemory> {
         for part in stripe_parts::<M>(range) {
-            if self.is_free(part, guard) {
-                continue;
+            if !self.is_free(part, guard) {
+                self.prepare_replace(changes, part, None, guard)?;
             }
-            prepared.try_reserve(1).map_err(|_| UnmapError::NoMemory)?;
-            prepared.push(self.prepare_replace(part, None, guard).map_err(|_| UnmapError::NoMemory)?);
         }
         Ok(())
     }

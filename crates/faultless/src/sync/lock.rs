@@ -4,9 +4,8 @@
 //! The one who spins calls the machine's `relax`, which must serve shootdowns, because the holder may be waiting for
 //! this very CPU to acknowledge one. Absent on purpose: fairness (each hold is short or behind a blocking caller).
 
-use super::spin_hint;
 #[cfg(not(loom))]
-use super::{AtomicBool, Ordering};
+use super::{AtomicBool, Ordering, spin_hint};
 use core::cell::{Cell, UnsafeCell};
 use core::ops::{Deref, DerefMut};
 
@@ -126,8 +125,6 @@ impl Drop for RawGuard<'_> {
         // Pairs with the Acquire in `RawLock::lock`.
         #[cfg(not(loom))]
         self.lock.taken.store(false, Ordering::Release);
-        #[cfg(loom)]
-        spin_hint();
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) use limbo::Limbo;
 pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
 pub(crate) use section::{Section, Sections};
 pub(crate) use tally::{Event, Gauge, Tally};
-pub(crate) use tree::{Edit, MOST_INSERTED, NewItems, NoMemory, Reader, Replaced, Tree};
+pub(crate) use tree::{Edit, MOST_INSERTED, NewItems, NoMemory, Reader, Tree};
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};

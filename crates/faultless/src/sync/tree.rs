@@ -104,32 +104,6 @@ impl<T> Item<T> {
     }
 }
 
-/// A value that left the tree. Readers of an older version may still look at it.
-#[must_use = "a detached value is retired"]
-pub(crate) struct Detached<T> {
-    value: NonNull<T>,
-}
-
-// SAFETY: it owns its value.
-unsafe impl<T: Send + Sync> Send for Detached<T> {}
-
-impl<T: Send + 'static> Detached<T> {
-    /// The value.
-    pub(crate) fn get(&self) -> &T {
-        // SAFETY: the value is freed only through `self`, by `into_garbage`.
-        unsafe { self.value.as_ref() }
-    }
-
-    /// Gives it up, to be freed when no reader can hold it any more.
-    pub(crate) fn into_garbage(self) -> Garbage {
-        // SAFETY: the value came from a Box (`NewItems::push`), left its tree, and this is the only owner.
-        unsafe { Garbage::new(self.value) }
-    }
-}
-
-/// The values that an edit replaced.
-pub(crate) type Replaced<T> = SmallVec<[Detached<T>; MOST_INSERTED]>;
-
 /// Values on their way into a tree; frees what did not get there.
 pub(crate) struct NewItems<T>(SmallVec<[Slot<T>; MOST_INSERTED]>);
 
@@ -174,8 +148,7 @@ unsafe impl<T: Send + Sync> Send for Tree<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send + Sync> Sync for Tree<T> {}
 
-/// A change that is prepared but not published: publish it or abandon it.
-#[must_use = "an edit is published or abandoned"]
+/// A change on its way: made, prepared, then published; dropped before that, it takes everything back.
 pub(crate) struct Edit<T> {
     root: *mut Node<T>,
     /// Nodes that the edit made.
@@ -257,42 +230,35 @@ impl<T> Tree<T> {
         fits(0, low, ceiling, len)
     }
 
-    /// Prepares the replacement of all values that meet `low..high` by `inserted` (at most [`MOST_INSERTED`],
-    /// ascending, inside what the range and the values it meets cover). On failure nothing has happened.
-    pub(crate) fn edit(
+    /// Prepares in `edit` the replacement of all values that meet `low..high` by what was inserted into it: ascending,
+    /// inside what the range and the values it meets cover. On failure nothing has happened.
+    pub(crate) fn prepare(
         &self,
+        edit: &mut Edit<T>,
         low: u64,
         high: u64,
-        inserted: NewItems<T>,
         _writer: &(impl Reader + ?Sized),
-    ) -> Result<Edit<T>, NoMemory> {
-        debug_assert!(inserted.0.len() <= MOST_INSERTED);
-        let items: ArrayVec<Slot<T>, MOST_INSERTED> = inserted.0.iter().copied().collect();
-        let mut edit = Edit::new(inserted);
+    ) -> Result<(), NoMemory> {
+        debug_assert!(edit.inserted.0.len() <= MOST_INSERTED && edit.fresh.is_empty());
+        let inserted: ArrayVec<Slot<T>, MOST_INSERTED> = edit.inserted.0.iter().copied().collect();
         // Relaxed: the writer's lock orders it after the last publication.
         let old = NonNull::new(self.root.load(Ordering::Relaxed));
-        match build(&mut edit, old, low, high, &items) {
-            Ok(()) => Ok(edit),
-            Err(NoMemory) => {
-                edit.abandon();
-                Err(NoMemory)
-            }
-        }
+        build(edit, old, low, high, &inserted)
     }
 
-    /// Publishes an edit. Replaced nodes go to `retire`; replaced values are returned.
-    pub(crate) fn publish(&self, mut edit: Edit<T>, mut retire: impl FnMut(Garbage)) -> Replaced<T>
+    /// Publishes an edit. Replaced nodes go to `retire`; replaced values stay in the edit.
+    pub(crate) fn publish(&self, edit: &mut Edit<T>, mut retire: impl FnMut(Garbage))
     where
         T: Send + Sync + 'static,
     {
         // Release pairs with the Acquire in `root`.
         self.root.store(edit.root, Ordering::Release);
-        edit.inserted.0.clear(); // the tree owns them now
-        for node in edit.stale {
+        edit.fresh.clear(); // the tree owns them now
+        edit.inserted.0.clear();
+        for node in edit.stale.drain(..) {
             // SAFETY: the node came from a Box (`make`), and no version from now on names it.
             retire(unsafe { Garbage::new(node) });
         }
-        edit.replaced.into_iter().map(|value| Detached { value }).collect()
     }
 
     /// Fills an empty, unpublished tree with ascending values.
@@ -302,11 +268,11 @@ impl<T> Tree<T> {
         let result = fill(&mut edit, &items);
         if result.is_err() {
             edit.inserted.0 = items;
-            edit.abandon();
             return result;
         }
         // Release: as `publish`.
         self.root.store(edit.root, Ordering::Release);
+        edit.fresh.clear(); // the tree owns them now
         Ok(())
     }
 
@@ -316,7 +282,7 @@ impl<T> Tree<T> {
     }
 
     /// Empties the tree: hands out its nodes and values.
-    pub(crate) fn clear(&self, mut retire: impl FnMut(Garbage), mut item: impl FnMut(Detached<T>))
+    pub(crate) fn clear(&self, mut retire: impl FnMut(Garbage), mut item: impl FnMut(&T, Garbage))
     where
         T: Send + Sync + 'static,
     {
@@ -328,7 +294,13 @@ impl<T> Tree<T> {
                 // SAFETY: the node came from a Box (`make`) and its tree is no longer published.
                 retire(unsafe { Garbage::new(node) });
             },
-            &mut |slot| item(Detached { value: Item::of(&slot).value }),
+            &mut |slot| {
+                let value = Item::of(&slot).value;
+                // SAFETY: the value is freed only as the garbage made below.
+                let seen = unsafe { value.as_ref() };
+                // SAFETY: the value came from a Box (`NewItems::push`) and its tree is no longer published.
+                item(seen, unsafe { Garbage::new(value) });
+            },
         );
     }
 }
@@ -352,21 +324,35 @@ impl<T> Drop for Tree<T> {
 }
 
 impl<T> Edit<T> {
-    fn new(inserted: NewItems<T>) -> Self {
+    /// An edit that puts `inserted` in, to be prepared.
+    pub(crate) fn new(inserted: NewItems<T>) -> Self {
         let (fresh, stale, replaced) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
         Self { root: ptr::null_mut(), fresh, stale, replaced, inserted }
     }
 
-    /// The values that the edit puts in.
+    /// Adds a value to put in; see [`NewItems::push`].
+    pub(crate) fn insert(&mut self, start: u64, end: u64, guard: u64, value: T) -> Result<(), NoMemory> {
+        self.inserted.push(start, end, guard, value)
+    }
+
+    /// The values that the edit puts in, before it is published.
     pub(crate) fn inserted<'r>(&'r self, writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
         self.inserted.0.iter().map(move |slot| Item::of(slot).get(writer))
     }
 
-    /// Takes everything back; nothing has happened.
-    pub(crate) fn abandon(self) {
-        for node in self.fresh {
-            // SAFETY: the node came from a Box (`make`) and was never published.
-            drop(unsafe { Box::from_raw(node.as_ptr()) });
+    /// The values that a published edit replaced.
+    pub(crate) fn replaced<'r>(&'r self, writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
+        self.replaced.iter().map(move |value| Item { start: 0, value: *value }.get(writer))
+    }
+
+    /// Gives the replaced values up, to be freed when no reader can hold them any more. After publication.
+    pub(crate) fn retire_replaced(&mut self, mut retire: impl FnMut(Garbage))
+    where
+        T: Send + 'static,
+    {
+        for value in self.replaced.drain(..) {
+            // SAFETY: the value came from a Box (`NewItems::push`), left its tree, and the drain gives the only copy.
+            retire(unsafe { Garbage::new(value) });
         }
     }
 
@@ -408,6 +394,16 @@ impl<T> Edit<T> {
             out.push(slot);
         }
         Ok(())
+    }
+}
+
+impl<T> Drop for Edit<T> {
+    /// What was not published is taken back: nothing has happened.
+    fn drop(&mut self) {
+        for node in self.fresh.drain(..) {
+            // SAFETY: the node came from a Box (`make`) and was never published.
+            drop(unsafe { Box::from_raw(node.as_ptr()) });
+        }
     }
 }
 

@@ -68,17 +68,17 @@ fn random_edits_match_a_sorted_map() {
                 cut.push((low, high, guard, tag));
             }
             cut.sort_unstable();
-            let mut inserted = NewItems::new();
-            cut.iter().for_each(|(start, end, guard, tag)| inserted.push(*start, *end, *guard, *tag).unwrap());
-            let edit = tree.edit(low, high, inserted, &reader).unwrap();
-            if tag % 7 == 3 {
-                edit.abandon();
-                let mut again = NewItems::new();
-                cut.iter().for_each(|(start, end, guard, tag)| again.push(*start, *end, *guard, *tag).unwrap());
-                let edit = tree.edit(low, high, again, &reader).unwrap();
-                tree.publish(edit, drop).into_iter().for_each(|old| drop(old.into_garbage()));
-            } else {
-                tree.publish(edit, drop).into_iter().for_each(|old| drop(old.into_garbage()));
+            // One in seven is prepared, dropped, and prepared again.
+            for round in 0..=u32::from(tag % 7 == 3) {
+                let mut edit = Edit::new(NewItems::new());
+                for (start, end, guard, tag) in &cut {
+                    edit.insert(*start, *end, *guard, *tag).unwrap();
+                }
+                tree.prepare(&mut edit, low, high, &reader).unwrap();
+                if round == u32::from(tag % 7 == 3) {
+                    tree.publish(&mut edit, drop);
+                    edit.retire_replaced(drop);
+                }
             }
             if tag % 16 == 0 {
                 check(&tree, &model, &reader);
