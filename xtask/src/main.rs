@@ -52,7 +52,7 @@ fn main() -> ExitCode {
         Task::Guest => build::guest(&mut ledger),
         Task::Tidy => tidy::run(&mut ledger),
         Task::Models(options) => models::run(&mut ledger, &options),
-        Task::GuestTests(options) => guest_tests::run(&mut ledger, &options),
+        Task::GuestTests(options) => guest_tests::build_and_run(&mut ledger, &options),
     }
     ledger.close()
 }

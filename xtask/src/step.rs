@@ -66,15 +66,15 @@ impl Ledger {
         self.entries.push(Entry { name: name.into(), time, result });
     }
 
-    /// Runs a step unless `needed`, an earlier one, failed.
-    pub fn step_after(&mut self, needed: &str, name: &str, action: impl FnOnce() -> Result<Tally, Failure>) {
-        let lost = |entry: &Entry| entry.name == needed && entry.result.is_err();
-        let Some(entry) = self.entries.iter().find(|entry| lost(entry)) else {
+    /// Runs a step unless one of the earlier steps that it needs failed.
+    pub fn step_after(&mut self, needed: &[&str], name: &str, action: impl FnOnce() -> Result<Tally, Failure>) {
+        let lost = |entry: &&Entry| needed.contains(&entry.name.as_str()) && entry.result.is_err();
+        let Some(entry) = self.entries.iter().find(lost) else {
             return self.step(name, action);
         };
         let repeat = entry.result.as_ref().err().map(|failure| failure.repeat.clone());
-        let failure = Failure { what: format!("not run, because {needed} failed"), repeat: repeat.unwrap_or_default() };
-        self.step(name, || Err(failure));
+        let what = format!("{name}: not run, because {} failed", entry.name);
+        self.step(name, || Err(Failure { what, repeat: repeat.unwrap_or_default() }));
     }
 
     /// Prints the account and turns it into this process' end.

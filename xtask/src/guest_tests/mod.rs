@@ -45,18 +45,30 @@ impl Options {
 
 const COMMAND: &str = "faultless command build";
 
-/// Runs the scenarios.
+/// Builds what the scenarios need, then runs them.
+pub fn build_and_run(ledger: &mut Ledger, options: &Options) {
+    if !options.on_host {
+        build::kernel(ledger);
+    }
+    build::guest(ledger);
+    run(ledger, options);
+}
+
+/// Runs the scenarios with what is built.
 pub fn run(ledger: &mut Ledger, options: &Options) {
     let cases = match cases(options) {
         Ok(cases) => cases,
         Err(failure) => return ledger.step("guest tests", || Err(failure)),
     };
-    ledger.step(COMMAND, || Job::cargo("", &["build", "-p", "faultless-cli", "-j2"]).run());
+    if !options.on_host {
+        ledger.step(COMMAND, || Job::cargo("", &["build", "-p", "faultless-cli", "-j2"]).run());
+    }
     for (case, name) in cases {
-        let needed = if case.scenario.is_ours() { build::GUEST } else { build::KERNEL };
-        ledger.step_after(needed, &name, || {
-            let done = if options.on_host { case.run_on_host() } else { run_in_guest(&case) };
-            done.map_err(|what| Failure { what, repeat: case.line(options.on_host) })
+        let mut needed = if options.on_host { vec![] } else { vec![build::KERNEL, COMMAND] };
+        needed.extend(case.scenario.is_ours().then_some(build::GUEST));
+        ledger.step_after(&needed, &name, || {
+            let done = if options.on_host { case.run_on_host() } else { in_guest(&case) };
+            done.map_err(|what| Failure { what: format!("{name}: {what}"), repeat: case.line(options.on_host) })
         });
     }
 }
@@ -80,14 +92,27 @@ fn command() -> PathBuf {
     workspace::at("target/debug/faultless")
 }
 
-fn run_in_guest(case: &Case) -> Result<Tally, String> {
+/// Runs a case, and once more if it has to come out the same.
+fn in_guest(case: &Case) -> Result<Tally, String> {
+    let first = run_in_guest(case)?;
+    if case.scenario.twice {
+        let second = run_in_guest(case)?;
+        if first != second {
+            return Err(format!("two runs differ:\n{first:#?}\n{second:#?}"));
+        }
+    }
+    Ok(Tally::ONE)
+}
+
+/// Runs a case, judges it, and returns all that came out: output and report.
+fn run_in_guest(case: &Case) -> Result<(String, serde_json::Value), String> {
     let dir = tempfile::tempdir().map_err(|error| error.to_string())?;
     let report = dir.path().join("report.json");
     let output = case.run_in_guest(&command(), &report)?;
-    let report = read_report(&report)?;
     case.judge(&output)?;
+    let report = read_report(&report)?;
     case.judge_report(&report)?;
-    Ok(Tally::ONE)
+    Ok((String::from_utf8_lossy(&output.stdout).into_owned(), report))
 }
 
 fn read_report(path: &Path) -> Result<serde_json::Value, String> {

@@ -54,10 +54,10 @@ pub fn run(ledger: &mut Ledger) {
         report(findings)
     });
     if workspace::kernel_image().is_file() {
-        ledger.step_after(build::KERNEL, "tidy: red zone", || report(redzone::check()?));
+        ledger.step_after(&[build::KERNEL], "tidy: red zone", || report(redzone::check()?));
     } else {
         let what = "there is no kernel image to look into".into();
-        ledger.step_after(build::KERNEL, "tidy: red zone", || {
+        ledger.step_after(&[build::KERNEL], "tidy: red zone", || {
             Err(Failure { what, repeat: format!("cargo xtask kernel && {REPEAT}") })
         });
     }
