@@ -9,8 +9,8 @@ use crate::addr::{FrameId, FrameRange};
 
 /// Blocks of up to 2^10 frames (4 MiB).
 pub(crate) const ORDERS: usize = 11;
-/// Batches for CPUs' caches are of 2^5 frames at most.
-const BATCH_ORDER: usize = 5;
+/// Batches for CPUs' caches are of 2^5 frames at most; of 4 in model builds, where a few frames serve several CPUs.
+const BATCH_ORDER: usize = if cfg!(any(loom, shuttle)) { 2 } else { 5 };
 
 /// The free lists.
 pub(crate) struct Zone {
