@@ -195,3 +195,32 @@ fn failure(error: &Error) -> String {
     let help = error.help().map(|help| format!("  help: {help}\n"));
     format!("faultless: {error}\n{}", help.unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command};
+    use clap::Parser;
+
+    fn settings(line: &str, tty: bool) -> Vec<String> {
+        let Command::Run(args) = Cli::parse_from(line.split(' ')).command;
+        let text = |setting: OsString| setting.into_string().expect("text");
+        environment(&args, tty).into_iter().map(text).collect()
+    }
+
+    #[test]
+    fn the_environment_is_small_and_what_the_user_sets() {
+        let path = format!("PATH={GUEST_PATH}");
+        assert_eq!(settings("faultless run prog", false), [path.as_str(), "HOME=/"]);
+        let set = settings("faultless run --env HOME=/h --env A=b=c --env A=d prog", false);
+        assert_eq!(set, [path.as_str(), "HOME=/h", "A=d"]);
+        assert!(settings("faultless run prog", true)[2].starts_with("TERM="));
+    }
+
+    #[test]
+    fn a_name_alone_passes_the_hosts_value_on() {
+        let host = std::env::var("PATH").expect("a path");
+        let set = settings("faultless run --env PATH --env NO_SUCH_NAME prog", false);
+        assert_eq!(set, ["HOME=/".to_owned(), format!("PATH={host}")]);
+    }
+}
