@@ -18,10 +18,10 @@
 //!   `Executable { object: Arc<Object<KernelMachine>>, path: Vec<u8> }`, following symbolic
 //!   links; EACCES unless it is a regular file with an execute bit.
 //! - `fs::init(cpu, archive: &'static [u8]) -> Result<fs::Manifest, Errno>` with `Manifest { exec,
-//!   args, env, cwd: Vec<u8>-s, report, tty: bool }`; `fs::first_tables(&Manifest) ->
+//!   args, env, cwd: Vec<u8>-s, report, tty: bool }`; `fs::first_tables(cpu, &Manifest) ->
 //!   (Arc<FileTable>, Arc<FsContext>)`; `fs::shutdown(cpu)`, which drops every file so that no
 //!   page of any object stays allocated.
-//! - `fs::console_input(cpu, bytes: &[u8])`: called with what came over COM1, framing included.
+//! - `fs::console_input(cpu)`: called when COM1 has received something; takes what it has room for.
 //! - `syscall::dispatch(&Arc<Thread>, &mut CpuLocal, &mut UserContext) -> Outcome` and
 //!   `syscall::unknown_counts(impl FnMut(&str, u64))` for the report.
 #![no_std]
@@ -45,3 +45,4 @@ mod signal;
 mod start;
 mod sync;
 mod syscall;
+mod uaccess;

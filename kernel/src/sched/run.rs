@@ -6,10 +6,10 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{Outcome, Restart, Thread, Timer, queue, switch, timers};
+use super::{Interrupt, Outcome, Restart, RestartKind, Thread, Timer, queue, switch, timers};
 use crate::arch::idt::vector;
 use crate::arch::trap::{self, Leave, Noted, Trap};
-use crate::arch::{CpuLocal, UserContext, cpu, enter_user, serial};
+use crate::arch::{CpuLocal, UserContext, cpu, enter_user};
 use crate::signal::{self, Verdict};
 use crate::{clock, fs, machine, syscall};
 
@@ -203,7 +203,8 @@ fn look_around(local: &mut CpuLocal) -> bool {
     let me = local.index();
     let noted = trap::take_noted();
     if noted.contains(Noted::SERIAL) {
-        take_console_input(local);
+        // The console takes as much as it has room for; the rest holds the sender up.
+        fs::console_input(local);
     }
     if !noted.contains(Noted::TIMER) {
         return false;
@@ -224,17 +225,6 @@ fn look_around(local: &mut CpuLocal) -> bool {
     false
 }
 
-fn take_console_input(local: &mut CpuLocal) {
-    let mut buffer = [0; 64];
-    loop {
-        let count = serial::take_input(&mut buffer);
-        if count == 0 {
-            return;
-        }
-        fs::console_input(local, &buffer[..count]);
-    }
-}
-
 /// Makes the current thread give way to others when its system call is done.
 pub fn request_yield(local: &mut CpuLocal) {
     local.yield_now = true;
@@ -243,6 +233,11 @@ pub fn request_yield(local: &mut CpuLocal) {
 impl Restart {
     /// Whether anything differs from a fresh call.
     fn is_used(&self) -> bool {
-        self.again || self.deadline.is_some() || self.progress != 0 || self.saved_mask.is_some()
+        self.again
+            || self.deadline.is_some()
+            || self.progress != 0
+            || self.saved_mask.is_some()
+            || self.interrupt != Interrupt::Restartable
+            || !matches!(self.kind, RestartKind::None)
     }
 }

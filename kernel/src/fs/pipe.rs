@@ -1,0 +1,255 @@
+//! Pipes and FIFOs: a ring of bytes, its two ends counted.
+//!
+//! Called by open files. A read or write that cannot go on fails with `EAGAIN`; the system call decides
+//! whether to wait. Writes of up to `PIPE_BUF` bytes are atomic: bytes move from user memory straight
+//! into the ring under its lock, which a fault on the way never takes.
+//!
+//! Absent on purpose: packet mode (`O_DIRECT`), splicing of pages.
+
+use linux_raw_sys::general as linux;
+
+use super::poll::Readiness;
+use super::ring::Ring;
+use crate::arch::CpuLocal;
+use crate::errno::Errno;
+use crate::sched::WaitQueue;
+use crate::sync::Lock;
+use crate::uaccess::{Sink, Source};
+
+/// Writes of at most this many bytes do not mix with others.
+const PIPE_BUF: usize = linux::PIPE_BUF as usize;
+const CAPACITY: usize = 16 * 4096;
+/// `/proc/sys/fs/pipe-max-size`.
+pub const MAX_CAPACITY: usize = 1 << 20;
+
+/// A pipe.
+pub struct Pipe {
+    state: Lock<State>,
+    /// Woken when bytes arrive or the last writer leaves, and when a reader comes.
+    readable: WaitQueue,
+    /// Woken when room appears or the last reader leaves, and when a writer comes.
+    writable: WaitQueue,
+}
+
+struct State {
+    ring: Ring,
+    readers: u32,
+    writers: u32,
+    /// How often each end was ever opened: `open` of a FIFO waits for a change.
+    reader_opens: u64,
+    writer_opens: u64,
+}
+
+/// Which ends an open file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// It reads.
+    pub reads: bool,
+    /// It writes.
+    pub writes: bool,
+}
+
+impl Pipe {
+    /// An empty pipe that nobody has open.
+    pub const fn new() -> Pipe {
+        Pipe {
+            state: Lock::new(State {
+                ring: Ring::new(CAPACITY),
+                readers: 0,
+                writers: 0,
+                reader_opens: 0,
+                writer_opens: 0,
+            }),
+            readable: WaitQueue::new(),
+            writable: WaitQueue::new(),
+        }
+    }
+
+    /// Counts an open file.
+    pub fn open(&self, ends: Ends) {
+        {
+            let mut state = self.state.lock();
+            state.readers += u32::from(ends.reads);
+            state.reader_opens += u64::from(ends.reads);
+            state.writers += u32::from(ends.writes);
+            state.writer_opens += u64::from(ends.writes);
+        }
+        self.wake();
+    }
+
+    /// An open file is gone; what nobody can read any more goes with it.
+    pub fn close(&self, ends: Ends) {
+        {
+            let mut state = self.state.lock();
+            state.readers -= u32::from(ends.reads);
+            state.writers -= u32::from(ends.writes);
+            if state.readers == 0 && state.writers == 0 {
+                let length = state.ring.len();
+                state.ring.consume(length);
+            }
+        }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        self.readable.wake_all();
+        self.writable.wake_all();
+    }
+
+    /// Whether a FIFO has its other end open: what `open` waits for.
+    pub fn has_partner(&self, ends: Ends) -> bool {
+        let state = self.state.lock();
+        (ends.reads && state.writers > 0) || (ends.writes && state.readers > 0)
+    }
+
+    /// How often the end opposite to `ends` was opened so far.
+    pub fn partner_opens(&self, ends: Ends) -> u64 {
+        let state = self.state.lock();
+        if ends.reads { state.writer_opens } else { state.reader_opens }
+    }
+
+    /// Moves bytes out.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there are none yet, `EFAULT`.
+    pub fn read(&self, cpu: &mut CpuLocal, to: &mut dyn Sink) -> Result<usize, Errno> {
+        if to.room() == 0 {
+            return Ok(0);
+        }
+        let moved = {
+            let mut state = self.state.lock();
+            if state.ring.is_empty() {
+                return if state.writers == 0 { Ok(0) } else { Err(Errno::EAGAIN) };
+            }
+            let (head, tail) = state.ring.peek();
+            let mut moved = 0;
+            for run in [head, tail] {
+                let run = &run[..run.len().min(to.room())];
+                let put = to.put(cpu, run);
+                moved += put;
+                if put < run.len() {
+                    break;
+                }
+            }
+            state.ring.consume(moved);
+            moved
+        };
+        if moved == 0 {
+            return Err(Errno::EFAULT);
+        }
+        self.writable.wake_all();
+        Ok(moved)
+    }
+
+    /// Moves bytes in, as many as fit; all or nothing up to `PIPE_BUF`.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there is no room yet, `EPIPE` if nobody will read, `EFAULT`, `ENOMEM`.
+    pub fn write(&self, cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
+        let moved = {
+            let mut state = self.state.lock();
+            if state.readers == 0 {
+                return Err(Errno::EPIPE);
+            }
+            let wanted = from.left();
+            if wanted == 0 {
+                return Ok(0);
+            }
+            let needed = if wanted <= PIPE_BUF { wanted } else { 1 };
+            if state.ring.room() < needed {
+                return Err(Errno::EAGAIN);
+            }
+            state.fill(cpu, from)?
+        };
+        self.readable.wake_all();
+        Ok(moved)
+    }
+
+    /// Bytes that wait in it.
+    pub fn len(&self) -> usize {
+        self.state.lock().ring.len()
+    }
+
+    /// Bytes it takes.
+    pub fn capacity(&self) -> usize {
+        self.state.lock().ring.capacity()
+    }
+
+    /// `F_SETPIPE_SZ`: rounds up to a power of two of at least a page. Returns the new capacity.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` beyond the maximum, `EBUSY` if more than that is in it, `EINVAL` for zero.
+    pub fn set_capacity(&self, wanted: u32) -> Result<usize, Errno> {
+        if wanted == 0 || wanted > 1 << 31 {
+            return Err(Errno::EINVAL);
+        }
+        let capacity = (wanted as usize).next_power_of_two().max(4096);
+        if capacity > MAX_CAPACITY {
+            return Err(Errno::EPERM);
+        }
+        if !self.state.lock().ring.set_capacity(capacity) {
+            return Err(Errno::EBUSY);
+        }
+        self.writable.wake_all();
+        Ok(capacity)
+    }
+
+    /// What `poll` says for a file with these ends.
+    pub fn readiness(&self, ends: Ends) -> Readiness {
+        let state = self.state.lock();
+        let mut ready = Readiness::NONE;
+        if ends.reads {
+            if !state.ring.is_empty() {
+                ready = ready.with(Readiness::IN);
+            }
+            // A FIFO that never had a writer is not hung up.
+            if state.writers == 0 && state.writer_opens > 0 {
+                ready = ready.with(Readiness::HUP);
+            }
+        }
+        if ends.writes {
+            if state.ring.room() >= PIPE_BUF {
+                ready = ready.with(Readiness::OUT);
+            }
+            if state.readers == 0 {
+                ready = ready.with(Readiness::ERR);
+            }
+        }
+        ready
+    }
+
+    /// Where a thread waits until something about these ends changes.
+    pub fn queues(&self, ends: Ends) -> [Option<&WaitQueue>; 2] {
+        [ends.reads.then_some(&self.readable), ends.writes.then_some(&self.writable)]
+    }
+}
+
+impl State {
+    /// Copies into the ring until it is full or `from` is empty.
+    fn fill(&mut self, cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
+        let atomic = from.left() <= PIPE_BUF;
+        let mut moved = 0;
+        // Ends: each round moves bytes or leaves.
+        while from.left() > 0 {
+            let left = from.left();
+            let spare = match self.ring.spare(left) {
+                Ok(spare) if spare.is_empty() => break,
+                Ok(spare) => spare,
+                Err(_) if moved == 0 => return Err(Errno::ENOMEM),
+                Err(_) => break,
+            };
+            let room = spare.len();
+            let taken = from.take(cpu, spare);
+            self.ring.commit(taken);
+            moved += taken;
+            if taken < room {
+                break;
+            }
+        }
+        debug_assert!(!atomic || moved <= PIPE_BUF);
+        if moved == 0 { Err(Errno::EFAULT) } else { Ok(moved) }
+    }
+}

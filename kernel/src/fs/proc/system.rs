@@ -1,0 +1,195 @@
+//! /proc files about the machine and the kernel.
+//!
+//! Called by the tree in [`super`].
+
+use alloc::vec::Vec;
+
+use faultless::Machine;
+
+use super::text::{MachineMemory, Text, put, write_cpu_list, write_uptime};
+use crate::errno::Errno;
+use crate::process::table;
+use crate::sched;
+use crate::{clock, fs, machine, random};
+
+/// A file directly below /proc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemFile {
+    /// Memory of the machine.
+    Meminfo,
+    /// The CPUs.
+    Cpuinfo,
+    /// Time since boot.
+    Uptime,
+    /// CPU times and counts.
+    Stat,
+    /// Load averages, which nobody computes: zero.
+    Loadavg,
+    /// Name and version of the kernel.
+    Version,
+    /// File systems that the kernel knows.
+    Filesystems,
+    /// Drivers by major number.
+    Devices,
+    /// Boot options.
+    Cmdline,
+}
+
+/// The files directly below /proc.
+pub const SYSTEM: &[(&str, SystemFile)] = &[
+    ("meminfo", SystemFile::Meminfo),
+    ("cpuinfo", SystemFile::Cpuinfo),
+    ("uptime", SystemFile::Uptime),
+    ("stat", SystemFile::Stat),
+    ("loadavg", SystemFile::Loadavg),
+    ("version", SystemFile::Version),
+    ("filesystems", SystemFile::Filesystems),
+    ("devices", SystemFile::Devices),
+    ("cmdline", SystemFile::Cmdline),
+];
+
+/// What `uname` and /proc/sys say, too.
+pub const KERNEL_NAME: &str = "Linux";
+/// The version of Linux whose calls and errors this kernel follows, and its own name.
+pub const KERNEL_RELEASE: &str = "6.1.0-faultless";
+/// `uname -v`.
+pub const KERNEL_VERSION: &str = concat!("#1 SMP faultless-kernel ", env!("CARGO_PKG_VERSION"));
+/// `uname -n`.
+pub const HOST_NAME: &str = "faultless";
+
+/// Files below /proc/sys, by their path there.
+pub const SYS: &[(&str, fn(&mut Text))] = &[
+    ("fs/file-max", |t| put!(t, "{}\n", fs::MAX_FILES)),
+    ("fs/nr_open", |t| put!(t, "{}\n", fs::MAX_FILES)),
+    ("fs/pipe-max-size", |t| put!(t, "{}\n", fs::MAX_PIPE_CAPACITY)),
+    ("kernel/cap_last_cap", |t| put!(t, "40\n")),
+    ("kernel/hostname", |t| put!(t, "{HOST_NAME}\n")),
+    ("kernel/ngroups_max", |t| put!(t, "65536\n")),
+    ("kernel/osrelease", |t| put!(t, "{KERNEL_RELEASE}\n")),
+    ("kernel/ostype", |t| put!(t, "{KERNEL_NAME}\n")),
+    ("kernel/pid_max", |t| put!(t, "4194304\n")),
+    ("kernel/random/boot_id", |t| write_uuid(boot_id(), t)),
+    ("kernel/random/entropy_avail", |t| put!(t, "256\n")),
+    ("kernel/random/uuid", |t| write_uuid([random::word(), random::word()], t)),
+    ("kernel/randomize_va_space", |t| put!(t, "0\n")),
+    ("kernel/version", |t| put!(t, "{KERNEL_VERSION}\n")),
+    ("vm/max_map_count", |t| put!(t, "65530\n")),
+    ("vm/mmap_min_addr", |t| put!(t, "65536\n")),
+    ("vm/overcommit_memory", |t| put!(t, "1\n")),
+];
+
+/// The same for as long as the machine runs.
+fn boot_id() -> [u64; 2] {
+    let seed = clock::realtime_offset();
+    [seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), seed.wrapping_mul(0xbf58_476d_1ce4_e5b9)]
+}
+
+fn write_uuid([high, low]: [u64; 2], text: &mut Text) {
+    // Version 4, variant 1.
+    let high = high & !0xf000 | 0x4000;
+    let low = low & !(3 << 62) | 2 << 62;
+    put!(text, "{:08x}-{:04x}-{:04x}-", high >> 32, high >> 16 & 0xffff, high & 0xffff);
+    put!(text, "{:04x}-{:012x}\n", low >> 48, low & 0xffff_ffff_ffff);
+}
+
+impl SystemFile {
+    /// The contents now.
+    ///
+    /// # Errors
+    ///
+    /// None so far; the tree asks all files in the same way.
+    pub fn text(self) -> Result<Vec<u8>, Errno> {
+        let mut text = Text::default();
+        match self {
+            SystemFile::Meminfo => memory().write(&mut text),
+            SystemFile::Cpuinfo => write_cpus(&mut text),
+            SystemFile::Uptime => {
+                let (busy, up) = (busy_ticks(), clock::monotonic() / TICK);
+                let cpus = u64::from(sched::online_mask().count_ones());
+                write_uptime(up, (up * cpus).saturating_sub(busy.0 + busy.1), &mut text);
+            }
+            SystemFile::Stat => write_stat(&mut text),
+            SystemFile::Loadavg => write_load(&mut text),
+            SystemFile::Version => put!(
+                text,
+                "{KERNEL_NAME} version {KERNEL_RELEASE} (faultless) {KERNEL_VERSION}\n"
+            ),
+            SystemFile::Filesystems => put!(text, "nodev\tproc\nnodev\ttmpfs\n"),
+            SystemFile::Devices => put!(
+                text,
+                "Character devices:\n  1 mem\n  4 ttyS\n  5 /dev/tty\n  5 /dev/console\n\nBlock devices:\n"
+            ),
+            SystemFile::Cmdline => put!(text, "\n"),
+        }
+        Ok(text.0)
+    }
+}
+
+/// Nanoseconds in a clock tick, of which there are a hundred per second.
+pub const TICK: u64 = clock::SECOND / 100;
+
+fn memory() -> MachineMemory {
+    let (free, total) = fs::frames();
+    MachineMemory { total: total * 4, free: free * 4 }
+}
+
+fn online() -> impl Iterator<Item = u32> {
+    let mask = sched::online_mask();
+    (0..64).filter(move |cpu| mask >> cpu & 1 != 0)
+}
+
+fn write_cpus(text: &mut Text) {
+    for cpu in online() {
+        put!(text, "processor\t: {cpu}\nvendor_id\t: AuthenticAMD\ncpu family\t: 6\n");
+        put!(text, "model\t\t: 6\nmodel name\t: QEMU TCG CPU\nstepping\t: 3\n");
+        put!(text, "physical id\t: 0\nsiblings\t: {}\n", sched::online_mask().count_ones());
+        put!(text, "core id\t\t: {cpu}\nfpu\t\t: yes\nwp\t\t: yes\n");
+        put!(text, "flags\t\t: fpu tsc msr pae cx8 apic cmov mmx fxsr sse sse2 syscall nx lm\n");
+        put!(text, "address sizes\t: 40 bits physical, 48 bits virtual\n\n");
+    }
+}
+
+/// User and system time of all processes that live or were waited for, in clock ticks.
+fn busy_ticks() -> (u64, u64) {
+    let mut busy = (0, 0);
+    for process in table::all() {
+        let totals = process.total_usage();
+        let mut sum = totals;
+        if process.pid == 1 {
+            sum = sum + process.children_usage.totals();
+        }
+        busy.0 += sum.user;
+        busy.1 += sum.system;
+    }
+    (busy.0 / TICK, busy.1 / TICK)
+}
+
+fn write_stat(text: &mut Text) {
+    let (user, system) = busy_ticks();
+    let up = clock::monotonic() / TICK;
+    let cpus = u64::from(sched::online_mask().count_ones());
+    let idle = (up * cpus).saturating_sub(user + system);
+    put!(text, "cpu  {user} 0 {system} {idle} 0 0 0 0 0 0\n");
+    // Time is counted per process, not per CPU: an even share is the best that can be said.
+    for cpu in online() {
+        put!(text, "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0\n", user / cpus, system / cpus, idle / cpus);
+    }
+    let (_, threads, last) = table::counts();
+    put!(text, "intr 0\nctxt 0\nbtime {}\n", clock::realtime_offset() / clock::SECOND);
+    put!(text, "processes {last}\nprocs_running {}\nprocs_blocked 0\n", threads.min(cpus as usize));
+}
+
+fn write_load(text: &mut Text) {
+    let (_, threads, last) = table::counts();
+    put!(text, "0.00 0.00 0.00 1/{threads} {last}\n");
+}
+
+/// `/sys/devices/system/cpu/online` and its like, for C libraries that count CPUs there.
+pub fn cpu_list() -> Vec<u8> {
+    let mut text = Text::default();
+    let cpus = machine::vm().machine().cpus();
+    // This is read before the other CPUs run; all of them will.
+    write_cpu_list(u64::MAX >> (64 - cpus.clamp(1, 64)), &mut text);
+    put!(text, "\n");
+    text.0
+}

@@ -1,0 +1,393 @@
+//! The text of /proc files, in Linux' exact format, from plain figures.
+//!
+//! Called by `process` and `system`, which gather the figures, and by the host's tests. Pure.
+
+use alloc::vec::Vec;
+use core::fmt::{self, Write};
+
+/// Text under construction. Paths and names are bytes, so this is not a `String`.
+#[derive(Default)]
+pub struct Text(pub Vec<u8>);
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Text {
+    /// Appends formatted text; nothing here fails.
+    pub fn add(&mut self, arguments: fmt::Arguments<'_>) {
+        let _ = self.write_fmt(arguments);
+    }
+}
+
+/// Appends to a [`Text`] as `write!` does.
+macro_rules! put {
+    ($text:expr, $($arguments:tt)*) => { $text.add(format_args!($($arguments)*)) };
+}
+pub(super) use put;
+
+/// One line of `maps`.
+#[derive(Debug, Clone, Default)]
+pub struct MapLine {
+    /// First address, and one past the last.
+    pub range: (u64, u64),
+    /// Readable, writable, executable.
+    pub rights: (bool, bool, bool),
+    /// Shared rather than private.
+    pub shared: bool,
+    /// Offset in the file.
+    pub offset: u64,
+    /// Device number (major, minor) and inode number of the file.
+    pub file: (u32, u32, u64),
+    /// Path or `[name]`; empty for none.
+    pub name: Vec<u8>,
+}
+
+/// Where the name begins in a line of `maps`.
+const NAME_COLUMN: usize = 73;
+
+impl MapLine {
+    /// Appends the line.
+    pub fn write(&self, text: &mut Text) {
+        let start = text.0.len();
+        let flag = |set: bool, letter: char| if set { letter } else { '-' };
+        put!(
+            text,
+            "{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {} ",
+            self.range.0,
+            self.range.1,
+            flag(self.rights.0, 'r'),
+            flag(self.rights.1, 'w'),
+            flag(self.rights.2, 'x'),
+            if self.shared { 's' } else { 'p' },
+            self.offset,
+            self.file.0,
+            self.file.1,
+            self.file.2,
+        );
+        if !self.name.is_empty() {
+            let width = text.0.len() - start;
+            // At least one more space, as Linux pads first and then adds one.
+            let padded = if width < NAME_COLUMN { NAME_COLUMN } else { width + 1 };
+            text.0.resize(start + padded, b' ');
+            for &byte in &self.name {
+                match byte {
+                    b'\n' => text.0.extend_from_slice(b"\\012"),
+                    byte => text.0.push(byte),
+                }
+            }
+        }
+        text.0.push(b'\n');
+    }
+}
+
+/// What memory a process has, in pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Largest and present sum of all mappings.
+    pub peak: u64,
+    /// See `peak`.
+    pub total: u64,
+    /// Largest resident size.
+    pub resident_peak: u64,
+    /// Resident pages: anonymous, of files, of shared memory.
+    pub anon: u64,
+    /// See `anon`.
+    pub file: u64,
+    /// See `anon`.
+    pub shmem: u64,
+    /// Private writable mappings.
+    pub data: u64,
+    /// The stack.
+    pub stack: u64,
+    /// The program's code.
+    pub text: u64,
+    /// All executable mappings.
+    pub executable: u64,
+    /// Page tables.
+    pub tables: u64,
+}
+
+impl Sizes {
+    /// Resident pages of all kinds.
+    pub fn resident(&self) -> u64 {
+        self.anon + self.file + self.shmem
+    }
+
+    /// `statm`.
+    pub fn write_statm(&self, text: &mut Text) {
+        put!(
+            text,
+            "{} {} {} {} 0 {} 0\n",
+            self.total,
+            self.resident(),
+            self.file + self.shmem,
+            self.text,
+            self.data + self.stack,
+        );
+    }
+
+    /// The `Vm` lines of `status`.
+    pub fn write_status(&self, text: &mut Text) {
+        let resident = self.resident();
+        let lines = [
+            ("VmPeak", self.peak.max(self.total)),
+            ("VmSize", self.total),
+            ("VmLck", 0),
+            ("VmPin", 0),
+            ("VmHWM", self.resident_peak.max(resident)),
+            ("VmRSS", resident),
+            ("RssAnon", self.anon),
+            ("RssFile", self.file),
+            ("RssShmem", self.shmem),
+            ("VmData", self.data),
+            ("VmStk", self.stack),
+            ("VmExe", self.text),
+            ("VmLib", self.executable.saturating_sub(self.text)),
+            ("VmPTE", self.tables),
+            ("VmSwap", 0),
+            ("HugetlbPages", 0),
+        ];
+        for (name, pages) in lines {
+            put!(text, "{name}:\t{:8} kB\n", pages * 4);
+        }
+    }
+}
+
+/// What `stat` and `status` say about a process besides its memory.
+#[derive(Debug, Clone, Default)]
+pub struct Facts {
+    /// Ids: thread, process, parent, group, session.
+    pub tid: i32,
+    /// See `tid`.
+    pub pid: i32,
+    /// See `tid`.
+    pub parent: i32,
+    /// See `tid`.
+    pub group: i32,
+    /// See `tid`.
+    pub session: i32,
+    /// Name of the program, at most 15 bytes.
+    pub name: Vec<u8>,
+    /// `R`, `S`, `T` or `Z`.
+    pub state: char,
+    /// Device number of the controlling terminal and its foreground group, or 0 and -1.
+    pub terminal: (u64, i32),
+    /// Faults: minor, of waited-for children, major, of waited-for children.
+    pub faults: [u64; 4],
+    /// Clock ticks: user, system, the same of waited-for children.
+    pub ticks: [u64; 4],
+    /// Threads of the process.
+    pub threads: usize,
+    /// Clock ticks after boot at which it started.
+    pub started: u64,
+    /// Soft `RLIMIT_RSS`.
+    pub resident_limit: u64,
+    /// Code, start and end; stack pointer at entry.
+    pub code: (u64, u64),
+    /// See `code`.
+    pub stack: u64,
+    /// Heap start; argument and environment strings.
+    pub heap: u64,
+    /// See `heap`.
+    pub args: (u64, u64),
+    /// See `heap`.
+    pub env: (u64, u64),
+    /// Signal sets: pending here, pending in the process, blocked, ignored, caught.
+    pub signals: [u64; 5],
+    /// Signal sent to the parent at the end.
+    pub exit_signal: i32,
+    /// CPU it ran on last, and CPUs it may run on.
+    pub cpu: u32,
+    /// See `cpu`.
+    pub affinity: u64,
+    /// Status as `wait` will have it, of a zombie.
+    pub exit_code: i32,
+    /// `umask` and places in the file table.
+    pub umask: u32,
+    /// See `umask`.
+    pub file_places: usize,
+    /// Switches: voluntary, not.
+    pub switches: (u64, u64),
+}
+
+impl Facts {
+    /// `stat`.
+    pub fn write_stat(&self, sizes: Option<&Sizes>, text: &mut Text) {
+        let none = Sizes::default();
+        let memory = sizes.unwrap_or(&none);
+        put!(text, "{} (", self.tid);
+        text.0.extend_from_slice(&self.name);
+        put!(text, ") {} {} {} {}", self.state, self.parent, self.group, self.session);
+        put!(text, " {} {} 0", self.terminal.0, self.terminal.1);
+        for faults in self.faults {
+            put!(text, " {faults}");
+        }
+        for ticks in self.ticks {
+            put!(text, " {ticks}");
+        }
+        // Priority, nice, threads, an obsolete timer, start.
+        put!(text, " 20 0 {} 0 {}", self.threads, self.started);
+        put!(text, " {} {} {}", memory.total * 4096, memory.resident(), self.resident_limit);
+        let addresses = if sizes.is_some() { [self.code.0, self.code.1, self.stack] } else { [0; 3] };
+        for address in addresses {
+            put!(text, " {address}");
+        }
+        // Stack and instruction pointers are not told; the obsolete masks have 31 bits.
+        put!(text, " 0 0");
+        let [own, _, blocked, ignored, caught] = self.signals;
+        for set in [own, blocked, ignored, caught] {
+            put!(text, " {}", set & 0x7fff_ffff);
+        }
+        put!(text, " 0 0 0 {} {} 0 0 0 0 0", self.exit_signal, self.cpu);
+        let places = if sizes.is_some() {
+            [0, 0, self.heap, self.args.0, self.args.1, self.env.0, self.env.1]
+        } else {
+            [0; 7]
+        };
+        for address in places {
+            put!(text, " {address}");
+        }
+        put!(text, " {}\n", self.exit_code);
+    }
+
+    /// `status`.
+    pub fn write_status(&self, sizes: Option<&Sizes>, text: &mut Text) {
+        put!(text, "Name:\t");
+        text.0.extend_from_slice(&self.name);
+        put!(text, "\nUmask:\t{:04o}\n", self.umask);
+        put!(text, "State:\t{} ({})\n", self.state, state_name(self.state));
+        put!(text, "Tgid:\t{}\nNgid:\t0\nPid:\t{}\n", self.pid, self.tid);
+        put!(text, "PPid:\t{}\nTracerPid:\t0\n", self.parent);
+        put!(text, "Uid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n");
+        put!(text, "FDSize:\t{}\nGroups:\t \n", self.file_places);
+        put!(text, "NStgid:\t{}\nNSpid:\t{}\n", self.pid, self.tid);
+        put!(text, "NSpgid:\t{}\nNSsid:\t{}\n", self.group, self.session);
+        if let Some(sizes) = sizes {
+            sizes.write_status(text);
+            put!(text, "CoreDumping:\t0\nTHP_enabled:\t0\n");
+        }
+        put!(text, "Threads:\t{}\nSigQ:\t0/0\n", self.threads);
+        let names = ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"];
+        for (name, set) in names.into_iter().zip(self.signals) {
+            put!(text, "{name}:\t{set:016x}\n");
+        }
+        for (name, set) in [("CapInh", 0), ("CapPrm", ROOT), ("CapEff", ROOT), ("CapBnd", ROOT), ("CapAmb", 0)] {
+            put!(text, "{name}:\t{set:016x}\n");
+        }
+        put!(text, "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n");
+        put!(text, "Cpus_allowed:\t{:x}\nCpus_allowed_list:\t", self.affinity);
+        write_cpu_list(self.affinity, text);
+        put!(text, "\nvoluntary_ctxt_switches:\t{}\n", self.switches.0);
+        put!(text, "nonvoluntary_ctxt_switches:\t{}\n", self.switches.1);
+    }
+}
+
+/// All capabilities but the one to map the lowest addresses, which nobody has here.
+const ROOT: u64 = 0x0000_01ff_ffff_ffff & !(1 << 17);
+
+fn state_name(state: char) -> &'static str {
+    match state {
+        'R' => "running",
+        'S' => "sleeping",
+        'T' => "stopped",
+        'Z' => "zombie",
+        _ => "dead",
+    }
+}
+
+/// CPUs as `0-3,5`.
+pub fn write_cpu_list(mask: u64, text: &mut Text) {
+    let mut cpu = 0;
+    let mut separator = "";
+    while cpu < 64 {
+        if mask >> cpu & 1 == 0 {
+            cpu += 1;
+            continue;
+        }
+        let run = (mask >> cpu).trailing_ones();
+        match run {
+            1 => put!(text, "{separator}{cpu}"),
+            run => put!(text, "{separator}{cpu}-{}", cpu + run - 1),
+        }
+        separator = ",";
+        cpu += run;
+    }
+}
+
+/// One line of `limits`.
+pub fn write_limit(name: &str, unit: &str, (soft, hard): (u64, u64), text: &mut Text) {
+    let value = |limit: u64| Limit(limit);
+    put!(text, "{name:<25} {:<20} {:<20} {unit:<10}\n", value(soft), value(hard));
+}
+
+struct Limit(u64);
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == u64::MAX {
+            return f.pad("unlimited");
+        }
+        let mut digits = [0; 20];
+        let mut at = digits.len();
+        let mut rest = self.0;
+        loop {
+            at -= 1;
+            digits[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        // Digits are ASCII.
+        f.pad(core::str::from_utf8(&digits[at..]).unwrap_or_default())
+    }
+}
+
+/// Memory of the machine, in kB.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MachineMemory {
+    /// All of it, and what nobody uses.
+    pub total: u64,
+    /// See `total`.
+    pub free: u64,
+}
+
+impl MachineMemory {
+    /// `meminfo`.
+    pub fn write(&self, text: &mut Text) {
+        let lines = [
+            ("MemTotal", self.total),
+            ("MemFree", self.free),
+            ("MemAvailable", self.free),
+            ("Buffers", 0),
+            ("Cached", 0),
+            ("SwapCached", 0),
+            ("SwapTotal", 0),
+            ("SwapFree", 0),
+            ("Dirty", 0),
+            ("Writeback", 0),
+            ("VmallocTotal", 0),
+            ("VmallocUsed", 0),
+            ("HugePages_Total", 0),
+        ];
+        for (name, value) in lines {
+            let label = LABEL_WIDTH - name.len() - 1;
+            if name.starts_with("HugePages") {
+                put!(text, "{name}:{:label$}{value:8}\n", "");
+            } else {
+                put!(text, "{name}:{:label$}{value:8} kB\n", "");
+            }
+        }
+    }
+}
+
+const LABEL_WIDTH: usize = 16;
+
+/// `uptime`: seconds since boot, and idle seconds of all CPUs, from hundredths.
+pub fn write_uptime(up: u64, idle: u64, text: &mut Text) {
+    put!(text, "{}.{:02} {}.{:02}\n", up / 100, up % 100, idle / 100, idle % 100);
+}
