@@ -58,8 +58,10 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
     let own = std::env::current_exe().unwrap_or_default();
     let terminal = Terminal::of(io::stdin()).map_err(Error::host("reading the terminal's settings"))?;
     let prepared = prepare(&request(args, &here, terminal.is_some()))?;
-    for notice in &prepared.notices {
-        eprintln!("faultless: note: {notice}");
+    document.notices(&prepared.notices);
+    for notice in prepared.notices.iter().filter(|_| !args.json) {
+        // If standard error is gone, the run is still worth making.
+        let _ = writeln!(io::stderr(), "faultless: note: {notice}");
     }
     let kernel = image::find(args.kernel.as_deref(), &own, &here)?;
     let dir = tempfile::Builder::new().prefix("faultless-").tempdir();

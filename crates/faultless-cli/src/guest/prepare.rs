@@ -17,7 +17,7 @@ use crate::guest::error::ProgramError;
 use crate::guest::libraries::{Closure, Flavor, Linker};
 use crate::guest::manifest::{self, Manifest};
 use crate::guest::root::Root;
-use crate::guest::tree::Tree;
+use crate::guest::tree::{Tree, TreeError};
 
 pub use extra::ExtraFile;
 use program::Program;
@@ -127,6 +127,8 @@ fn needed(request: &Request, root: &Root) -> Result<Prepared, ProgramError> {
 }
 
 fn whole(request: &Request, root: &Root) -> Result<Prepared, ProgramError> {
+    // Without this the program, and not the directory, would be called missing.
+    std::fs::read_dir(root.dir()).map_err(|source| TreeError { path: root.dir().to_owned(), source })?;
     let program = Program::find(root, &request.program, Path::new("/"), &request.search)?;
     // Only what would stop the kernel is checked here; a missing library is the linker's to report, in its words.
     let mut closure = linker(request, root, &program.image).closure(&program.path, &program.image);

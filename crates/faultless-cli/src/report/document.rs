@@ -35,6 +35,13 @@ impl Document {
         self.set("machine", value);
     }
 
+    /// Adds what is worth knowing about the preparation.
+    pub fn notices(&mut self, notices: &[String]) {
+        if !notices.is_empty() {
+            self.set("notices", json!(notices));
+        }
+    }
+
     /// Adds what the guest reported, whether or not it came to its end.
     pub fn log(&mut self, log: &Log) {
         if let Some(boot) = &log.boot {

@@ -143,7 +143,7 @@ fn what_is_missing_is_named() {
     fails(&["--kernel", "/none/kernel"], 125, &["kernel image was not found", "/none/kernel"]);
     fails(&["--memory", "16M"], 125, &["16 MiB of memory are too few", "--memory 64M"]);
     fails(&["--file", "/none/file"], 125, &["cannot pack /none/file"]);
-    fails(&["--root", "/none/root"], 127, &["was not found"]);
+    fails(&["--root", "/none/root"], 125, &["cannot pack /none/root: No such file"]);
     fails(&["--initrd", "/none/initrd"], 125, &["/none/initrd cannot be packed"]);
 }
 
