@@ -5,11 +5,10 @@
 mod audit;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod probe;
-mod registry;
+mod seats;
 mod stats;
 
 pub use audit::AuditError;
-pub(crate) use registry::Registry;
 pub use stats::Stats;
 
 use crate::addr::{Access, CpuId, FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};
@@ -17,12 +16,13 @@ use crate::frame::{CpuLocal, Ctx, Memory, MemoryError};
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError, Pager};
 use crate::space::{
-    AccessError, AreaInfo, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Resolved, Space,
-    UnmapError, Usage,
+    AccessError, AreaInfo, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Registry, Resolved,
+    Space, UnmapError, Usage,
 };
 use crate::table;
 use alloc::sync::Arc;
 use core::fmt;
+use seats::Seats;
 
 /// No frame, or no heap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,11 +50,12 @@ pub enum CpuError {
 pub struct Vm<M: Machine> {
     memory: Arc<Memory<M>>,
     registry: Arc<Registry<M>>,
+    seats: Arc<Seats>,
 }
 
 impl<M: Machine> Clone for Vm<M> {
     fn clone(&self) -> Self {
-        Self { memory: Arc::clone(&self.memory), registry: Arc::clone(&self.registry) }
+        Self { memory: Arc::clone(&self.memory), registry: Arc::clone(&self.registry), seats: Arc::clone(&self.seats) }
     }
 }
 
@@ -69,8 +70,8 @@ impl<M: Machine> Vm<M> {
             MemoryError::NoMemory => SetupError::NoMemory,
             MemoryError::BadMachine => SetupError::BadMachine,
         })?;
-        let registry = Arc::new(Registry::new(memory.sections().cpus()));
-        Ok(Self { memory: Arc::new(memory), registry })
+        let seats = Arc::new(Seats::new(memory.sections().cpus()));
+        Ok(Self { memory: Arc::new(memory), registry: Arc::new(Registry::new()), seats })
     }
 
     /// The machine.
@@ -85,7 +86,7 @@ impl<M: Machine> Vm<M> {
     ///
     /// [`CpuError`] if there is no such CPU or its token is out.
     pub fn cpu(&self, id: CpuId) -> Result<Cpu<M>, CpuError> {
-        let stamps = self.registry.claim(id)?;
+        let stamps = self.seats.claim(id)?;
         let local = CpuLocal::new(id, self.memory.sections().cpus(), stamps);
         Ok(Cpu { vm: self.clone(), local })
     }
@@ -183,7 +184,7 @@ impl<M: Machine> Drop for Cpu<M> {
             crate::sync::spin_hint();
         }
         ctx.drain_all();
-        self.vm.registry.give_back(self.local.id(), self.local.stamps());
+        self.vm.seats.give_back(self.local.id(), self.local.stamps());
     }
 }
 

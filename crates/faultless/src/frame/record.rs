@@ -2,8 +2,8 @@
 //!
 //! Called by `frame` and, through `Ctx::record`, by the rooms above. 32 bytes per frame in shipping builds.
 
+use crate::sync::plain::{AtomicU32 as PlainU32, AtomicU64 as PlainU64, Ordering::Relaxed};
 use crate::sync::{AtomicU64, Ordering, RawLock};
-use core::sync::atomic::{AtomicU32 as PlainU32, AtomicU64 as PlainU64, Ordering::Relaxed};
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

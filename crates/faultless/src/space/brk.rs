@@ -5,7 +5,7 @@ use crate::addr::{PAGE_SIZE, PageRange, Rights, VirtAddr};
 use crate::area::{AreaFlags, Attributes, Changes, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use core::sync::atomic::Ordering::Relaxed;
+use crate::sync::Ordering::Relaxed;
 
 impl<M: Machine> Core<M> {
     /// Sets where the heap begins. Before the first `brk`.

@@ -1,7 +1,6 @@
 //! Exit: everything goes, and nothing waits (but for remote accesses under way).
 
-use super::{Core, Space};
-use crate::engine::Registry;
+use super::{Core, Registry, Space};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::Ordering;

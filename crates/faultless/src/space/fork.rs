@@ -4,9 +4,8 @@
 //! change hands. What became shared by this fork is write-protected at the root, so the CPUs of the parent are flushed
 //! once; a fork that finds everything shared already (SH-02) neither waits nor flushes.
 
-use super::Core;
+use super::{Core, Registry};
 use crate::area::{Index, StripeGuard};
-use crate::engine::Registry;
 use crate::frame::Ctx;
 use crate::machine::{Machine, Scope};
 use crate::sync::{Event, Ordering, mutant};

@@ -3,7 +3,7 @@
 use super::Core;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Machine, Scope};
-use crate::sync::{Event, mutant};
+use crate::sync::{Event, Ordering, mutant};
 use crate::table::{Progress, Removed, Rewrite, Sweep, Unlinked, settle_drop};
 use crate::tlb::{Receipt, shootdown};
 use crate::{PageRange, VirtAddr};
@@ -89,7 +89,7 @@ impl<M: Machine> Core<M> {
         rewrite: Rewrite,
     ) -> Result<(), NoTables> {
         // Relaxed: set under the stripe locks.
-        if !self.has_shared.load(core::sync::atomic::Ordering::Relaxed) {
+        if !self.has_shared.load(Ordering::Relaxed) {
             return Ok(());
         }
         let mut removed = Removed::new();

@@ -3,9 +3,9 @@
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::Gauge;
+use crate::sync::plain::{AtomicI64, Ordering::Relaxed};
 use crate::table::Delta;
 use alloc::boxed::Box;
-use core::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// Memory use and faults of one space. Pages are of 4096 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]

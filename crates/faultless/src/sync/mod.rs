@@ -30,6 +30,11 @@ pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, 
 #[cfg(shuttle)]
 pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
+/// `core`'s atomics in every build: statistics, and words that a lock or an owner guards.
+pub(crate) mod plain {
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+}
+
 /// One page-table entry as the MMU sees it: 64 bits that hardware may change too.
 ///
 /// In shipping builds this is `core::sync::atomic::AtomicU64`; in model builds the model checker's type.

@@ -1,42 +1,31 @@
-//! Who exists: the spaces of a [`Vm`](crate::Vm), the CPU tokens that are out, the spaces that were dropped.
+//! Which spaces exist, and which were dropped and wait for a CPU to take them down.
+//!
+//! Called by `engine`, and by fork and exit. Protocol P6: a child is known before its parent's locks are free.
 
-use super::CpuError;
-use crate::addr::CpuId;
+use super::Core;
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::space::Core;
+use crate::sync::plain::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Held, Lock, Rank};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
-use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// A CPU's token as the registry keeps it.
-#[derive(Clone, Copy)]
-struct Seat {
-    taken: bool,
-    /// Stamps given out by earlier holders: a stamp is never given twice.
-    stamps: u64,
-}
 
 /// The registry. Never locked inside a fault.
 pub(crate) struct Registry<M: Machine> {
     next_id: AtomicU64,
     spaces: Lock<BTreeMap<u64, Weak<Core<M>>>>,
-    seats: Lock<Vec<Seat>>,
     orphans: Lock<Vec<Arc<Core<M>>>>,
     /// Lets `bury` pass without the lock when there is nothing to do.
     has_orphans: AtomicBool,
 }
 
 impl<M: Machine> Registry<M> {
-    /// Nobody yet, on a machine of `cpus` CPUs.
-    pub(crate) fn new(cpus: usize) -> Self {
+    /// Nobody yet.
+    pub(crate) fn new() -> Self {
         Self {
             next_id: AtomicU64::new(1),
             spaces: Lock::new(Rank::Object, BTreeMap::new()),
-            seats: Lock::new(Rank::Object, vec![Seat { taken: false, stamps: 0 }; cpus]),
             orphans: Lock::new(Rank::Object, Vec::new()),
             has_orphans: AtomicBool::new(false),
         }
@@ -94,22 +83,5 @@ impl<M: Machine> Registry<M> {
             core::mem::take(&mut *orphans)
         };
         orphans.iter().for_each(|core| core.exit(ctx, self));
-    }
-
-    /// Claims a CPU's token; returns where its stamps go on.
-    pub(crate) fn claim(&self, id: CpuId) -> Result<u64, CpuError> {
-        let held = Held::default();
-        let mut seats = self.seats.lock(&held, core::hint::spin_loop);
-        let seat = seats.get_mut(id.as_usize()).ok_or(CpuError::NoSuchCpu)?;
-        if core::mem::replace(&mut seat.taken, true) {
-            return Err(CpuError::Taken);
-        }
-        Ok(seat.stamps)
-    }
-
-    /// Takes a CPU's token back.
-    pub(crate) fn give_back(&self, id: CpuId, stamps: u64) {
-        let held = Held::default();
-        self.seats.lock(&held, core::hint::spin_loop)[id.as_usize()] = Seat { taken: false, stamps };
     }
 }
