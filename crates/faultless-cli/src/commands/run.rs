@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::guest::prepare::{Prepared, Request, Source, prepare};
 use crate::guest::root::Root;
 use crate::report::document::Document;
-use crate::report::events::Exit;
+use crate::report::events::{Exit, Log, describe_fault};
 use crate::report::table;
 use crate::units::Size;
 use crate::vm::ending::{GuestError, judge};
@@ -68,6 +68,9 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
     let dir = dir.map_err(Error::host("making a temporary directory"))?;
     let finished = boot(args, &machine, &kernel, &prepared, dir.path(), terminal)?;
     document.log(&finished.log);
+    if !args.json {
+        tell_faults(&finished.log);
+    }
     let exit = judge(&finished)?.clone();
     document.exit(&exit);
     Ok(exit)
@@ -165,6 +168,19 @@ fn setting(name: &str, value: &OsString) -> OsString {
     text.push("=");
     text.push(value);
     text
+}
+
+/// How many faults are told; all that are kept are in the document.
+const MAX_TOLD: usize = 4;
+
+/// Says which processes ended by a fault, as a kernel's log would.
+fn tell_faults(log: &Log) {
+    let more = log.faults.len().saturating_sub(MAX_TOLD);
+    let told = log.faults.iter().take(MAX_TOLD).map(describe_fault);
+    for line in told.chain((more > 0).then(|| format!("{more} more processes were ended by faults"))) {
+        // The run is over and its status counts, whoever reads this.
+        let _ = writeln!(io::stderr(), "faultless: {line}");
+    }
 }
 
 /// Writes report and failure to where the user wants them.

@@ -45,11 +45,10 @@ impl Document {
     /// Adds what the guest reported, whether or not it came to its end.
     pub fn log(&mut self, log: &Log) {
         if let Some(boot) = &log.boot {
-            let mut boot = boot.clone();
-            if let Some(fields) = boot.as_object_mut() {
-                fields.shift_remove("event");
-            }
-            self.set("boot", boot);
+            self.set("boot", without_kind(boot));
+        }
+        if !log.faults.is_empty() {
+            self.set("faults", log.faults.iter().map(without_kind).collect());
         }
         if !log.noise.is_empty() {
             self.set("unreadable_events", json!(log.noise));
@@ -80,6 +79,15 @@ impl Document {
     fn set(&mut self, key: &str, value: Value) {
         self.fields.insert(key.to_owned(), value);
     }
+}
+
+/// An event's fields without the one that says which event it is.
+fn without_kind(event: &Value) -> Value {
+    let mut event = event.clone();
+    if let Some(fields) = event.as_object_mut() {
+        fields.shift_remove("event");
+    }
+    event
 }
 
 impl std::fmt::Display for Document {

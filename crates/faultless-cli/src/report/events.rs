@@ -4,8 +4,9 @@
 
 use serde_json::Value;
 
-/// How many lines that are no events are kept; a kernel gone wild may write without end.
-const MAX_NOISE: usize = 64;
+/// How many events of one kind, and how many lines that are no events, are kept: a program may start processes that
+/// fault without end, and a kernel gone wild may write without end.
+const MAX_KEPT: usize = 64;
 
 /// Everything that was reported in one run.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -16,6 +17,8 @@ pub struct Log {
     pub panic: Option<String>,
     /// The program ended.
     pub exit: Option<Exit>,
+    /// Processes that ended by a fault, the first of them.
+    pub faults: Vec<Value>,
     /// Lines that are no events, the first of them.
     pub noise: Vec<String>,
 }
@@ -45,15 +48,25 @@ impl Log {
             Some("boot") => self.boot = Some(event),
             Some("panic") => self.panic = self.panic.take().or_else(|| Some(message(&event))),
             Some("exit") => self.exit = Some(Exit::read(event)),
+            Some("fault") if self.faults.len() < MAX_KEPT => self.faults.push(event),
+            Some("fault") => {}
             _ => self.record_noise(line),
         }
     }
 
     fn record_noise(&mut self, line: &str) {
-        if self.noise.len() < MAX_NOISE {
+        if self.noise.len() < MAX_KEPT {
             self.noise.push(line.to_owned());
         }
     }
+}
+
+/// One line about a process that ended by a fault.
+pub fn describe_fault(event: &Value) -> String {
+    let number = |key: &str| event.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let (pid, signal) = (number("pid"), number("signal"));
+    let (address, rip) = (number("address"), number("rip"));
+    format!("process {pid} was ended by signal {signal}: it accessed {address:#x} at instruction {rip:#x}")
 }
 
 fn message(event: &Value) -> String {
@@ -108,7 +121,16 @@ mod tests {
             log.record("{ not json");
             log.record(r#"{"event":"unheard of"}"#);
         }
-        assert_eq!(log.noise.len(), MAX_NOISE);
+        assert_eq!(log.noise.len(), MAX_KEPT);
+    }
+
+    #[test]
+    fn faults_are_kept_and_told() {
+        let mut log = Log::default();
+        log.record(r#"{"event":"fault","pid":7,"signal":11,"code":1,"rip":4198400,"rsp":0,"address":16,"error":4}"#);
+        let expected = "process 7 was ended by signal 11: it accessed 0x10 at instruction 0x401000";
+        assert_eq!(describe_fault(&log.faults[0]), expected);
+        assert!(log.noise.is_empty());
     }
 
     #[test]
