@@ -46,13 +46,20 @@ pub const fn word(key: u64, index: usize) -> u64 {
     if key == 0 { 0 } else { key ^ (index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) }
 }
 
+/// One step of a checksum that depends on the order and on each bit.
+#[inline]
+#[must_use]
+pub const fn absorb(sum: u64, word: u64) -> u64 {
+    (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
+
 /// Checksum of a page filled with `key`.
 #[must_use]
 pub const fn digest(key: u64) -> u64 {
     let mut sum = 0_u64;
     let mut index = 0;
     while index < WORDS {
-        sum = sum.rotate_left(7) ^ word(key, index);
+        sum = absorb(sum, word(key, index));
         index += 1;
     }
     sum

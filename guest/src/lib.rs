@@ -13,3 +13,6 @@ pub mod probe;
 pub mod report;
 pub mod rng;
 pub mod sys;
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,7 @@
 //!
 //! Called by `node` and `main`. Nothing here touches the memory under test.
 
-use faultless_guest::arena::word;
+use faultless_guest::arena::{absorb, word};
 use faultless_guest::rng::{Rng, mix};
 use faultless_guest::sys::{NONE, PAGE, RO, RW, WORDS};
 
@@ -226,7 +226,7 @@ impl Model {
     /// A number that stands for rights and content of all pages.
     pub fn digest(&self) -> u64 {
         self.pages.iter().fold(PAGE as u64, |sum, page| {
-            let words = page.words().iter().fold(0_u64, |sum, word| sum.rotate_left(7) ^ word);
+            let words = page.words().into_iter().fold(0, absorb);
             mix(sum ^ words ^ page.prot().map_or(99, |prot| prot as u64))
         })
     }

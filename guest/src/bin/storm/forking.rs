@@ -8,7 +8,7 @@
 
 use crate::Storm;
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use faultless_guest::arena::{Arena, digest};
+use faultless_guest::arena::{Arena, absorb, digest};
 use faultless_guest::child::Note;
 use faultless_guest::crew::{Gate, crew};
 use faultless_guest::rng::{Rng, mix};
@@ -189,7 +189,7 @@ impl Child<'_> {
         for writer in 0..self.field.writers.len().min(64) {
             let begun = self.note.get(64 + writer);
             for page in (0..OWN).map(|page| self.field.page_of_writer(writer, page)) {
-                sum = sum.rotate_left(9) ^ self.page_of(page, self.done[writer], begun)?;
+                sum = absorb(sum, self.page_of(page, self.done[writer], begun)?);
             }
         }
         Some(sum)
@@ -203,7 +203,7 @@ impl Child<'_> {
             let place = self.field.arena.addr(offset);
             let got = self.field.arena.load(offset);
             let round = got & 0xffff_ffff;
-            sum = sum.rotate_left(5) ^ got;
+            sum = absorb(sum, got);
             let lock = if round == 0 { 0 } else { Field::lock_word(page, index) };
             self.expect(2, place, got ^ round, lock)?;
             // Of a round after fork's return, or older than what was complete before.
