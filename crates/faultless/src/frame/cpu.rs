@@ -90,11 +90,9 @@ impl CpuLocal {
         self.cache.borrow_mut().try_push(frame).err().map(|full| full.element())
     }
 
-    /// Puts the frames after `first`, of a block of `count`, into the empty cache and returns `first`.
-    pub(crate) fn refill(&self, first: FrameId, count: u64) -> FrameId {
-        let mut cache = self.cache.borrow_mut();
-        cache.extend((1..count).rev().map(|offset| FrameId::new(first.as_u64() + offset)));
-        first
+    /// Puts a frame from the zone into the empty cache.
+    pub(crate) fn fill(&self, frame: FrameId) {
+        self.cache.borrow_mut().push(frame);
     }
 
     /// Hands a batch of cached frames to `give`.

@@ -252,9 +252,8 @@ impl<'a, M: Machine> Ctx<'a, M> {
     fn refill(self) -> Option<FrameId> {
         self.count(Event::SlowFrameRefill);
         let mut zone = self.memory.zone.lock(self.cpu.held(), || self.relax());
-        let (first, count) = zone.take_batch(&self.memory.records)?;
-        drop(zone);
-        Some(self.cpu.refill(first, count))
+        zone.take_batch(&self.memory.records, |frame| self.cpu.fill(frame));
+        self.cpu.cached_frame()
     }
 
     /// Sets the reference count of a new frame (and as many mappings) and lets others know it.
@@ -296,8 +295,8 @@ impl<'a, M: Machine> Ctx<'a, M> {
     fn drain(self, frame: FrameId) {
         self.count(Event::SlowFrameRefill);
         let mut zone = self.memory.zone.lock(self.cpu.held(), || self.relax());
-        zone.give(&self.memory.records, frame, 0);
-        self.cpu.drain(|id| zone.give(&self.memory.records, id, 0));
+        zone.give_loose(&self.memory.records, frame);
+        self.cpu.drain(|id| zone.give_loose(&self.memory.records, id));
     }
 
     /// Gives the whole cache of this CPU back.

@@ -1,7 +1,8 @@
 //! The buddy allocator: free blocks of 2^order frames in one list per order.
 //!
 //! Called by `frame` under the zone's lock, to refill and drain the CPUs' caches. A free block's first record holds
-//! the links: word0 = next + 1, word1 = (previous + 1) << 8 | order.
+//! the links: word0 = next + 1, word1 = (previous + 1) << 8 | order. Single frames that come back from caches wait on
+//! a loose list and are merged only when a block is wanted that the lists do not have.
 
 use super::record::{Kind, Record};
 use super::records::Records;
@@ -16,13 +17,19 @@ const BATCH_ORDER: usize = if cfg!(any(loom, shuttle)) { 2 } else { 5 };
 pub(crate) struct Zone {
     /// First block of each order, plus 1; 0 is the empty list.
     heads: [u64; ORDERS],
+    /// First loose frame, plus 1.
+    loose: u64,
+    /// Frames on all lists.
     free: u64,
 }
+
+/// The order that a loose frame's record shows: no block has it.
+const LOOSE: u64 = 0xff;
 
 impl Zone {
     /// No memory yet.
     pub(crate) fn new() -> Self {
-        Self { heads: [0; ORDERS], free: 0 }
+        Self { heads: [0; ORDERS], loose: 0, free: 0 }
     }
 
     /// Frames on the lists.
@@ -48,7 +55,13 @@ impl Zone {
 
     /// Takes a block of 2^`order` frames.
     pub(crate) fn take(&mut self, records: &Records, order: usize) -> Option<FrameId> {
-        let mut found = (order..ORDERS).find(|order| self.heads[*order] != 0)?;
+        let mut found = match self.order_of_next(order) {
+            Some(found) => found,
+            None => {
+                self.merge_loose(records);
+                self.order_of_next(order)?
+            }
+        };
         let block = self.heads[found] - 1;
         self.unlink(records, block, found);
         // Give the upper halves back until the block is as small as asked.
@@ -61,14 +74,55 @@ impl Zone {
         Some(FrameId::new(block))
     }
 
-    /// Takes a batch of adjacent frames for a CPU's cache, as large as there is up to 32. Returns the first and how many.
-    pub(crate) fn take_batch(&mut self, records: &Records) -> Option<(FrameId, u64)> {
-        let order = (0..=BATCH_ORDER).rev().find(|order| self.heads[*order..].iter().any(|head| *head != 0))?;
-        let first = self.take(records, order)?;
-        for offset in 1..1 << order {
-            records.get(FrameId::new(first.as_u64() + offset)).set_kind(Kind::Cached);
+    /// The smallest order, from `order` on, of which there is a block.
+    fn order_of_next(&self, order: usize) -> Option<usize> {
+        (order..ORDERS).find(|order| self.heads[*order] != 0)
+    }
+
+    /// Takes up to `BATCH` single frames for a CPU's cache.
+    pub(crate) fn take_batch(&mut self, records: &Records, mut take: impl FnMut(FrameId)) {
+        for taken in 0..1 << BATCH_ORDER {
+            let Some(frame) = self.loose.checked_sub(1).map(FrameId::new) else {
+                return if taken == 0 {
+                    self.take_block(records, take)
+                };
+            };
+            let record = records.get(frame);
+            self.loose = record.words().0;
+            record.set_words(0, 0);
+            record.set_kind(Kind::Cached);
+            self.free -= 1;
+            take(frame);
         }
-        Some((first, 1 << order))
+    }
+
+    /// The same from a block, the largest there is of at most a batch.
+    fn take_block(&mut self, records: &Records, mut take: impl FnMut(FrameId)) {
+        let Some(order) = (0..=BATCH_ORDER).rev().find(|order| self.order_of_next(*order).is_some()) else { return };
+        let Some(first) = self.take(records, order) else { return };
+        for offset in (0..1 << order).rev() {
+            let frame = FrameId::new(first.as_u64() + offset);
+            records.get(frame).set_kind(Kind::Cached);
+            take(frame);
+        }
+    }
+
+    /// Gives a single frame back without a look at its neighbours.
+    pub(crate) fn give_loose(&mut self, records: &Records, frame: FrameId) {
+        let record = records.get(frame);
+        record.set_kind(Kind::Free);
+        record.set_words(self.loose, LOOSE);
+        self.loose = frame.as_u64() + 1;
+        self.free += 1;
+    }
+
+    /// Merges the loose frames into blocks.
+    fn merge_loose(&mut self, records: &Records) {
+        while let Some(frame) = self.loose.checked_sub(1).map(FrameId::new) {
+            self.loose = records.get(frame).words().0;
+            self.free -= 1;
+            self.give(records, frame, 0);
+        }
     }
 
     /// Gives a block back and merges it with its buddies.

@@ -22,7 +22,12 @@ fn blocks_never_overlap_and_merge_back() {
     for _ in 0..20_000 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         let order = (seed >> 33) as usize % 4;
-        if seed >> 60 < 9 {
+        if seed >> 60 == 15 {
+            zone.take_batch(&records, |frame| {
+                assert!(used.insert(frame.as_u64()), "a frame was handed out twice");
+                taken.push((frame, 0));
+            });
+        } else if seed >> 60 < 9 {
             let Some(block) = zone.take(&records, order) else {
                 continue;
             };
@@ -35,12 +40,20 @@ fn blocks_never_overlap_and_merge_back() {
         } else if !taken.is_empty() {
             let (block, order) = taken.swap_remove(seed as usize % taken.len());
             (block.as_u64()..block.as_u64() + (1 << order)).for_each(|frame| assert!(used.remove(&frame)));
-            zone.give(&records, block, order);
+            if order == 0 && seed & 1 == 0 {
+                zone.give_loose(&records, block);
+            } else {
+                zone.give(&records, block, order);
+            }
         }
         assert_eq!(zone.free_frames() + used.len() as u64, total);
     }
     for (block, order) in taken {
-        zone.give(&records, block, order);
+        if order == 0 {
+            zone.give_loose(&records, block);
+        } else {
+            zone.give(&records, block, order);
+        }
     }
     assert_eq!(zone.free_frames(), total);
     assert!(zone.take(&records, 10).is_some(), "the largest blocks have merged again");

@@ -1,0 +1,6 @@
+//! The protocols of the core under loom: every interleaving within the bounds, weak memory included.
+#![cfg(loom)]
+
+mod model;
+#[path = "protocols/p1.rs"]
+mod p1;

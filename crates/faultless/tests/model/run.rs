@@ -1,0 +1,200 @@
+//! Runs a scenario under the model checker, as it is and with each seeded bug that it must catch.
+//!
+//! Every exploration runs in a child process (the test binary again, one test of it): a seeded bug ends in a panic deep
+//! inside a model thread, and a process that ends at its first panic unwinds nothing and confuses nobody. The child's
+//! last line is the verdict; the parent prints it.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `FAULTLESS_MODEL` | `quick` (default) or `full`: which of a scenario's bounds |
+//! | `LOOM_MAX_PREEMPTIONS` | overrides the bound on preemptions |
+//! | `LOOM_MAX_PERMUTATIONS` | overrides the bound on executions |
+//! | `SHUTTLE_SCHEDULES` | overrides the number of schedules |
+
+use faultless::mutant::{self, Mutant};
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// A scenario: what runs, and how far it is explored.
+pub struct Scenario {
+    /// Its module path and name.
+    pub name: &'static str,
+    /// One execution.
+    pub body: fn(),
+    /// Preemptions per execution, in quick and in full runs.
+    pub preemptions: (usize, usize),
+    /// Outcomes that some execution must reach, or the scenario shows nothing.
+    pub reaches: &'static [&'static str],
+}
+
+/// How an exploration ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// Every execution within the bounds was explored.
+    Exhausted,
+    /// The bound on executions was met.
+    Stopped,
+}
+
+const CHILD: &str = "FAULTLESS_MODEL_CHILD";
+/// Exit status of a child whose exploration found a failure.
+const FOUND: i32 = 101;
+/// Exit status of a child whose exploration found none.
+const CLEAN: i32 = 0;
+
+static EXECUTIONS: AtomicU64 = AtomicU64::new(0);
+static REACHED: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
+
+/// Notes that this execution came to an outcome.
+pub fn reach(outcome: &'static str) {
+    *REACHED.lock().expect("no panic is survived").entry(outcome).or_default() += 1;
+}
+
+/// Does `FAULTLESS_MODEL` ask for long runs?
+pub fn is_full() -> bool {
+    std::env::var("FAULTLESS_MODEL").is_ok_and(|mode| mode == "full")
+}
+
+fn number(name: &str) -> Option<usize> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
+}
+
+impl Scenario {
+    /// The test that the scenario holds.
+    pub fn holds(&self) {
+        if std::env::var_os(CHILD).is_some() {
+            self.explore("holds", self.bound(), self.most_executions());
+        }
+        assert_eq!(self.child("holds"), CLEAN, "{} fails", self.name);
+    }
+
+    /// The test that the scenario fails with a seeded bug.
+    pub fn catches(&self, bug: Mutant) {
+        let test = format!("catches::{bug:?}");
+        if std::env::var_os(CHILD).is_some() {
+            mutant::set(bug);
+            // The shallowest failure is found first.
+            for preemptions in self.bound().min(2)..=self.preemptions.1 {
+                self.explore_once(&test, preemptions, self.most_executions());
+            }
+            println!("MODEL {}::{test}: not caught in {} executions", self.name, EXECUTIONS.load(Relaxed));
+            std::process::exit(CLEAN);
+        }
+        assert_eq!(self.child(&test), FOUND, "{} does not catch {bug:?}", self.name);
+    }
+
+    fn bound(&self) -> usize {
+        let (quick, full) = self.preemptions;
+        number("LOOM_MAX_PREEMPTIONS").unwrap_or(if is_full() { full } else { quick })
+    }
+
+    fn most_executions(&self) -> usize {
+        number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 3_000_000 } else { 60_000 })
+    }
+
+    /// Runs one test of this binary in a process of its own; returns its exit status.
+    fn child(&self, test: &str) -> i32 {
+        let path = format!("{}::{test}", self.name.split_once("::").map_or(self.name, |(_, rest)| rest));
+        let binary = std::env::current_exe().expect("this binary");
+        let output = Command::new(binary)
+            .args([&path, "--exact", "--nocapture", "--test-threads=1"])
+            .env(CHILD, "1")
+            .output()
+            .expect("a child process");
+        let text = String::from_utf8_lossy(&output.stdout);
+        match text.lines().rfind(|line| line.starts_with("MODEL ")) {
+            Some(line) => println!("{line}"),
+            None => println!("{text}{}", String::from_utf8_lossy(&output.stderr)),
+        }
+        output.status.code().unwrap_or(-1)
+    }
+
+    /// Explores, prints the verdict, and ends the process.
+    fn explore(&self, test: &str, preemptions: usize, executions: usize) -> ! {
+        let verdict = self.explore_once(test, preemptions, executions);
+        let reached = REACHED.lock().expect("no panic is survived").clone();
+        println!(
+            "MODEL {}::{test}: {} executions, {} preemptions, {verdict:?}, reached {reached:?}",
+            self.name,
+            EXECUTIONS.load(Relaxed),
+            preemptions,
+        );
+        let missed: Vec<_> = self.reaches.iter().filter(|outcome| !reached.contains_key(*outcome)).collect();
+        if !missed.is_empty() {
+            println!("MODEL {}::{test}: no execution reached {missed:?}", self.name);
+            std::process::exit(1);
+        }
+        std::process::exit(CLEAN)
+    }
+
+    fn explore_once(&self, test: &str, preemptions: usize, executions: usize) -> Verdict {
+        let (name, test) = (self.name, test.to_owned());
+        // The first panic is the verdict. Nothing is unwound: the other model threads stand still for ever.
+        std::panic::set_hook(Box::new(move |panic| {
+            let text = panic.payload_as_str().unwrap_or("a panic without a message");
+            let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
+            let count = EXECUTIONS.load(Relaxed);
+            println!("MODEL {name}::{test}: execution {count}, {preemptions} preemptions: {text}{place}");
+            std::process::exit(FOUND);
+        }));
+        let before = EXECUTIONS.load(Relaxed);
+        check(self.body, preemptions, executions);
+        let done = EXECUTIONS.load(Relaxed) - before;
+        if (done as usize) < executions { Verdict::Exhausted } else { Verdict::Stopped }
+    }
+}
+
+#[cfg(loom)]
+fn check(body: fn(), preemptions: usize, executions: usize) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_permutations = Some(executions);
+    builder.checkpoint_interval = 100; // loom looks at the bound that often
+    builder.max_branches = 50_000;
+    builder.check(move || {
+        EXECUTIONS.fetch_add(1, Relaxed);
+        body();
+    });
+}
+
+/// Declares scenarios and their tests: `holds`, and `catches::X` for each seeded bug.
+#[macro_export]
+macro_rules! scenario {
+    (
+        $(#[$doc:meta])*
+        $name:ident $preemptions:tt
+        $(reaches [$($outcome:literal),* $(,)?])?
+        $(catches [$($bug:ident),* $(,)?])?
+        $body:block
+    ) => {
+        $(#[$doc])*
+        mod $name {
+            #[allow(unused_imports)]
+            use super::*;
+
+            const SCENARIO: $crate::model::Scenario = $crate::model::Scenario {
+                name: module_path!(),
+                body,
+                preemptions: $preemptions,
+                reaches: &[$($($outcome),*)?],
+            };
+
+            fn body() $body
+
+            #[test]
+            fn holds() {
+                SCENARIO.holds();
+            }
+
+            $(#[allow(non_snake_case)]
+            mod catches {
+                $(#[test]
+                fn $bug() {
+                    super::SCENARIO.catches(faultless::mutant::Mutant::$bug);
+                })*
+            })?
+        }
+    };
+}

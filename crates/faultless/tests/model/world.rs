@@ -1,0 +1,206 @@
+//! A small machine with spaces, and the threads that work on them.
+
+use super::machine::{Entry, ModelMachine};
+use faultless::machine::Format;
+use faultless::{
+    Access, Backing, Cpu, CpuId, FaultError, FrameId, Layout, MapRequest, Object, PAGE_SIZE, PageRange, Rights,
+    Sharing, VirtAddr, Vm,
+};
+use std::sync::Arc;
+
+pub type Space<F> = Arc<faultless::Space<ModelMachine<F>>>;
+pub type Backed<F> = Arc<Object<ModelMachine<F>>>;
+
+pub const RO: Rights = Rights::READ;
+
+/// Read and write.
+pub fn rw() -> Rights {
+    Rights::READ | Rights::WRITE
+}
+
+/// The pages `first..first + count`.
+pub fn pages(first: u64, count: u64) -> PageRange {
+    PageRange::with_len(VirtAddr::new(first * PAGE_SIZE), count * PAGE_SIZE).expect("a range")
+}
+
+fn at(page: u64) -> VirtAddr {
+    VirtAddr::new(page * PAGE_SIZE)
+}
+
+/// A machine with `CPUS` CPUs, each with frames at hand.
+pub struct World<F: Format> {
+    pub vm: Vm<ModelMachine<F>>,
+}
+
+impl<F: Format> World<F> {
+    /// A machine, and a worker for each CPU.
+    pub fn new<const CPUS: usize>(frames: u64) -> (Self, [Worker<F>; CPUS]) {
+        let vm = Vm::new(ModelMachine::new(CPUS, frames)).expect("a sound machine");
+        let world = Self { vm };
+        let workers = std::array::from_fn(|id| world.worker(id));
+        (world, workers)
+    }
+
+    /// The worker of one CPU, its frame cache filled.
+    fn worker(&self, id: usize) -> Worker<F> {
+        let cpu = self.vm.cpu(CpuId::new(id as u32)).expect("a free CPU");
+        let mut worker = Worker { cpu };
+        let space = worker.space();
+        space.exit(&mut worker.cpu);
+        assert!(worker.cpu.collect(), "nobody else is there yet");
+        worker
+    }
+
+    /// Collects everywhere, then recounts everything.
+    pub fn audit<const CPUS: usize>(&self, workers: [Worker<F>; CPUS], spaces: &[&Space<F>], objects: &[&Backed<F>]) {
+        let mut workers = workers;
+        for worker in &mut workers {
+            assert!(worker.cpu.collect(), "a section is still active");
+        }
+        let spaces: Vec<_> = spaces.iter().map(|space| &***space).collect();
+        if let Err(error) = self.vm.audit(&mut workers[0].cpu, &spaces, objects) {
+            panic!("audit: {error}");
+        }
+    }
+}
+
+/// A CPU and the thread on it.
+pub struct Worker<F: Format> {
+    pub cpu: Cpu<ModelMachine<F>>,
+}
+
+impl<F: Format> Worker<F> {
+    pub fn machine(&self) -> &ModelMachine<F> {
+        self.cpu.vm().machine()
+    }
+
+    fn id(&self) -> usize {
+        self.cpu.id().as_usize()
+    }
+
+    /// A space of all the pages that the format has.
+    pub fn space(&mut self) -> Space<F> {
+        let end = (F::USER_SLOTS as u64) << (12 + F::INDEX_BITS * (F::LEVELS as u32 - 1));
+        let (lowest, highest) = (VirtAddr::new(0), VirtAddr::new(end));
+        let layout = Layout { lowest, highest, mmap_top: highest, stack_limit: 0 };
+        let vm = self.cpu.vm().clone();
+        Arc::new(vm.new_space(&mut self.cpu, layout).expect("a frame"))
+    }
+
+    /// Runs `space` on this CPU.
+    pub fn run(&mut self, space: &Space<F>) {
+        space.activate(&mut self.cpu);
+        self.machine().load_root(self.id(), Some(space.root()));
+    }
+
+    /// Runs `space` no more.
+    pub fn leave(&mut self, space: &Space<F>) {
+        self.machine().load_root(self.id(), None);
+        space.deactivate(&mut self.cpu);
+    }
+
+    /// Maps private anonymous memory at a page.
+    pub fn map(&mut self, space: &Space<F>, first: u64, count: u64, rights: Rights) {
+        let request = MapRequest { rights, ..MapRequest::anonymous(count * PAGE_SIZE) };
+        space.map(&mut self.cpu, request.fixed(at(first))).expect("room");
+    }
+
+    /// Maps pages of an object from `offset` (in pages) on.
+    pub fn map_object(
+        &mut self,
+        space: &Space<F>,
+        first: u64,
+        count: u64,
+        rights: Rights,
+        sharing: Sharing,
+        object: &Backed<F>,
+        offset: u64,
+    ) {
+        let backing = Backing::Object { object: Arc::clone(object), offset: offset * PAGE_SIZE };
+        let request = MapRequest { rights, sharing, backing, ..MapRequest::anonymous(count * PAGE_SIZE) };
+        space.map(&mut self.cpu, request.fixed(at(first))).expect("room");
+    }
+
+    pub fn unmap(&mut self, space: &Space<F>, first: u64, count: u64) {
+        space.unmap(&mut self.cpu, pages(first, count)).expect("memory");
+    }
+
+    pub fn protect(&mut self, space: &Space<F>, first: u64, count: u64, rights: Rights) {
+        space.protect(&mut self.cpu, pages(first, count), rights).expect("mapped");
+    }
+
+    pub fn fork(&mut self, space: &Space<F>) -> Space<F> {
+        Arc::new(space.fork(&mut self.cpu).expect("memory"))
+    }
+
+    pub fn exit(&mut self, space: &Space<F>) {
+        space.exit(&mut self.cpu);
+    }
+
+    /// One instruction: a load of a word.
+    pub fn peek(&self, page: u64, word: usize) -> Option<u64> {
+        let vm = self.cpu.vm();
+        self.machine().access(self.id(), page, word, None, |frame| vm.is_free(frame)).ok()
+    }
+
+    /// One instruction: a store to a word. False if it faulted.
+    pub fn poke(&self, page: u64, word: usize, value: u64) -> bool {
+        let vm = self.cpu.vm();
+        self.machine().access(self.id(), page, word, Some(value), |frame| vm.is_free(frame)).is_ok()
+    }
+
+    /// A load as a program sees it: faults are resolved, `None` is a signal.
+    pub fn read(&mut self, space: &Space<F>, page: u64, word: usize) -> Option<u64> {
+        loop {
+            if let Some(value) = self.peek(page, word) {
+                return Some(value);
+            }
+            if !self.fault(space, page, Access::Read) {
+                return None;
+            }
+        }
+    }
+
+    /// A store as a program sees it. False is a signal.
+    pub fn write(&mut self, space: &Space<F>, page: u64, word: usize, value: u64) -> bool {
+        loop {
+            if self.poke(page, word, value) {
+                return true;
+            }
+            if !self.fault(space, page, Access::Write) {
+                return false;
+            }
+        }
+    }
+
+    /// The page fault. False is a signal.
+    pub fn fault(&mut self, space: &Space<F>, page: u64, access: Access) -> bool {
+        match space.fault(&mut self.cpu, at(page), access) {
+            Ok(_) => true,
+            Err(FaultError::OutOfMemory) => panic!("the model has too few frames"),
+            Err(_) => false,
+        }
+    }
+
+    /// The entry of a page with the rights of its whole path, if it is mapped.
+    pub fn entry(&self, space: &Space<F>, page: u64) -> Option<Entry> {
+        self.machine().entry(space.root(), page).filter(|entry| entry.present)
+    }
+
+    /// After an unmap returned: nothing of the page may be left.
+    pub fn assert_gone(&self, space: &Space<F>, page: u64) {
+        assert!(self.entry(space, page).is_none(), "page {page} is mapped after it was unmapped");
+        assert!(!self.machine().is_cached(space.root(), page, false), "page {page} is cached after it was unmapped");
+    }
+
+    /// After a write-protection returned: nobody may store.
+    pub fn assert_read_only(&self, space: &Space<F>, page: u64) {
+        assert!(self.entry(space, page).is_none_or(|entry| !entry.write), "page {page} is writable after mprotect");
+        assert!(!self.machine().is_cached(space.root(), page, true), "page {page} is cached writable after mprotect");
+    }
+
+    /// The frame of a page that is mapped.
+    pub fn frame(&self, space: &Space<F>, page: u64) -> FrameId {
+        self.entry(space, page).expect("mapped").frame
+    }
+}
