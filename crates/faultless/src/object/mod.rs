@@ -5,8 +5,6 @@
 //! and reads the slot again. Absent on purpose: who maps the pages, and write-back (the cache of a memory object *is*
 //! its contents).
 
-mod pages;
-
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
@@ -15,7 +13,6 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use core::marker::PhantomData;
-use pages::Pages;
 
 /// Where a file's pages come from.
 pub trait Pager: Send + Sync {
@@ -71,7 +68,7 @@ pub struct Object<M: Machine> {
     id: u64,                       // fixed
     label: Box<str>,               // fixed
     size: AtomicU64,               // (A) bytes
-    pages: Pages,                  // (A) lock-free
+    pages: Radix,                  // (A) lock-free
     pager: Option<Arc<dyn Pager>>, // fixed
     memory: Arc<Memory<M>>,        // fixed
     machine: PhantomData<fn() -> M>,
@@ -91,7 +88,7 @@ pub(crate) enum PageState {
 impl<M: Machine> Object<M> {
     /// An object of `size` bytes.
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
-        let (size, pages) = (AtomicU64::new(size), Pages::new());
+        let (size, pages) = (AtomicU64::new(size), Radix::new());
         Self { id, label: label.into(), size, pages, pager, memory, machine: PhantomData }
     }
 
@@ -140,7 +137,7 @@ impl<M: Machine> Object<M> {
         loop {
             // Acquire pairs with the AcqRel in `insert`: the page is filled.
             let value = slot.load(Ordering::Acquire);
-            let Some(frame) = pages::frame_of(value) else {
+            let Some(frame) = frame_in(value) else {
                 return PageState::Absent;
             };
             if !ctx.record(frame).try_get(mappings) {
@@ -163,7 +160,7 @@ impl<M: Machine> Object<M> {
         ctx.record(frame.id()).set_words(self.id, index);
         ctx.record(frame.id()).init_counts(1, 0);
         // Release publishes the contents and the record.
-        if slot.compare_exchange(0, pages::value_of(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        if slot.compare_exchange(0, slot_value(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
             ctx.record(frame.id()).drop_counts(1, 0);
             ctx.free(frame);
         }
@@ -257,7 +254,7 @@ impl<M: Machine> Object<M> {
         if start == 0 {
             return;
         }
-        let Some(frame) = self.pages.get(index).and_then(|slot| pages::frame_of(slot.load(Ordering::Acquire))) else {
+        let Some(frame) = self.pages.get(index).and_then(|slot| frame_in(slot.load(Ordering::Acquire))) else {
             return;
         };
         while start < PAGE_SIZE as usize {

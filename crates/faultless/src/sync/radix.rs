@@ -1,10 +1,10 @@
-//! The page cache of one object: a radix tree from page index to frame, read and filled without a lock.
+//! A radix tree from index to frame, read and filled without a lock: the page cache of one object. Protocol P9.
 //!
 //! Called by `object` only. Nodes are added by one compare-exchange each and live as long as the tree, so readers need
 //! no section. A slot is 0 (absent) or the frame number plus 1.
 
 use crate::addr::FrameId;
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, try_box};
+use super::{AtomicPtr, AtomicU64, Ordering, try_box};
 use alloc::boxed::Box;
 use core::ptr;
 
@@ -12,7 +12,7 @@ const BITS: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 6 };
 const FAN: usize = 1 << BITS;
 
 /// The tree; grows upwards as higher indices come.
-pub(super) struct Pages {
+pub(crate) struct Radix {
     root: AtomicPtr<Node>,
 }
 
@@ -29,26 +29,26 @@ enum Slots {
 
 /// No heap for a node.
 #[derive(Debug)]
-pub(super) struct NoMemory;
+pub(crate) struct NoNode;
 
 /// The frame in a slot's value.
-pub(super) fn frame_of(value: u64) -> Option<FrameId> {
+pub(crate) fn frame_in(value: u64) -> Option<FrameId> {
     value.checked_sub(1).map(FrameId::new)
 }
 
 /// The slot's value for a frame.
-pub(super) fn value_of(frame: FrameId) -> u64 {
+pub(crate) fn slot_value(frame: FrameId) -> u64 {
     frame.as_u64() + 1
 }
 
 impl Node {
-    fn make(height: u32) -> Result<*mut Node, NoMemory> {
+    fn make(height: u32) -> Result<*mut Node, NoNode> {
         let slots = if height == 0 {
             Slots::Pages(core::array::from_fn(|_| AtomicU64::new(0)))
         } else {
             Slots::Nodes(core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())))
         };
-        Ok(Box::into_raw(try_box(Node { height, slots }).map_err(|_| NoMemory)?))
+        Ok(Box::into_raw(try_box(Node { height, slots }).map_err(|_| NoNode)?))
     }
 
     /// Does a tree with this root reach `index`?
@@ -61,14 +61,14 @@ impl Node {
     }
 }
 
-impl Pages {
+impl Radix {
     /// Empty.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { root: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// The slot of `index`, if the path to it exists.
-    pub(super) fn get(&self, index: u64) -> Option<&AtomicU64> {
+    pub(crate) fn get(&self, index: u64) -> Option<&AtomicU64> {
         // Acquire pairs with the Release of whoever linked the node: it is initialised.
         let mut node = self.root.load(Ordering::Acquire);
         // SAFETY: nodes, once linked, live as long as the tree.
@@ -86,7 +86,7 @@ impl Pages {
     }
 
     /// The slot of `index`, making the path to it.
-    pub(super) fn get_or_make(&self, index: u64) -> Result<&AtomicU64, NoMemory> {
+    pub(crate) fn get_or_make(&self, index: u64) -> Result<&AtomicU64, NoNode> {
         self.grow(index)?;
         // Acquire pairs with the Release of whoever linked the node.
         let mut node = self.root.load(Ordering::Acquire);
@@ -106,7 +106,7 @@ impl Pages {
     }
 
     /// Adds roots until the tree reaches `index`.
-    fn grow(&self, index: u64) -> Result<(), NoMemory> {
+    fn grow(&self, index: u64) -> Result<(), NoNode> {
         loop {
             // Acquire pairs with the Release of whoever linked the node.
             let root = self.root.load(Ordering::Acquire);
@@ -126,19 +126,19 @@ impl Pages {
     }
 
     /// Empties the slots from `index` on and hands their frames (and the reference of each) to `take`.
-    pub(super) fn take_from(&self, index: u64, mut take: impl FnMut(FrameId)) {
+    pub(crate) fn take_from(&self, index: u64, mut take: impl FnMut(FrameId)) {
         visit(self.root.load(Ordering::Acquire), 0, index, &mut |_, slot| {
             // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
-            if let Some(frame) = frame_of(slot.swap(0, Ordering::AcqRel)) {
+            if let Some(frame) = frame_in(slot.swap(0, Ordering::AcqRel)) {
                 take(frame);
             }
         });
     }
 
     /// Calls `seen` with every page.
-    pub(super) fn each(&self, seen: &mut dyn FnMut(u64, FrameId)) {
+    pub(crate) fn each(&self, seen: &mut dyn FnMut(u64, FrameId)) {
         visit(self.root.load(Ordering::Acquire), 0, 0, &mut |index, slot| {
-            if let Some(frame) = frame_of(slot.load(Ordering::Acquire)) {
+            if let Some(frame) = frame_in(slot.load(Ordering::Acquire)) {
                 seen(index, frame);
             }
         });
@@ -190,7 +190,7 @@ fn free(node: *mut Node) {
     }
 }
 
-impl Drop for Pages {
+impl Drop for Radix {
     fn drop(&mut self) {
         free(self.root.load(Ordering::Relaxed));
     }
@@ -203,21 +203,21 @@ mod tests {
 
     #[test]
     fn slots_are_distinct_and_found_again() {
-        let pages = Pages::new();
+        let tree = Radix::new();
         let indices = [0, 1, 63, 64, 4095, 4096, 1 << 20, (1 << 51) - 1, u64::MAX];
         for (n, index) in indices.iter().enumerate() {
-            assert!(pages.get(*index).is_none_or(|slot| slot.load(Ordering::Relaxed) == 0));
-            pages.get_or_make(*index).unwrap().store(n as u64 + 1, Ordering::Relaxed);
+            assert!(tree.get(*index).is_none_or(|slot| slot.load(Ordering::Relaxed) == 0));
+            tree.get_or_make(*index).unwrap().store(n as u64 + 1, Ordering::Relaxed);
         }
         for (n, index) in indices.iter().enumerate() {
-            assert_eq!(pages.get(*index).unwrap().load(Ordering::Relaxed), n as u64 + 1);
+            assert_eq!(tree.get(*index).unwrap().load(Ordering::Relaxed), n as u64 + 1);
         }
         let mut seen = Vec::new();
-        pages.each(&mut |index, frame| seen.push((index, frame.as_u64() as usize)));
+        tree.each(&mut |index, frame| seen.push((index, frame.as_u64() as usize)));
         assert_eq!(seen, indices.iter().copied().zip(0..).collect::<Vec<_>>());
         let mut taken = Vec::new();
-        pages.take_from(64, |frame| taken.push(frame.as_u64()));
+        tree.take_from(64, |frame| taken.push(frame.as_u64()));
         assert_eq!(taken, [3, 4, 5, 6, 7, 8]);
-        assert_eq!(pages.get(63).unwrap().load(Ordering::Relaxed), 3);
+        assert_eq!(tree.get(63).unwrap().load(Ordering::Relaxed), 3);
     }
 }
