@@ -8,7 +8,7 @@
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
-use crate::sync::{AtomicU64, Ordering, mutant, spin_hint};
+use crate::sync::{AtomicU64, Ordering, Radix, frame_in, mutant, slot_value, spin_hint};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;

@@ -35,7 +35,8 @@ impl<M: Machine> Core<M> {
     ///
     /// [`NoTables`] never, if [`Core::prepare_tables`] succeeded before.
     pub(super) fn sweep(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) -> Result<(), NoTables> {
-        let quiet = !ctx.has_other_sections(self.section_name()) || mutant::is(mutant::Mutant::AlwaysQuiet);
+        let quiet = !ctx.has_other_sections(self.section_name()) && !mutant::is(mutant::Mutant::NeverQuiet)
+            || mutant::is(mutant::Mutant::AlwaysQuiet);
         let mut removed = Removed::new();
         let mut sweep = Sweep::new(ctx, self.root, rewrite, quiet, &mut removed);
         let mut at = low;

@@ -55,6 +55,8 @@ pub enum Mutant {
     AlwaysQuiet,
     /// A removed object page stays mapped if a fault looked it up before (P9).
     NoPageRecheck,
+    /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
+    NeverQuiet,
 }
 
 #[cfg(any(loom, shuttle, feature = "mutants"))]

@@ -3,8 +3,8 @@
 //! Called by `object` only. Nodes are added by one compare-exchange each and live as long as the tree, so readers need
 //! no section. A slot is 0 (absent) or the frame number plus 1.
 
-use crate::addr::FrameId;
 use super::{AtomicPtr, AtomicU64, Ordering, try_box};
+use crate::addr::FrameId;
 use alloc::boxed::Box;
 use core::ptr;
 

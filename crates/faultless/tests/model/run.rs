@@ -70,6 +70,16 @@ impl Scenario {
         assert_eq!(self.child("holds"), CLEAN, "{} fails", self.name);
     }
 
+    /// The test that the scenario holds with a rule switched off that is not needed for correctness.
+    pub fn holds_with(&self, variant: Mutant) {
+        let test = format!("holds_with::{variant:?}");
+        if std::env::var_os(CHILD).is_some() {
+            mutant::set(variant);
+            self.explore(&test, self.bound(), self.most_executions());
+        }
+        assert_eq!(self.child(&test), CLEAN, "{} fails with {variant:?}", self.name);
+    }
+
     /// The test that the scenario fails with a seeded bug.
     pub fn catches(&self, bug: Mutant) {
         let test = format!("catches::{bug:?}");
@@ -166,6 +176,7 @@ macro_rules! scenario {
         $(#[$doc:meta])*
         $name:ident $preemptions:tt
         $(reaches [$($outcome:literal),* $(,)?])?
+        $(holds_with [$($variant:ident),* $(,)?])?
         $(catches [$($bug:ident),* $(,)?])?
         $body:block
     ) => {
@@ -187,6 +198,14 @@ macro_rules! scenario {
             fn holds() {
                 SCENARIO.holds();
             }
+
+            $(#[allow(non_snake_case)]
+            mod holds_with {
+                $(#[test]
+                fn $variant() {
+                    super::SCENARIO.holds_with(faultless::mutant::Mutant::$variant);
+                })*
+            })?
 
             $(#[allow(non_snake_case)]
             mod catches {

@@ -182,6 +182,22 @@ impl<F: Format> Worker<F> {
         }
     }
 
+    /// Makes `page` a page that this space may only read and has to copy before it writes: another space holds it too.
+    /// The page `neighbour` lies in the same leaf table and is left private. Returns the other space.
+    pub fn hold(&mut self, space: &Space<F>, page: u64, neighbour: u64) -> Space<F> {
+        assert!(self.write(space, page, 0, 5) && self.write(space, neighbour, 0, 1));
+        let holder = self.fork(space);
+        assert!(self.write(space, neighbour, 0, 1), "unshares the table");
+        holder
+    }
+
+    /// What `space`, which no CPU runs, has at a word.
+    pub fn inspect(&mut self, space: &Space<F>, page: u64, word: usize) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let address = VirtAddr::new(page * PAGE_SIZE + word as u64 * 8);
+        space.read(&mut self.cpu, address, &mut bytes).ok().map(|()| u64::from_le_bytes(bytes))
+    }
+
     /// The entry of a page with the rights of its whole path, if it is mapped.
     pub fn entry(&self, space: &Space<F>, page: u64) -> Option<Entry> {
         self.machine().entry(space.root(), page).filter(|entry| entry.present)
