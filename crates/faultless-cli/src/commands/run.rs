@@ -63,7 +63,7 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
         // If standard error is gone, the run is still worth making.
         let _ = writeln!(io::stderr(), "faultless: note: {notice}");
     }
-    let kernel = image::find(args.kernel.as_deref(), &own, &here)?;
+    let kernel = image::find(args.kernel.as_deref(), &own, &[&here, image::source()])?;
     let dir = tempfile::Builder::new().prefix("faultless-").tempdir();
     let dir = dir.map_err(Error::host("making a temporary directory"))?;
     let finished = boot(args, &machine, &kernel, &prepared, dir.path(), terminal)?;

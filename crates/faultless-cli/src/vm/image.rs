@@ -1,7 +1,8 @@
 //! Where the kernel image is.
 //!
 //! Called by `commands`. In this order: the path given (option or environment), beside this command's own binary, and
-//! in the build directory of the source tree that this binary, or the current directory, lies in.
+//! in the build directory of a source tree: the one that this binary lies in, the one around the current directory, or
+//! the one that this binary was built from, so that it works from anywhere after `cargo install`.
 
 use std::path::{Path, PathBuf};
 
@@ -16,13 +17,19 @@ const BUILT: &str = "kernel/target/x86_64-unknown-linux-gnu/release/faultless-ke
 /// What tells the source tree's root.
 const MARKER: &str = "kernel/Cargo.toml";
 
-/// Finds the image: `given` if there is one, else near the binary `own`, else near the directory `here`.
+/// The package that this binary was built from.
+pub fn source() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Finds the image: `given` if there is one, else beside the binary `own`, else in the source tree around the first of
+/// `near` that lies in one.
 ///
 /// # Errors
 ///
 /// [`MachineError::NoKernel`] with all places that were tried.
-pub fn find(given: Option<&Path>, own: &Path, here: &Path) -> Result<PathBuf, MachineError> {
-    let workspace = [own, here].into_iter().find_map(workspace_around);
+pub fn find(given: Option<&Path>, own: &Path, near: &[&Path]) -> Result<PathBuf, MachineError> {
+    let workspace = std::iter::once(&own).chain(near).find_map(|place| workspace_around(place));
     let looked: Vec<PathBuf> = match given {
         Some(path) => vec![path.to_owned()],
         None => own
@@ -62,12 +69,12 @@ mod tests {
         touch(&root.join(BUILT));
         let own = root.join("target/debug/faultless");
         let elsewhere = Path::new("/nowhere/bin/faultless");
-        assert_eq!(find(None, &own, Path::new("/")).expect("found"), root.join(BUILT));
+        assert_eq!(find(None, &own, &[]).expect("found"), root.join(BUILT));
         let inside = root.join("docs");
-        assert_eq!(find(None, elsewhere, &inside).expect("found"), root.join(BUILT));
+        assert_eq!(find(None, elsewhere, &[&inside]).expect("found"), root.join(BUILT));
         touch(&root.join("target/debug").join(NAME));
         let beside = root.join("target/debug").join(NAME);
-        assert_eq!(find(None, &own, Path::new("/")).expect("found"), beside);
+        assert_eq!(find(None, &own, &[]).expect("found"), beside);
     }
 
     #[test]
@@ -75,13 +82,12 @@ mod tests {
         let dir = tempfile::tempdir().expect("temporary directory");
         touch(&dir.path().join(MARKER));
         let own = dir.path().join("target/debug/faultless");
-        let MachineError::NoKernel { looked, workspace } = find(None, &own, Path::new("/")).expect_err("not built")
-        else {
+        let MachineError::NoKernel { looked, workspace } = find(None, &own, &[]).expect_err("not built") else {
             panic!("another error");
         };
         assert_eq!(looked.len(), 2);
         assert_eq!(workspace, Some(dir.path().to_owned()));
-        let given = find(Some(Path::new("/none")), &own, Path::new("/")).expect_err("absent");
+        let given = find(Some(Path::new("/none")), &own, &[]).expect_err("absent");
         assert!(matches!(given, MachineError::NoKernel { workspace: None, .. }));
     }
 }
