@@ -6,6 +6,7 @@
 
 use core::arch::asm;
 use core::fmt;
+use core::sync::atomic::AtomicU32;
 
 /// Size of a page of the only architecture these programs know.
 pub const PAGE: usize = 4096;
@@ -243,6 +244,22 @@ pub fn gettid() -> i32 {
 pub fn sched_yield() {
     // SAFETY: no side effect on memory.
     let _ = unsafe { call(libc::SYS_sched_yield, [0; 6]) };
+}
+
+/// Sleeps while `word` is `value`, or shorter: the caller looks again.
+pub fn futex_wait(word: &AtomicU32, value: u32) {
+    const WAIT_PRIVATE: usize = (libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let args = [word.as_ptr() as usize, WAIT_PRIVATE, value as usize, 0, 0, 0];
+    // SAFETY: the kernel only reads the word.
+    let _ = unsafe { call(libc::SYS_futex, args) };
+}
+
+/// Wakes all threads of this process that sleep on `word`.
+pub fn futex_wake(word: &AtomicU32) {
+    const WAKE_PRIVATE: usize = (libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG) as usize;
+    let args = [word.as_ptr() as usize, WAKE_PRIVATE, i32::MAX as usize, 0, 0, 0];
+    // SAFETY: the kernel uses the address only as a name.
+    let _ = unsafe { call(libc::SYS_futex, args) };
 }
 
 /// Sleeps for `micros` microseconds, or until a signal arrives.

@@ -4,12 +4,12 @@
 //! stood still around it, so no order of events is taken for a violation by mistake.
 
 use crate::{Hunt, Tally};
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use faultless_guest::arena::Arena;
 use faultless_guest::crew::pause;
 use faultless_guest::probe::{Probe, accerr, maperr};
 use faultless_guest::rng::Rng;
-use faultless_guest::sys::PAGE;
+use faultless_guest::sys::{self, PAGE};
 
 /// How rights go away.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,13 +39,20 @@ pub const RESTORING: u64 = 3;
 /// The step when all is over.
 const OVER: u64 = u64::MAX;
 
+/// Stores to one page in a row.
+const SERIES: u64 = 1000;
+/// Stores that each thread tries in each round while the range is revoked.
+const TRIES: u32 = 16;
+
 /// What thread 0 tells the others.
 #[derive(Default)]
 pub struct Board {
-    step: AtomicU64,  // (A) pairs with itself: what is below belongs to the step
-    way: AtomicU64,   // (A) fixed from REVOKING to RESTORING, as the next two
-    first: AtomicU64, // (A) first page of the range
-    count: AtomicU64, // (A) its length
+    step: AtomicU64,   // (A) pairs with itself: what is below belongs to the step
+    way: AtomicU64,    // (A) fixed from REVOKING to RESTORING, as the next two
+    first: AtomicU64,  // (A) first page of the range
+    count: AtomicU64,  // (A) its length
+    bell: AtomicU32,   // (A) rings when a round is opened; who is done with one sleeps on it
+    worked: AtomicU64, // (A) series or tries since the last step
 }
 
 impl Board {
@@ -61,10 +68,51 @@ impl Board {
         self.step.store(round << 2 | place, Ordering::SeqCst);
     }
 
+    /// Opens `round` and wakes everybody up.
+    pub fn open(&self, round: u64) {
+        self.worked.store(0, Ordering::Relaxed);
+        self.go(round, OPEN);
+        self.ring();
+    }
+
     /// Ends the game.
     pub fn over(&self) {
         // Pairs with `at`.
         self.step.store(OVER, Ordering::SeqCst);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        // SeqCst, as the store to `step` before it: see `sleep`.
+        self.bell.fetch_add(1, Ordering::SeqCst);
+        sys::futex_wake(&self.bell);
+    }
+
+    /// The call has returned: the others may try.
+    pub fn revoked(&self, round: u64) {
+        self.worked.store(0, Ordering::Relaxed);
+        self.go(round, REVOKED);
+    }
+
+    /// Gives the others time to fill their TLBs, or to try what is revoked: until there
+    /// were as many series or tries as there are threads, but not for ever.
+    pub fn let_them_work(&self, threads: usize) {
+        let mut turns = 0;
+        while turns < 2000 && self.worked.load(Ordering::Relaxed) < threads as u64 {
+            pause(&mut turns);
+        }
+    }
+
+    /// Sleeps until the round of `step` is over.
+    fn sleep(&self, step: u64) {
+        loop {
+            // Before `step` is looked at: if that is old, the bell has yet to ring.
+            let bell = self.bell.load(Ordering::SeqCst);
+            if self.at() >> 2 != step >> 2 {
+                return;
+            }
+            sys::futex_wait(&self.bell, bell);
+        }
     }
 
     /// Goes to `REVOKING` of `round` for a range of pages.
@@ -108,14 +156,22 @@ pub struct Hammer<'h> {
 impl Hammer<'_> {
     /// Stores until the game is over.
     pub fn run(&mut self, board: &Board) {
-        let mut next = 1;
-        let mut turns = 0;
+        let (mut next, mut tries, mut turns) = (1, 0, 0);
         loop {
-            match board.at() {
-                OVER => return,
-                step if step & 3 == OPEN => next = self.pound(board, step, next),
-                step if step & 3 == REVOKED => self.try_revoked(board, step, &mut turns),
-                _ => pause(&mut turns),
+            let step = board.at();
+            match step & 3 {
+                _ if step == OVER => return,
+                OPEN => {
+                    next = self.pound(board, step, next);
+                    tries = 0;
+                }
+                REVOKED if tries < TRIES => {
+                    self.try_revoked(board, step);
+                    tries += 1;
+                }
+                // Awake, because to sleep would empty the TLB.
+                REVOKING => pause(&mut turns),
+                _ => board.sleep(step),
             }
         }
     }
@@ -123,20 +179,21 @@ impl Hammer<'_> {
     /// Stores a series to one page. A signal is right only if the page is being revoked.
     fn pound(&mut self, board: &Board, step: u64, start: u64) -> u64 {
         let page = self.rng.below(self.hunt.pages);
-        let offset = slot(page, self.thread);
-        let (next, end) = self.victim.hammer(offset, start, 200);
+        let (next, end) = self.victim.hammer(slot(page, self.thread), start, SERIES);
         Tally::add(&self.tally.accesses, next - start);
+        board.worked.fetch_add(1, Ordering::Relaxed);
         if end.is_err() {
             Tally::add(&self.tally.faults, 1);
-            // A board in step with `step` has begun nothing yet, and keeps its range else.
+            // A board that still stands at `step` has begun nothing yet.
             let now = board.at();
             let want = if now == step { Ok(()) } else { self.expected(board, page) };
+            // Later in the same round the range is what it was at the fault.
             if board.at() >> 2 == step >> 2 && end != want {
                 self.hunt.violation(self.tally, || format!("pounding: {end:?}, want {want:?}"));
             }
+            // The page may not be touched again before the call has returned.
             let mut turns = 0;
-            // Ends when thread 0 opens the next round, or ends.
-            while board.at() >> 2 == step >> 2 {
+            while board.at() == step || board.at() == step + 1 {
                 pause(&mut turns);
             }
         }
@@ -144,17 +201,19 @@ impl Hammer<'_> {
     }
 
     /// While the range is revoked each store into it must meet its signal.
-    fn try_revoked(&mut self, board: &Board, step: u64, turns: &mut u32) {
+    fn try_revoked(&mut self, board: &Board, step: u64) {
         let page = self.rng.below(self.hunt.pages);
         let want = self.expected(board, page);
         let got = self.victim.try_store(slot(page, self.thread), u64::MAX);
+        board.worked.fetch_add(1, Ordering::Relaxed);
         // Judged only if the range was still revoked after the store.
         if board.at() == step && got != want {
             self.hunt.violation(self.tally, || format!("revoked: {got:?}, want {want:?}"));
         }
         Tally::add(&self.tally.accesses, 1);
         Tally::add(&self.tally.faults, u64::from(got.is_err()));
-        (0..64).for_each(|_| pause(turns));
+        let mut turns = 0;
+        (0..8).for_each(|_| pause(&mut turns));
     }
 
     /// What a store to `page` meets between REVOKING and RESTORING of this round.

@@ -9,7 +9,7 @@ use crate::{Hunt, Tally};
 use core::sync::atomic::{AtomicU64, Ordering};
 use faultless_guest::arena::Arena;
 use faultless_guest::child::Note;
-use faultless_guest::crew::{Gate, crew, pause};
+use faultless_guest::crew::{Gate, pause, pinned_crew};
 use faultless_guest::rng::Rng;
 use faultless_guest::sys::{self, ANON, End, PAGE, RW, SHARED_ANON};
 use std::time::Instant;
@@ -81,7 +81,7 @@ impl Litmus<'_> {
         if pid == 0 {
             sys::exit(self.child());
         }
-        crew(self.hunt.threads, |thread| {
+        pinned_crew(self.hunt.threads, |thread| {
             let mut rng = Rng::lane(seed, thread as u64);
             for page in 0..self.hunt.pages {
                 self.gate.wait();

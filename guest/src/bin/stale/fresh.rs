@@ -6,7 +6,7 @@
 use crate::{Hunt, Tally};
 use core::sync::atomic::{AtomicU64, Ordering};
 use faultless_guest::arena::{Arena, word};
-use faultless_guest::crew::{crew, pause};
+use faultless_guest::crew::{pause, pinned_crew};
 use faultless_guest::rng::{Rng, mix};
 use faultless_guest::sys::{PAGE, RW, WORDS};
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
     let seed = hunt.seed(3, turn);
     (0..hunt.pages).for_each(|page| arena.fill(page, key(seed, 0, page)));
     let step = AtomicU64::new(FILLED);
-    crew(hunt.threads, |thread| {
+    pinned_crew(hunt.threads, |thread| {
         let rng = Rng::lane(seed, thread as u64);
         if thread == 0 {
             let rounds = lead(hunt, arena, &step, seed, rng, end);

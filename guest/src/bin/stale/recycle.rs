@@ -4,10 +4,10 @@
 //! elsewhere, which is likely to get the same frames: a store through an old translation
 //! shows up there. Rows: TB-01, TB-03, VM-04, AN-02.
 
-use crate::board::{Board, Hammer, OPEN, RESTORING, REVOKED, Way};
+use crate::board::{Board, Hammer, RESTORING, Way};
 use crate::{Hunt, Tally};
 use faultless_guest::arena::Arena;
-use faultless_guest::crew::{crew, pause};
+use faultless_guest::crew::{pause, pinned_crew};
 use faultless_guest::rng::{Rng, mix};
 use faultless_guest::sys::{PAGE, RW};
 use std::time::Instant;
@@ -17,7 +17,7 @@ pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
     let (victim, heir) = (Arena::new(10, hunt.pages), Arena::new(11, hunt.pages));
     hunt.report.need("mmap", victim.map(0, hunt.pages, RW));
     let board = Board::default();
-    crew(hunt.threads, |thread| {
+    pinned_crew(hunt.threads, |thread| {
         let rng = Rng::lane(hunt.seed(2, turn), thread as u64);
         if thread == 0 {
             let rounds = lead(hunt, tally, &board, [victim, heir], rng, end);
@@ -38,16 +38,18 @@ fn lead(hunt: &Hunt, tally: &Tally, board: &Board, [victim, heir]: [Arena; 2], m
         if !hunt.mutate {
             hunt.report.need("munmap", victim.unmap(0, pages));
         }
-        board.go(round, REVOKED);
+        board.revoked(round);
         hunt.report.need("mmap", heir.map(0, pages, RW));
+        board.let_them_work(hunt.threads - 1);
         inherit(hunt, tally, heir, round);
         hunt.report.need("munmap", heir.unmap(0, pages));
         board.go(round, RESTORING);
         hunt.report.need("mmap", victim.map(0, pages, RW));
         round += 1;
-        board.go(round, OPEN);
+        board.open(round);
+        board.let_them_work(hunt.threads - 1);
         let mut turns = 0;
-        (0..rng.below(400)).for_each(|_| pause(&mut turns));
+        (0..rng.below(200)).for_each(|_| pause(&mut turns));
     }
     round
 }

@@ -4,10 +4,10 @@
 //! 0 revokes that and watches the file through the second. Rows: TB-01, TB-04, VM-04,
 //! VM-05, VM-06, F-09.
 
-use crate::board::{Board, Hammer, OPEN, RESTORING, REVOKED, WAYS, Way, slot};
+use crate::board::{Board, Hammer, RESTORING, WAYS, Way, slot};
 use crate::{Hunt, Tally};
 use faultless_guest::arena::Arena;
-use faultless_guest::crew::{crew, pause};
+use faultless_guest::crew::{pause, pinned_crew};
 use faultless_guest::object::Object;
 use faultless_guest::rng::Rng;
 use faultless_guest::sys::{NONE, PAGE, RO, RW};
@@ -23,7 +23,7 @@ pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
         hunt.report.need("mmap", arena.map_as(0, pages, RW, flags, object.fd, 0));
     }
     let board = Board::default();
-    crew(hunt.threads, |thread| {
+    pinned_crew(hunt.threads, |thread| {
         let rng = Rng::lane(hunt.seed(1, turn), thread as u64);
         if thread == 0 {
             let mut leader = Leader { hunt, tally, victim, witness, fd: object.fd, rng };
@@ -57,13 +57,15 @@ impl Leader<'_> {
             if !self.hunt.mutate {
                 self.revoke(way, first, count);
             }
-            board.go(round, REVOKED);
-            self.observe(way, first, count);
+            board.revoked(round);
+            self.observe(board, way, first, count);
             board.go(round, RESTORING);
             self.restore(way, first, count);
             round += 1;
-            board.go(round, OPEN);
-            self.let_them_work();
+            board.open(round);
+            board.let_them_work(self.hunt.threads - 1);
+            let mut turns = 0;
+            (0..self.rng.below(200)).for_each(|_| pause(&mut turns));
         }
         Tally::add(&self.tally.calls, round);
     }
@@ -87,10 +89,11 @@ impl Leader<'_> {
     }
 
     /// From now on no word of the revoked pages may change in the file.
-    fn observe(&self, way: Way, first: usize, count: usize) {
+    fn observe(&self, board: &Board, way: Way, first: usize, count: usize) {
         let slots = self.hunt.threads.min(64);
         let places = || (first..first + count).flat_map(|p| (1..slots).map(move |t| slot(p, t)));
         let before: Vec<u64> = places().map(|offset| self.witness.load(offset)).collect();
+        board.let_them_work(slots - 1);
         let mut turns = 0;
         for _ in 0..self.hunt.settle {
             pause(&mut turns);
@@ -104,11 +107,5 @@ impl Leader<'_> {
                 }
             }
         }
-    }
-
-    /// Gives the others time to fill their TLBs again.
-    fn let_them_work(&mut self) {
-        let mut turns = 0;
-        (0..self.rng.below(400)).for_each(|_| pause(&mut turns));
     }
 }

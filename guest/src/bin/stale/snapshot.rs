@@ -8,7 +8,7 @@ use crate::{Hunt, Tally};
 use core::sync::atomic::{AtomicBool, Ordering};
 use faultless_guest::arena::Arena;
 use faultless_guest::child::Note;
-use faultless_guest::crew::crew;
+use faultless_guest::crew::pinned_crew;
 use faultless_guest::rng::Rng;
 use faultless_guest::sys::{self, ANON, End, RW, SHARED_ANON};
 use std::time::Instant;
@@ -19,7 +19,7 @@ pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
     let flags = if hunt.mutate { SHARED_ANON } else { ANON };
     hunt.report.need("mmap", arena.map_as(0, hunt.pages, RW, flags, -1, 0));
     let over = AtomicBool::new(false);
-    crew(hunt.threads, |thread| {
+    pinned_crew(hunt.threads, |thread| {
         if thread == 0 {
             let mut forks = 0;
             while forks == 0 || Instant::now() < end {
