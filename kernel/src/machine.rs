@@ -6,13 +6,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultless::machine::X86_64;
 use faultless::{AtomicEntry, CpuId, CpuSet, Flush, FrameId, FrameRange, Machine, Vm};
 
 use crate::arch::local::Padded;
-use crate::arch::{CpuLocal, MAX_CPUS, cpu, tlb};
+use crate::arch::{self, CpuLocal, MAX_CPUS, cpu, tlb};
 use crate::boot::paging;
 use crate::process::Memory;
 use crate::sync::Spin;
@@ -20,8 +20,15 @@ use crate::sync::Spin;
 const PAGE: usize = 4096;
 const WORDS: usize = PAGE / 8;
 
-/// Rounds of waiting inside faultless, per CPU.
-static RELAX_ROUNDS: [Padded<AtomicU32>; MAX_CPUS] = [const { Padded(AtomicU32::new(0)) }; MAX_CPUS];
+/// How long this CPU has been waiting inside faultless.
+struct Wait {
+    last_round: AtomicU64,
+    rounds: AtomicU64,
+}
+
+static WAITS: [Padded<Wait>; MAX_CPUS] = [const {
+    Padded(Wait { last_round: AtomicU64::new(0), rounds: AtomicU64::new(0) })
+}; MAX_CPUS];
 
 /// The one memory subsystem of this kernel, set once at boot.
 struct TheVm(UnsafeCell<Option<Vm<KernelMachine>>>);
@@ -141,12 +148,21 @@ unsafe impl Machine for KernelMachine {
     }
 
     fn relax(&self, cpu: CpuId) {
-        /// Why not every time: see `sync::Spin`.
-        const PAUSE_EVERY: u32 = 32;
+        /// Rounds further apart than this (in counter ticks) belong to different waits.
+        const SAME_WAIT: u64 = 50_000;
+        const BUSY_ROUNDS: u64 = 256;
         tlb::serve();
-        let rounds = RELAX_ROUNDS[cpu.as_usize()].0.fetch_add(1, Ordering::Relaxed);
-        if rounds % PAUSE_EVERY == 0 {
-            core::hint::spin_loop();
+        // Both words are this CPU's own; they are atomic only to be in a static.
+        let wait = &WAITS[cpu.as_usize()].0;
+        let now = cpu::timestamp();
+        let last = wait.last_round.swap(now, Ordering::Relaxed);
+        if now.wrapping_sub(last) > SAME_WAIT {
+            wait.rounds.store(0, Ordering::Relaxed);
+        }
+        if wait.rounds.fetch_add(1, Ordering::Relaxed) > BUSY_ROUNDS {
+            // Why: see `sync::Spin`.
+            arch::nap();
+            wait.last_round.store(cpu::timestamp(), Ordering::Relaxed);
         }
     }
 

@@ -103,17 +103,19 @@ impl<T> Drop for Guard<'_, T> {
     }
 }
 
-/// One wait of a spin loop: busy at first, yielding the host CPU later.
+/// One wait of a spin loop: busy at first, halting later.
 ///
-/// Under multi-threaded emulation `pause` costs the big lock of the emulator, under
-/// single-threaded emulation its absence costs a whole time slice: so a few rounds
-/// without it, then with it.
+/// A CPU of an emulator is a thread of a host that may have fewer CPUs. Whoever spins there takes
+/// the time that the one waited for needs, and `pause` is worse: under multi-threaded emulation it
+/// takes the emulator's big lock. So a wait is busy only as long as a holder that runs takes to
+/// finish; then it halts for a moment, again and again. Under single-threaded emulation a busy wait
+/// holds up everybody for a time slice, which the halt ends, too.
 pub struct Spin {
     rounds: u32,
 }
 
 impl Spin {
-    const BUSY_ROUNDS: u32 = 64;
+    const BUSY_ROUNDS: u32 = 256;
 
     /// The start of a wait.
     pub const fn new() -> Spin {
@@ -125,12 +127,12 @@ impl Spin {
         arch::tlb::serve();
         self.rounds += 1;
         if self.rounds > Self::BUSY_ROUNDS {
-            core::hint::spin_loop();
+            arch::nap();
         }
     }
 
-    /// How many rounds this wait has taken.
-    pub fn rounds(&self) -> u32 {
-        self.rounds
+    /// Whether the next round still is a busy one.
+    pub fn is_busy(&self) -> bool {
+        self.rounds <= Self::BUSY_ROUNDS
     }
 }

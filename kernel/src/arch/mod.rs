@@ -35,3 +35,14 @@ pub fn init_cpu(index: usize, stack_top: u64) {
     cpu::enable_features();
     cpu::set_syscall_entry();
 }
+
+/// Halts this CPU for a moment, or until an interrupt.
+///
+/// Interrupts are served meanwhile: shootdowns at once, all others are noted for the run loop. The
+/// timer is used up by this; the note that it leaves makes the run loop set it anew.
+pub fn nap() {
+    /// 30 us: a few times what a halt and a wake-up cost under emulation.
+    const TICKS: u32 = (apic::TIMER_HZ * 30 / 1_000_000) as u32;
+    apic::set_timer(TICKS);
+    cpu::wait_for_interrupt();
+}

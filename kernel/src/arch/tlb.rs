@@ -21,10 +21,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use faultless::{CpuSet, Flush, FrameId, PageRange, Scope};
 
 use super::local::{self, Padded};
+use crate::sync::Spin;
 use super::{MAX_CPUS, apic, cpu, idt::vector};
-
-/// Rounds of busy waiting before a requester halts until somebody wakes it.
-const BUSY_ROUNDS: u32 = 2000;
 
 struct Mailbox {
     /// Written by the owner while `remaining` is 0, read by targets while it is not.
@@ -116,18 +114,16 @@ pub fn flush_remote(targets: &CpuSet, flush: &Flush) {
     wait(mailbox);
 }
 
-/// Waits until all targets have counted down: busy first, halted later, because a host with fewer
-/// CPUs than the guest has better use for them.
+/// Waits until all targets have counted down: busy first, halted later (why: see `sync::Spin`).
 fn wait(mailbox: &Mailbox) {
-    let mut rounds = 0;
+    let mut spin = Spin::new();
     // Acquire pairs with the Release in `serve`: the targets' flushes are done.
     while mailbox.remaining.load(Ordering::Acquire) != 0 {
-        serve();
-        rounds += 1;
-        if rounds < BUSY_ROUNDS {
-            core::hint::spin_loop();
+        if spin.is_busy() {
+            spin.relax();
             continue;
         }
+        serve();
         // SeqCst on both sides of `asleep` and `remaining`: either this CPU sees zero, or the last
         // target sees it asleep.
         mailbox.asleep.store(true, Ordering::SeqCst);
