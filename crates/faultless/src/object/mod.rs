@@ -65,12 +65,14 @@ pub enum ObjectError {
 
 /// The pages of a file or of shared memory.
 pub struct Object<M: Machine> {
-    id: u64,                       // fixed
-    label: Box<str>,               // fixed
-    size: AtomicU64,               // (A) bytes
-    pages: Radix,                  // (A) lock-free
+    id: u64,         // fixed
+    label: Box<str>, // fixed
+    size: AtomicU64, // (A) bytes
+    /// Bytes that the pager still stands for: what a truncation cut off is gone, also if the object grows again.
+    readable: AtomicU64, // (A) only ever falls
+    pages: Radix,    // (A) lock-free
     pager: Option<Arc<dyn Pager>>, // fixed
-    memory: Arc<Memory<M>>,        // fixed
+    memory: Arc<Memory<M>>, // fixed
     machine: PhantomData<fn() -> M>,
 }
 
@@ -88,8 +90,9 @@ pub(crate) enum PageState {
 impl<M: Machine> Object<M> {
     /// An object of `size` bytes.
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
+        let readable = AtomicU64::new(if pager.is_some() { size } else { 0 });
         let (size, pages) = (AtomicU64::new(size), Radix::new());
-        Self { id, label: label.into(), size, pages, pager, memory, machine: PhantomData }
+        Self { id, label: label.into(), size, readable, pages, pager, memory, machine: PhantomData }
     }
 
     /// A number that no other object of the same `Vm` has.
@@ -117,8 +120,13 @@ impl<M: Machine> Object<M> {
     }
 
     /// Must an absent page be read from a pager?
-    pub(crate) fn has_pager(&self) -> bool {
-        self.pager.is_some()
+    pub(crate) fn must_read(&self, index: u64) -> bool {
+        index < self.readable().div_ceil(PAGE_SIZE)
+    }
+
+    fn readable(&self) -> u64 {
+        // Acquire pairs with the Release in `set_size`, as in `size`.
+        self.readable.load(Ordering::Acquire)
     }
 
     /// Looks the page up for a mapping: takes a reference and `mappings` mappings (FL-03: re-read after the reference).
@@ -171,13 +179,16 @@ impl<M: Machine> Object<M> {
     /// locks held.
     pub(crate) fn bring_in(&self, ctx: Ctx<'_, M>, index: u64) -> Result<(), ObjectError> {
         let frame = ctx.alloc_zeroed(self.kind()).ok_or(ObjectError::OutOfMemory)?;
-        if let Some(pager) = &self.pager {
+        if let Some(pager) = self.pager.as_ref().filter(|_| self.must_read(index)) {
             let id = frame.id();
             let mut write = |offset, bytes: &[u8]| ctx.machine().write(id, offset, bytes);
             if pager.fill(index, &mut PageWriter { write: &mut write }).is_err() {
                 ctx.free(frame);
                 return Err(ObjectError::Io);
             }
+            // The pager may know bytes that were cut off, or that never belonged to the object.
+            let kept = self.readable().saturating_sub(index << PAGE_SHIFT);
+            zero_from(ctx, id, kept.min(PAGE_SIZE) as usize);
         }
         self.insert(ctx, index, frame)
     }
@@ -195,7 +206,7 @@ impl<M: Machine> Object<M> {
                     ctx.machine().read(frame, start, target);
                     ctx.put(frame, 1, 0);
                 }
-                PageState::Absent if self.pager.is_none() => target.fill(0),
+                PageState::Absent if !self.must_read(index) => target.fill(0),
                 PageState::Absent => {
                     self.bring_in(ctx, index)?;
                     continue;
@@ -238,6 +249,8 @@ impl<M: Machine> Object<M> {
     /// Sets the size. Pages beyond a smaller size are still cached and mapped until `drop_beyond` and the unmapping
     /// of all mappings, which the caller does.
     pub(crate) fn set_size(&self, size: u64) -> u64 {
+        // Release pairs with the Acquire in `readable`.
+        self.readable.fetch_min(size, Ordering::Release);
         // AcqRel: the sweep that follows carries it to faults that look the page up later (P9).
         self.size.swap(size, Ordering::AcqRel)
     }
@@ -249,24 +262,29 @@ impl<M: Machine> Object<M> {
 
     /// Zeroes the rest of the last page from byte `offset` on.
     pub(crate) fn zero_tail(&self, ctx: Ctx<'_, M>, offset: u64) {
-        const ZEROES: [u8; 64] = [0; 64];
-        let (index, mut start) = split(offset);
+        let (index, start) = split(offset);
         if start == 0 {
             return;
         }
         let Some(frame) = self.pages.get(index).and_then(|slot| frame_in(slot.load(Ordering::Acquire))) else {
             return;
         };
-        while start < PAGE_SIZE as usize {
-            let part = (PAGE_SIZE as usize - start).min(ZEROES.len());
-            ctx.machine().write(frame, start, &ZEROES[..part]);
-            start += part;
-        }
+        zero_from(ctx, frame, start);
     }
 
     /// Calls `visit` with every cached frame.
     pub(crate) fn each_page(&self, visit: &mut dyn FnMut(u64, FrameId)) {
         self.pages.each(visit);
+    }
+}
+
+/// Zeroes a frame from byte `start` on.
+fn zero_from<M: Machine>(ctx: Ctx<'_, M>, frame: FrameId, mut start: usize) {
+    const ZEROES: [u8; 64] = [0; 64];
+    while start < PAGE_SIZE as usize {
+        let part = (PAGE_SIZE as usize - start).min(ZEROES.len());
+        ctx.machine().write(frame, start, &ZEROES[..part]);
+        start += part;
     }
 }
 

@@ -173,7 +173,7 @@ impl<M: Machine> Attempt<'_, M> {
         match object.page(self.ctx, self.area.page_index(self.address), u32::from(!copies)) {
             PageState::Resident(frame) => (Page::Resident, Some(frame)),
             PageState::PastEnd => (Page::PastEnd, None),
-            PageState::Absent if object.has_pager() => (Page::MustRead, None),
+            PageState::Absent if object.must_read(self.area.page_index(self.address)) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
         }
     }

@@ -162,7 +162,7 @@ impl<M: Machine> Core<M> {
     ) -> Result<(), FaultError> {
         match object.bring_in(ctx, index) {
             Ok(()) => {
-                if object.has_pager() && !mem::replace(&mut work.major, true) {
+                if object.must_read(index) && !mem::replace(&mut work.major, true) {
                     ctx.count(Event::FaultMajor);
                 }
                 Ok(())
