@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::addr::{PAGE_SIZE, PageRange, Rights, VirtAddr};
-use crate::area::{AreaFlags, Attributes, Changes, STACK_GUARD, Sharing, StripeGuard};
+use crate::area::{AreaFlags, Attributes, Changes, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::Ordering::Relaxed;
@@ -52,7 +52,8 @@ impl<M: Machine> Core<M> {
             let Ok(range) = PageRange::new(VirtAddr::new(to), VirtAddr::new(now)) else {
                 return false;
             };
-            return self.unmap_locked(ctx, range, guard).is_ok();
+            // As on Linux: a heap of which nothing is left here does not shrink.
+            return !self.is_free(range, guard) && self.unmap_locked(ctx, range, guard).is_ok();
         }
         let Ok(range) = PageRange::new(VirtAddr::new(now), VirtAddr::new(to)) else {
             return true;
@@ -61,7 +62,7 @@ impl<M: Machine> Core<M> {
     }
 
     fn grow_heap(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) -> bool {
-        if !self.is_free(range, guard) || self.is_near_stack(range, guard) {
+        if !self.is_clear(range, guard) {
             return false;
         }
         for part in super::map::stripe_parts::<M>(range) {
@@ -83,11 +84,11 @@ impl<M: Machine> Core<M> {
         true
     }
 
-    /// Would the range reach into the guard gap of a stack above it?
-    fn is_near_stack(&self, range: PageRange, guard: &StripeGuard<'_>) -> bool {
-        self.index.next(range.end().as_u64(), guard).is_some_and(|area| {
-            area.flags.contains(AreaFlags::GROWS_DOWN)
-                && area.range.start().as_u64() < range.end().as_u64().saturating_add(STACK_GUARD)
-        })
+    /// Is nothing in the range, in the page behind it, or (if a stack follows) in the stack's guard gap?
+    fn is_clear(&self, range: PageRange, guard: &StripeGuard<'_>) -> bool {
+        let end = range.end().as_u64() + PAGE_SIZE;
+        self.index
+            .next(range.start().as_u64(), guard)
+            .is_none_or(|area| end <= area.range.start().as_u64().saturating_sub(area.guard()))
     }
 }
