@@ -68,6 +68,10 @@ impl<M: Machine> Core<M> {
     /// Copies within one page if its entry permits, marking it as the MMU would.
     fn access_page(&self, ctx: Ctx<'_, M>, at: VirtAddr, access: Access, copy: impl FnOnce(FrameId)) -> Step {
         let _section = ctx.enter(self.section_name());
+        // Exit frees the root after the sections that were active then; whoever enters later sees this.
+        if self.has_exited() {
+            return Step::Fault;
+        }
         let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
             return Step::Fault;
         };

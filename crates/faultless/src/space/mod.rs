@@ -146,9 +146,10 @@ impl<M: Machine> Core<M> {
         self.touched.load(Ordering::Relaxed) >> stripe & 1 == 1 || !self.index.is_empty(stripe)
     }
 
-    /// Has the space been taken down? Exact under any stripe's lock.
+    /// Has the space been taken down? Exact under any stripe's lock; in a section, one that exit does not wait for sees
+    /// it.
     pub(crate) fn has_exited(&self) -> bool {
-        // Relaxed: the stripe locks order it.
+        // Relaxed: the stripe locks order it, and so do the barriers of sections.
         self.exited.load(Ordering::Relaxed)
     }
 }
