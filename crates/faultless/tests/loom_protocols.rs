@@ -4,3 +4,5 @@
 mod model;
 #[path = "protocols/p1.rs"]
 mod p1;
+#[path = "protocols/p2.rs"]
+mod p2;

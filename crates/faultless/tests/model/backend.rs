@@ -8,7 +8,18 @@ pub use shuttle::{sync::Mutex, thread};
 /// A thread under way.
 pub struct Running<T>(thread::JoinHandle<T>);
 
+/// Stack of a model thread in words: an audit formats what it finds wrong.
+#[cfg(loom)]
+const STACK: usize = 1 << 15;
+
 /// Starts a thread.
+#[cfg(loom)]
+pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Running<T> {
+    Running(thread::Builder::new().stack_size(STACK).spawn(body).expect("a model thread"))
+}
+
+/// Starts a thread.
+#[cfg(shuttle)]
 pub fn spawn<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> Running<T> {
     Running(thread::spawn(body))
 }

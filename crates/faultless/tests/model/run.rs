@@ -41,10 +41,13 @@ enum Verdict {
 const CHILD: &str = "FAULTLESS_MODEL_CHILD";
 /// Exit status of a child whose exploration found a failure.
 const FOUND: i32 = 101;
+/// Exit status of a child whose model checker met a limit of its own.
+const GAVE_UP: i32 = 102;
 /// Exit status of a child whose exploration found none.
 const CLEAN: i32 = 0;
 
 static EXECUTIONS: AtomicU64 = AtomicU64::new(0);
+static PREEMPTIONS: AtomicU64 = AtomicU64::new(0);
 static REACHED: Mutex<BTreeMap<&str, u64>> = Mutex::new(BTreeMap::new());
 
 /// Notes that this execution came to an outcome.
@@ -85,9 +88,10 @@ impl Scenario {
         let test = format!("catches::{bug:?}");
         if std::env::var_os(CHILD).is_some() {
             mutant::set(bug);
+            self.end_at_panic(&test);
             // The shallowest failure is found first.
             for preemptions in self.bound().min(2)..=self.preemptions.1 {
-                self.explore_once(&test, preemptions, self.most_executions());
+                self.explore_once(preemptions, self.most_executions());
             }
             println!("MODEL {}::{test}: not caught in {} executions", self.name, EXECUTIONS.load(Relaxed));
             std::process::exit(CLEAN);
@@ -114,7 +118,7 @@ impl Scenario {
             .output()
             .expect("a child process");
         let text = String::from_utf8_lossy(&output.stdout);
-        match text.lines().rfind(|line| line.starts_with("MODEL ")) {
+        match text.lines().find(|line| line.starts_with("MODEL ")) {
             Some(line) => println!("{line}"),
             None => println!("{text}{}", String::from_utf8_lossy(&output.stderr)),
         }
@@ -123,7 +127,8 @@ impl Scenario {
 
     /// Explores, prints the verdict, and ends the process.
     fn explore(&self, test: &str, preemptions: usize, executions: usize) -> ! {
-        let verdict = self.explore_once(test, preemptions, executions);
+        self.end_at_panic(test);
+        let verdict = self.explore_once(preemptions, executions);
         let reached = REACHED.lock().expect("no panic is survived").clone();
         println!(
             "MODEL {}::{test}: {} executions, {} preemptions, {verdict:?}, reached {reached:?}",
@@ -139,20 +144,26 @@ impl Scenario {
         std::process::exit(CLEAN)
     }
 
-    fn explore_once(&self, test: &str, preemptions: usize, executions: usize) -> Verdict {
-        let (name, test) = (self.name, test.to_owned());
-        // The first panic is the verdict. Nothing is unwound: the other model threads stand still for ever.
-        std::panic::set_hook(Box::new(move |panic| {
-            let text = panic.payload_as_str().unwrap_or("a panic without a message");
-            let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
-            let count = EXECUTIONS.load(Relaxed);
-            println!("MODEL {name}::{test}: execution {count}, {preemptions} preemptions: {text}{place}");
-            std::process::exit(FOUND);
-        }));
+    fn explore_once(&self, preemptions: usize, executions: usize) -> Verdict {
+        PREEMPTIONS.store(preemptions as u64, Relaxed);
         let before = EXECUTIONS.load(Relaxed);
         check(self.body, preemptions, executions);
         let done = EXECUTIONS.load(Relaxed) - before;
         if (done as usize) < executions { Verdict::Exhausted } else { Verdict::Stopped }
+    }
+
+    /// Makes the first panic of this process its verdict. Once per process, and before the checker starts: loom's
+    /// coroutines wrap the hook that they find, to keep their own panics from it.
+    fn end_at_panic(&self, test: &str) {
+        let (name, test) = (self.name, test.to_owned());
+        std::panic::set_hook(Box::new(move |panic| {
+            let text = panic.payload_as_str().unwrap_or("a panic without a message").trim_end().replace('\n', "; ");
+            let place = panic.location().map_or(String::new(), |at| format!(" ({}:{})", at.file(), at.line()));
+            let (count, preemptions) = (EXECUTIONS.load(Relaxed), PREEMPTIONS.load(Relaxed));
+            println!("MODEL {name}::{test}: execution {count}, {preemptions} preemptions: {text}{place}");
+            let ours = panic.location().is_some_and(|at| at.file().starts_with("crates/"));
+            std::process::exit(if ours || text.starts_with("deadlock") { FOUND } else { GAVE_UP });
+        }));
     }
 }
 
@@ -165,7 +176,8 @@ fn check(body: fn(), preemptions: usize, executions: usize) {
     builder.max_branches = 50_000;
     builder.check(move || {
         EXECUTIONS.fetch_add(1, Relaxed);
-        body();
+        // loom's first thread has a small stack.
+        super::backend::spawn(body).join();
     });
 }
 

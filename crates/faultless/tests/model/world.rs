@@ -121,6 +121,21 @@ impl<F: Format> Worker<F> {
         space.map(&mut self.cpu, request.fixed(at(first))).expect("room");
     }
 
+    /// A memory object of `count` pages, the first word of each `value`.
+    pub fn object(&mut self, count: u64, value: u64) -> Backed<F> {
+        let object = self.cpu.vm().new_memory(count * PAGE_SIZE, "model").expect("memory");
+        for page in 0..count {
+            self.write_object(&object, page, 0, value);
+        }
+        object
+    }
+
+    /// write(2) of one word.
+    pub fn write_object(&mut self, object: &Backed<F>, page: u64, word: usize, value: u64) {
+        let offset = page * PAGE_SIZE + word as u64 * 8;
+        assert_eq!(object.write(&mut self.cpu, offset, &value.to_le_bytes()), Ok(8));
+    }
+
     pub fn unmap(&mut self, space: &Space<F>, first: u64, count: u64) {
         space.unmap(&mut self.cpu, pages(first, count)).expect("memory");
     }
