@@ -26,9 +26,8 @@ struct Wait {
     rounds: AtomicU64,
 }
 
-static WAITS: [Padded<Wait>; MAX_CPUS] = [const {
-    Padded(Wait { last_round: AtomicU64::new(0), rounds: AtomicU64::new(0) })
-}; MAX_CPUS];
+static WAITS: [Padded<Wait>; MAX_CPUS] =
+    [const { Padded(Wait { last_round: AtomicU64::new(0), rounds: AtomicU64::new(0) }) }; MAX_CPUS];
 
 /// The one memory subsystem of this kernel, set once at boot.
 struct TheVm(UnsafeCell<Option<Vm<KernelMachine>>>);
@@ -130,13 +129,13 @@ unsafe impl Machine for KernelMachine {
         assert!(offset + into.len() <= PAGE);
         // SAFETY: inside the frame. User code may write to it meanwhile: this is a copy of bytes
         // by a string move in assembly, not an access through a reference.
-        unsafe { copy_bytes(address(frame).add(offset), into.as_mut_ptr(), into.len()) }
+        unsafe { copy_bytes(address(frame).wrapping_add(offset), into.as_mut_ptr(), into.len()) }
     }
 
     fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
         assert!(offset + from.len() <= PAGE);
         // SAFETY: as for `read`.
-        unsafe { copy_bytes(from.as_ptr(), address(frame).add(offset), from.len()) }
+        unsafe { copy_bytes(from.as_ptr(), address(frame).wrapping_add(offset), from.len()) }
     }
 
     fn flush_local(&self, _cpu: CpuId, flush: &Flush) {

@@ -62,11 +62,7 @@ fn start_program(cpu: &mut CpuLocal, archive: Option<(u64, u64)>) {
         Err(errno) => panic!("the archive cannot be used: {errno:?}"),
     };
     let (files, context) = fs::first_tables(cpu, &manifest);
-    let request = ExecRequest {
-        path: manifest.exec.clone(),
-        args: manifest.args.clone(),
-        env: manifest.env.clone(),
-    };
+    let request = ExecRequest { path: manifest.exec.clone(), args: manifest.args.clone(), env: manifest.env.clone() };
     if let Err(errno) = process::spawn_first(cpu, request, files, context) {
         report::cannot_start(&manifest.exec, errno);
         debug_port::exit(End::Orderly);
@@ -76,10 +72,7 @@ fn start_program(cpu: &mut CpuLocal, archive: Option<(u64, u64)>) {
 /// The first process is a zombie: ends all others.
 pub fn first_process_ended(first: &Arc<Process>, cpu: &mut CpuLocal) {
     let status = first.ending.lock().reason.unwrap_or(ExitStatus::Exited(0));
-    *FIRST_STATUS.lock() = Some(report::Program {
-        status,
-        usage: first.usage.totals(),
-    });
+    *FIRST_STATUS.lock() = Some(report::Program { status, usage: first.usage.totals() });
     for other in table::all() {
         if other.pid != first.pid {
             kill_group(&other, ExitStatus::Killed(crate::signal::number::SIGKILL));

@@ -35,10 +35,7 @@ pub struct Guard<'l, T> {
 impl<T> Lock<T> {
     /// A lock nobody holds.
     pub const fn new(data: T) -> Lock<T> {
-        Lock {
-            held: AtomicBool::new(false),
-            data: UnsafeCell::new(data),
-        }
+        Lock { held: AtomicBool::new(false), data: UnsafeCell::new(data) }
     }
 
     /// Waits for the lock and takes it.

@@ -125,11 +125,7 @@ impl UserContext {
 
     /// The registers for a child of `fork` or `clone`: a copy with nothing in progress.
     pub fn child(&self) -> UserContext {
-        UserContext {
-            rax: 0,
-            restart: Restart::default(),
-            ..*self
-        }
+        UserContext { rax: 0, restart: Restart::default(), ..*self }
     }
 
     /// The number of the system call being executed.

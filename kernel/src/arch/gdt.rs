@@ -84,10 +84,7 @@ pub fn load(index: usize, stack_top: u64) {
     let base = core::ptr::from_ref(&tables.tss) as u64;
     tables.gdt[6] = tss_low(base);
     tables.gdt[7] = base >> 32;
-    let pointer = TablePointer {
-        limit: (size_of_val(&tables.gdt) - 1) as u16,
-        base: tables.gdt.as_ptr() as u64,
-    };
+    let pointer = TablePointer { limit: (size_of_val(&tables.gdt) - 1) as u16, base: tables.gdt.as_ptr() as u64 };
     // SAFETY: the table is static and has the descriptors that the selectors below name.
     unsafe { asm!("lgdt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) }
     reload_segments();
@@ -98,8 +95,10 @@ pub fn load(index: usize, stack_top: u64) {
 /// Where the CPU switches to on a trap from user mode. It must be this CPU's.
 pub fn set_frame_top(index: usize, top: u64) {
     let tables = TABLES.0[index].get();
+    // SAFETY: in bounds of the element, no reference is made.
+    let rsp0 = unsafe { &raw mut (*tables).tss.rsp[0] };
     // SAFETY: only this CPU writes its task state, by this raw store; the CPU reads it at traps.
-    unsafe { (&raw mut (*tables).tss.rsp[0]).write_unaligned(top) }
+    unsafe { rsp0.write_unaligned(top) }
 }
 
 fn end_of(stack: &[u8]) -> u64 {

@@ -56,10 +56,7 @@ impl Gate {
             | u64::from(ist) << 32
             | (INTERRUPT_GATE | privilege << 13) << 32
             | (entry >> 16 & 0xffff) << 48;
-        Gate {
-            low,
-            high: entry >> 32,
-        }
+        Gate { low, high: entry >> 32 }
     }
 }
 
@@ -89,10 +86,7 @@ pub fn fill() {
 
 /// Makes this CPU use the table.
 pub fn load() {
-    let pointer = TablePointer {
-        limit: (size_of::<Idt>() - 1) as u16,
-        base: core::ptr::from_ref(&*IDT.lock()) as u64,
-    };
+    let pointer = TablePointer { limit: (size_of::<Idt>() - 1) as u16, base: core::ptr::from_ref(&*IDT.lock()) as u64 };
     // SAFETY: the table is static, filled, and not changed any more.
     unsafe { asm!("lidt [{}]", in(reg) &raw const pointer, options(readonly, nostack)) }
 }

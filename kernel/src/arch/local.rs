@@ -77,15 +77,8 @@ struct EarlyHeads([UnsafeCell<CpuHead>; MAX_CPUS]);
 unsafe impl Sync for EarlyHeads {}
 
 static EARLY_HEADS: EarlyHeads = EarlyHeads(
-    [const {
-        UnsafeCell::new(CpuHead {
-            local: core::ptr::null_mut(),
-            kernel_rsp: 0,
-            frame_top: 0,
-            scratch: 0,
-            index: 0,
-        })
-    }; MAX_CPUS],
+    [const { UnsafeCell::new(CpuHead { local: core::ptr::null_mut(), kernel_rsp: 0, frame_top: 0, scratch: 0, index: 0 }) };
+        MAX_CPUS],
 );
 
 /// Makes [`index`] work on this CPU, the first thing each CPU does in Rust.

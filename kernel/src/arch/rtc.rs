@@ -60,6 +60,6 @@ fn days_before_year(year: u64) -> u64 {
 
 fn days_before_month(year: u64, month: u64) -> u64 {
     const DAYS: [u64; 12] = [31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let leap = u64::from(year % 4 == 0 && month > 2);
+    let leap = u64::from(year.is_multiple_of(4) && month > 2);
     DAYS[..month as usize - 1].iter().sum::<u64>() + leap
 }

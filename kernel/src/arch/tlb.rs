@@ -21,8 +21,8 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use faultless::{CpuSet, Flush, FrameId, PageRange, Scope};
 
 use super::local::{self, Padded};
-use crate::sync::Spin;
 use super::{MAX_CPUS, apic, cpu, idt::vector};
+use crate::sync::Spin;
 
 struct Mailbox {
     /// Written by the owner while `remaining` is 0, read by targets while it is not.
@@ -46,11 +46,7 @@ struct Request {
 unsafe impl Sync for Mailbox {}
 
 static MAIL: [Padded<Mailbox>; MAX_CPUS] = [const {
-    Padded(Mailbox {
-        flush: UnsafeCell::new(None),
-        remaining: AtomicU32::new(0),
-        asleep: AtomicBool::new(false),
-    })
+    Padded(Mailbox { flush: UnsafeCell::new(None), remaining: AtomicU32::new(0), asleep: AtomicBool::new(false) })
 }; MAX_CPUS];
 
 /// Who wants something of each CPU.

@@ -58,13 +58,13 @@ mod error_code {
 /// address.
 pub fn enter_user(_cpu: &mut CpuLocal, context: &mut super::UserContext, leave: Leave) -> Trap {
     unsafe extern "C" {
-        fn enter_user(context: *mut super::UserContext, fast: u64) -> u64;
+        fn enter_user(context: *mut core::ffi::c_void, fast: u64) -> u64;
     }
     debug_assert!(context.rip < user::USER_END);
     let fast = u64::from(leave == Leave::AfterSyscall);
     // SAFETY: selectors and flags in a context are user mode's, the scheduler has loaded the
     // thread's root and frame top, and both `&mut` are lent to the trap handlers meanwhile.
-    let number = unsafe { enter_user(context, fast) };
+    let number = unsafe { enter_user(core::ptr::from_mut(context).cast(), fast) };
     match number {
         SYSCALL_TRAP => Trap::Syscall,
         vector::PAGE_FAULT => Trap::PageFault,
@@ -109,8 +109,7 @@ extern "C" fn kernel_page_fault(address: u64, code: u64, frame: &mut InterruptFr
     let local = local::current();
     // SAFETY: a fault in a user copy is the only one expected, and those lend their exclusive
     // `&mut CpuLocal` to this handler; on any other fault nothing continues.
-    let handled = !local.is_null()
-        && user::handle_fault(unsafe { &mut *local }, address, access_of(code), frame);
+    let handled = !local.is_null() && user::handle_fault(unsafe { &mut *local }, address, access_of(code), frame);
     if !handled {
         report::fatal_exception(vector::PAGE_FAULT, code, frame, address);
     }

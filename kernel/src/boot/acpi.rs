@@ -55,12 +55,7 @@ impl AcpiHandler for Window {
 
 /// Reads the tables. Without them: one CPU, no serial interrupt.
 pub fn read(rsdp: u64) -> Platform {
-    let mut platform = Platform {
-        local_apic: LOCAL_APIC_DEFAULT,
-        serial: None,
-        ids: [0; MAX_CPUS],
-        count: 0,
-    };
+    let mut platform = Platform { local_apic: LOCAL_APIC_DEFAULT, serial: None, ids: [0; MAX_CPUS], count: 0 };
     if rsdp != 0 {
         // SAFETY: the boot protocol says the root pointer is there.
         if let Ok(tables) = unsafe { AcpiTables::from_rsdp(Window, rsdp as usize) }
@@ -85,8 +80,7 @@ fn read_madt(madt: &PhysicalMapping<Window, Madt>, platform: &mut Platform) {
                 platform.count += 1;
             }
             MadtEntry::IoApic(io) if controller_count < controllers.len() => {
-                controllers[controller_count] =
-                    Some((u64::from(io.io_apic_address), io.global_system_interrupt_base));
+                controllers[controller_count] = Some((u64::from(io.io_apic_address), io.global_system_interrupt_base));
                 controller_count += 1;
             }
             MadtEntry::InterruptSourceOverride(over) if over.irq == SERIAL_IRQ => {

@@ -23,8 +23,6 @@ pub fn store(line: &[u8]) {
 pub fn number(name: &str) -> Option<u64> {
     let line = LINE.lock();
     let text = core::str::from_utf8(&line.bytes[..line.len]).ok()?;
-    let value = text
-        .split_ascii_whitespace()
-        .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
+    let value = text.split_ascii_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('='))?;
     value.parse().ok()
 }

@@ -27,10 +27,7 @@ struct Free {
     count: usize,
 }
 
-static FREE: Lock<Free> = Lock::new(Free {
-    ranges: [Region { start: 0, end: 0 }; RANGES_MAX],
-    count: 0,
-});
+static FREE: Lock<Free> = Lock::new(Free { ranges: [Region { start: 0, end: 0 }; RANGES_MAX], count: 0 });
 
 unsafe extern "C" {
     safe static image_start: u8;
@@ -39,10 +36,7 @@ unsafe extern "C" {
 
 /// Physical range of the kernel image.
 pub fn image() -> Region {
-    Region {
-        start: &raw const image_start as u64,
-        end: (&raw const image_end as u64).next_multiple_of(PAGE),
-    }
+    Region { start: &raw const image_start as u64, end: (&raw const image_end as u64).next_multiple_of(PAGE) }
 }
 
 impl Free {
@@ -62,10 +56,7 @@ impl Free {
     }
 
     fn largest_mapped(&mut self) -> Option<&mut Region> {
-        self.ranges[..self.count]
-            .iter_mut()
-            .filter(|r| r.end <= BOOT_MAPPED_END)
-            .max_by_key(|r| r.end - r.start)
+        self.ranges[..self.count].iter_mut().filter(|r| r.end <= BOOT_MAPPED_END).max_by_key(|r| r.end - r.start)
     }
 }
 
@@ -78,10 +69,7 @@ pub fn init(info: &BootInfo) {
     free.subtract(Region { start: 0, end: LOW_END });
     free.subtract(image());
     if let Some(module) = info.module {
-        free.subtract(Region {
-            start: module.start & !(PAGE - 1),
-            end: module.end.next_multiple_of(PAGE),
-        });
+        free.subtract(Region { start: module.start & !(PAGE - 1), end: module.end.next_multiple_of(PAGE) });
     }
 }
 
@@ -121,10 +109,7 @@ pub fn hand_over() -> Vec<FrameRange> {
     let mut frames: Vec<FrameRange> = free.ranges[..free.count]
         .iter()
         .filter(|r| r.start < r.end)
-        .map(|r| FrameRange {
-            start: FrameId::new(r.start / PAGE),
-            end: FrameId::new(r.end / PAGE),
-        })
+        .map(|r| FrameRange { start: FrameId::new(r.start / PAGE), end: FrameId::new(r.end / PAGE) })
         .collect();
     frames.sort_by_key(|r| r.start.as_u64());
     free.count = 0;

@@ -27,10 +27,7 @@ extern "C" fn kernel_main(start_info: u64) -> ! {
     serial::init();
     let info = pvh::read(start_info);
     cmdline::store(info.cmdline());
-    assert!(
-        cpu::has_smep_and_smap(),
-        "this kernel needs SMEP and SMAP; start the emulator with -cpu max"
-    );
+    assert!(cpu::has_smep_and_smap(), "this kernel needs SMEP and SMAP; start the emulator with -cpu max");
     let platform = acpi::read(info.rsdp);
     memory::init(&info);
     paging::init(&info);

@@ -189,13 +189,7 @@ fn write(physical: u64, value: u64) {
 pub fn map_device(physical: u64) -> u64 {
     let at = NEXT_DEVICE.fetch_add(PAGE, Ordering::Relaxed);
     assert!(at < DEVICES_END, "few devices are mapped");
-    map(
-        ROOT.load(Ordering::Relaxed),
-        at,
-        physical & !(PAGE - 1),
-        PAGE,
-        READ_WRITE | UNCACHED,
-    );
+    map(ROOT.load(Ordering::Relaxed), at, physical & !(PAGE - 1), PAGE, READ_WRITE | UNCACHED);
     at + physical % PAGE
 }
 

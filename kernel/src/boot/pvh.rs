@@ -105,10 +105,7 @@ pub fn read(at: u64) -> BootInfo {
     }
     if start.module_count > 0 {
         let module: Module = peek(start.modules);
-        info.module = Some(Region {
-            start: module.address,
-            end: module.address + module.size,
-        });
+        info.module = Some(Region { start: module.address, end: module.address + module.size });
     }
     info
 }
@@ -117,10 +114,8 @@ fn read_regions(start: &StartInfo, info: &mut BootInfo) {
     for n in 0..u64::from(start.memory_map_entries) {
         let entry: MapEntry = peek(start.memory_map + n * size_of::<MapEntry>() as u64);
         if entry.kind == KIND_RAM && info.region_count < REGIONS_MAX {
-            info.regions[info.region_count] = Region {
-                start: entry.address.next_multiple_of(4096),
-                end: (entry.address + entry.size) & !4095,
-            };
+            info.regions[info.region_count] =
+                Region { start: entry.address.next_multiple_of(4096), end: (entry.address + entry.size) & !4095 };
             info.region_count += 1;
         }
     }

@@ -35,15 +35,9 @@ impl Args {
 /// `futex(address, operation, value, timeout or value2, address2, value3)`.
 pub fn sys_futex(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     let [address, operation, value, fourth, address2, value3] = context.args();
-    let args = Args {
-        address,
-        operation: operation as u32,
-        value: value as u32,
-        fourth,
-        address2,
-        value3: value3 as u32,
-    };
-    if args.address % 4 != 0 {
+    let args =
+        Args { address, operation: operation as u32, value: value as u32, fourth, address2, value3: value3 as u32 };
+    if !args.address.is_multiple_of(4) {
         return Errno::EINVAL.into();
     }
     let command = args.operation & !(PRIVATE | REALTIME);
@@ -160,7 +154,7 @@ fn wake_one_word(thread: &Thread, cpu: &mut CpuLocal, args: &Args, bits: u32) ->
 
 fn move_waiters(thread: &Thread, cpu: &mut CpuLocal, args: &Args, expected: Option<u32>) -> SysResult {
     let (most_woken, most_moved) = (args.value.cast_signed(), (args.fourth as u32).cast_signed());
-    if most_woken < 0 || most_moved < 0 || args.address2 % 4 != 0 {
+    if most_woken < 0 || most_moved < 0 || !args.address2.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     if let Some(expected) = expected
@@ -179,7 +173,7 @@ fn move_waiters(thread: &Thread, cpu: &mut CpuLocal, args: &Args, expected: Opti
 /// FUTEX_WAKE_OP: changes the second word, wakes waiters of the first, and those of the second if
 /// its old value compares as asked.
 fn wake_with_operation(thread: &Thread, cpu: &mut CpuLocal, args: &Args) -> SysResult {
-    if args.address2 % 4 != 0 {
+    if !args.address2.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     let operation = WordOperation::decode(args.value3)?;

@@ -26,7 +26,7 @@ pub(crate) use robust::release_robust_list;
 
 /// What makes two addresses the same futex.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(self) enum Key {
+enum Key {
     /// A word of one address space: its identity, and the address.
     Private(usize, u64),
     /// A word of shared memory: the object, and the offset in it.
@@ -56,9 +56,7 @@ impl Key {
         }
         match memory.space.area_at(&mut cpu.vm, VirtAddr::new(address)) {
             Some(area) if area.sharing == Sharing::Shared => match area.object {
-                Some((object, offset)) => {
-                    Key::Shared(object.id(), offset + (address - area.range.start().as_u64()))
-                }
+                Some((object, offset)) => Key::Shared(object.id(), offset + (address - area.range.start().as_u64())),
                 None => own,
             },
             _ => own,
@@ -78,12 +76,8 @@ impl Key {
 impl Waiter {
     /// Registers a waiter.
     fn register(thread: &Arc<Thread>, key: Key, bits: u32) -> Arc<Waiter> {
-        let waiter = Arc::new(Waiter {
-            thread: thread.clone(),
-            key: Lock::new(key),
-            bits,
-            woken: AtomicBool::new(false),
-        });
+        let waiter =
+            Arc::new(Waiter { thread: thread.clone(), key: Lock::new(key), bits, woken: AtomicBool::new(false) });
         TABLE[key.bucket()].lock().push(waiter.clone());
         waiter
     }

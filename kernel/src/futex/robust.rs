@@ -46,7 +46,7 @@ fn walk(cpu: &mut CpuLocal, memory: &Arc<Memory>, tid: i32, head: u64) -> Result
 }
 
 fn release(cpu: &mut CpuLocal, memory: &Arc<Memory>, tid: i32, word: u64) -> Result<(), Fault> {
-    if word % 4 != 0 {
+    if !word.is_multiple_of(4) {
         return Err(Fault);
     }
     // Ends: a failed exchange means that somebody else changed the word.

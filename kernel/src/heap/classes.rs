@@ -9,9 +9,7 @@ use core::alloc::Layout;
 /// Number of classes.
 pub const CLASS_COUNT: usize = SIZES.len();
 
-const SIZES: [usize; 18] = [
-    16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192,
-];
+const SIZES: [usize; 18] = [16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192];
 const LARGEST: usize = SIZES[CLASS_COUNT - 1];
 const GRAIN: usize = 16;
 /// Up to here a table finds the class; above, the few classes are searched.

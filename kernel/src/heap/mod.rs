@@ -73,16 +73,14 @@ struct CpuLists(UnsafeCell<[List; CLASS_COUNT]>);
 // SAFETY: each CPU uses only its own element, and never from an interrupt handler.
 unsafe impl Sync for CpuLists {}
 
-static CPU_LISTS: [CpuLists; MAX_CPUS] =
-    [const { CpuLists(UnsafeCell::new([List::EMPTY; CLASS_COUNT])) }; MAX_CPUS];
+static CPU_LISTS: [CpuLists; MAX_CPUS] = [const { CpuLists(UnsafeCell::new([List::EMPTY; CLASS_COUNT])) }; MAX_CPUS];
 
 struct SharedList(List);
 
 // SAFETY: the blocks are plain memory; the lock around the list makes access exclusive.
 unsafe impl Send for SharedList {}
 
-static SHARED: [Lock<SharedList>; CLASS_COUNT] =
-    [const { Lock::new(SharedList(List::EMPTY)) }; CLASS_COUNT];
+static SHARED: [Lock<SharedList>; CLASS_COUNT] = [const { Lock::new(SharedList(List::EMPTY)) }; CLASS_COUNT];
 
 static RUNS: Lock<Runs> = Lock::new(Runs::new());
 
@@ -111,7 +109,7 @@ unsafe impl GlobalAlloc for KernelHeap {
         let Some(class) = class_of(layout) else {
             return RUNS.lock().take(layout.size(), layout.align());
         };
-        let block = local_list(class).pop();
+        let block = with_list(class, List::pop);
         if block.is_null() {
             return refill(class).cast();
         }
@@ -124,10 +122,12 @@ unsafe impl GlobalAlloc for KernelHeap {
             RUNS.lock().give(at as usize, layout.size());
             return;
         };
-        let list = local_list(class);
-        // SAFETY: the caller gives up the block, which came from this class: same layout.
-        unsafe { list.push(at.cast()) };
-        if list.count > SPILL_AT {
+        let count = with_list(class, |list| {
+            // SAFETY: the caller gives up the block, which came from this class: same layout.
+            unsafe { list.push(at.cast()) };
+            list.count
+        });
+        if count > SPILL_AT {
             spill(class);
         }
     }
@@ -151,13 +151,14 @@ unsafe impl GlobalAlloc for KernelHeap {
     }
 }
 
-/// This CPU's list of `class`.
+/// Works on this CPU's list of `class`. `work` must not allocate.
 #[inline]
-#[expect(clippy::mut_from_ref, reason = "each CPU has its own, and no two borrows overlap")]
-fn local_list(class: usize) -> &'static mut List {
-    // SAFETY: only this CPU uses its lists; callers drop one borrow before they take the next.
-    let lists = unsafe { &mut *CPU_LISTS[local::index()].0.get() };
-    &mut lists[class]
+fn with_list<R>(class: usize, work: impl FnOnce(&mut List) -> R) -> R {
+    let lists = CPU_LISTS[local::index()].0.get();
+    // SAFETY: only this CPU uses its lists, interrupt handlers do not allocate, and `work` does not
+    // come back here: this is the only reference.
+    let lists = unsafe { &mut *lists };
+    work(&mut lists[class])
 }
 
 /// Gets a batch for this CPU and returns one block of it; null if memory is out.
@@ -167,31 +168,28 @@ fn refill(class: usize) -> *mut Block {
     if shared.0.head.is_null() {
         grow(class, &mut shared.0);
     }
-    let local = local_list(class);
-    for _ in 1..BATCH {
-        let block = shared.0.pop();
-        if block.is_null() {
-            break;
-        }
-        // SAFETY: a free block of the same class.
-        unsafe { local.push(block) };
-    }
-    let block = shared.0.pop();
-    if block.is_null() { local.pop() } else { block }
+    with_list(class, |local| {
+        move_blocks(&mut shared.0, local);
+        local.pop()
+    })
 }
 
 /// Moves a batch from this CPU's list to the shared one.
 #[cold]
 fn spill(class: usize) {
     let mut shared = SHARED[class].lock();
-    let local = local_list(class);
+    with_list(class, |local| move_blocks(local, &mut shared.0));
+}
+
+/// Moves up to a batch of blocks between two lists of the same class.
+fn move_blocks(from: &mut List, to: &mut List) {
     for _ in 0..BATCH {
-        let block = local.pop();
+        let block = from.pop();
         if block.is_null() {
             break;
         }
         // SAFETY: a free block of the same class.
-        unsafe { shared.0.push(block) };
+        unsafe { to.push(block) };
     }
 }
 

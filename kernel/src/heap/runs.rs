@@ -75,7 +75,7 @@ impl Runs {
         // SAFETY: the caller found the run through this link.
         let run = unsafe { *link };
         // SAFETY: runs in the list have a header.
-        let (next, total) = unsafe { ((*run).next, (*run).bytes) };
+        let Run { next, bytes: total } = unsafe { run.read() };
         let rest = total - skipped - bytes;
         let after = if rest > 0 {
             let tail = (run as usize + skipped + bytes) as *mut Run;
@@ -123,7 +123,7 @@ impl Runs {
 /// Joins `run` with its successor if they touch.
 fn merge(run: *mut Run) {
     // SAFETY: the caller's run has a header.
-    let (next, bytes) = unsafe { ((*run).next, (*run).bytes) };
+    let Run { next, bytes } = unsafe { run.read() };
     if !next.is_null() && run as usize + bytes == next as usize {
         // SAFETY: the successor is a run of the list.
         let joined = unsafe { next.read() };

@@ -45,10 +45,8 @@ const CHILD_CLEARTID: u64 = linux::CLONE_CHILD_CLEARTID as u64;
 const CHILD_SETTID: u64 = linux::CLONE_CHILD_SETTID as u64;
 /// Flags about things that do not exist here, so that sharing or not sharing them is the same:
 /// semaphore undo lists, I/O contexts, tracers; and one that Linux ignores as well.
-const WITHOUT_EFFECT: u64 = linux::CLONE_SYSVSEM as u64
-    | linux::CLONE_IO as u64
-    | linux::CLONE_UNTRACED as u64
-    | linux::CLONE_DETACHED as u64;
+const WITHOUT_EFFECT: u64 =
+    linux::CLONE_SYSVSEM as u64 | linux::CLONE_IO as u64 | linux::CLONE_UNTRACED as u64 | linux::CLONE_DETACHED as u64;
 const SUPPORTED: u64 = VM
     | FS
     | FILES
@@ -70,25 +68,15 @@ pub fn sys_fork(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCont
 
 /// `vfork()`.
 pub fn sys_vfork(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
-    let args = CloneArgs {
-        flags: VM | VFORK,
-        exit_signal: signal::number::SIGCHLD,
-        ..CloneArgs::default()
-    };
+    let args = CloneArgs { flags: VM | VFORK, exit_signal: signal::number::SIGCHLD, ..CloneArgs::default() };
     clone(thread, cpu, context, args)
 }
 
 /// `clone(flags, stack, parent_tid, child_tid, tls)`.
 pub fn sys_clone(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     let [flags, stack, parent_tid, child_tid, tls, _] = context.args();
-    let args = CloneArgs {
-        flags: flags & !0xff,
-        exit_signal: (flags & 0xff) as i32,
-        stack,
-        parent_tid,
-        child_tid,
-        tls,
-    };
+    let args =
+        CloneArgs { flags: flags & !0xff, exit_signal: (flags & 0xff) as i32, stack, parent_tid, child_tid, tls };
     clone(thread, cpu, context, args)
 }
 
@@ -196,11 +184,7 @@ fn make_child(
     if has(PARENT_SETTID) {
         copy_out(cpu, args.parent_tid, &tid.to_le_bytes())?;
     }
-    let process = if has(THREAD) {
-        thread.process.clone()
-    } else {
-        new_process(thread, cpu, args, tid)?
-    };
+    let process = if has(THREAD) { thread.process.clone() } else { new_process(thread, cpu, args, tid)? };
     let child = Thread::new(tid, process.clone(), child_context, thread.blocked());
     child.affinity.store(thread.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     child.cpu.store(cpu.index() as u32, Ordering::Relaxed);
@@ -258,11 +242,7 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
     };
     let files = if has(FILES) { parent.files() } else { parent.files().fork() };
     let fs = if has(FS) { parent.fs() } else { parent.fs().fork() };
-    let its_parent = if has(PARENT) {
-        parent.family.lock().parent.clone()
-    } else {
-        Arc::downgrade(parent)
-    };
+    let its_parent = if has(PARENT) { parent.family.lock().parent.clone() } else { Arc::downgrade(parent) };
     Ok(Arc::new(Process {
         pid,
         family: Lock::new(Family { parent: its_parent, children: Vec::new() }),
@@ -272,10 +252,7 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         files: Lock::new(Some(files)),
         fs: Lock::new(Some(fs)),
         threads: Lock::new(Vec::new()),
-        signals: Lock::new(ProcessSignals {
-            actions: parent.signals.lock().actions,
-            ..ProcessSignals::default()
-        }),
+        signals: Lock::new(ProcessSignals { actions: parent.signals.lock().actions, ..ProcessSignals::default() }),
         alarm: Lock::new(Alarm::default()),
         ending: Lock::new(Ending::default()),
         child_events: WaitQueue::new(),

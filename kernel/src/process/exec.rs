@@ -8,8 +8,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use faultless::{
-    AreaFlags, Backing, Layout, MapRequest, Object, PageRange, Placement, Rights, Sharing, Space,
-    VirtAddr,
+    AreaFlags, Backing, Layout, MapRequest, Object, PageRange, Placement, Rights, Sharing, Space, VirtAddr,
 };
 
 use super::elf::{self, Elf, Segment};
@@ -20,9 +19,9 @@ use crate::arch::{CpuLocal, UserContext, context, cpu, fpu};
 use crate::errno::Errno;
 use crate::fs::{self, FileTable, FsContext};
 use crate::machine::{self, KernelMachine};
+use crate::random;
 use crate::sched::{self, Interrupt, Outcome, Thread};
 use crate::signal::SigSet;
-use crate::random;
 
 /// Size of a page.
 pub const PAGE: u64 = faultless::PAGE_SIZE;
@@ -78,12 +77,16 @@ fn read_request(cpu: &mut CpuLocal, path: u64, argv: u64, envp: u64) -> Result<E
 fn read_strings(cpu: &mut CpuLocal, list: u64) -> Result<Vec<Vec<u8>>, Errno> {
     let mut strings = Vec::new();
     let mut total = 0;
-    while list != 0 {
+    // A null list is an empty one, as on Linux. Ends: by the limit at the latest.
+    if list == 0 {
+        return Ok(strings);
+    }
+    loop {
         let mut word = [0; 8];
         copy_in(cpu, list + strings.len() as u64 * 8, &mut word)?;
         let at = u64::from_le_bytes(word);
         if at == 0 {
-            break;
+            return Ok(strings);
         }
         let text = cstr(cpu, at, STRING_MAX)?;
         total += text.len() + 9;
@@ -92,14 +95,16 @@ fn read_strings(cpu: &mut CpuLocal, list: u64) -> Result<Vec<Vec<u8>>, Errno> {
         }
         strings.push(text);
     }
-    Ok(strings)
 }
+
+/// An executable file that was opened and looked at.
+type Loadable = (Elf, Arc<Object<KernelMachine>>);
 
 /// The program, its interpreter if it has one, and what they are called with.
 struct Program {
     elf: Elf,
     object: Arc<Object<KernelMachine>>,
-    interpreter: Option<(Elf, Arc<Object<KernelMachine>>)>,
+    interpreter: Option<Loadable>,
     /// Absolute path of the file.
     path: Vec<u8>,
     /// As it was asked for: AT_EXECFN and the thread's name.
@@ -179,11 +184,7 @@ fn find_program(cpu: &mut CpuLocal, fs: &FsContext, request: ExecRequest) -> Res
         if let Some(line) = head.strip_prefix(b"#!") {
             let (interpreter, argument) = split_script_line(line).ok_or(Errno::ENOEXEC)?;
             let rest = args.split_off(1.min(args.len()));
-            args = core::iter::once(interpreter.clone())
-                .chain(argument)
-                .chain([path])
-                .chain(rest)
-                .collect();
+            args = core::iter::once(interpreter.clone()).chain(argument).chain([path]).chain(rest).collect();
             path = interpreter;
             continue;
         }
@@ -221,7 +222,7 @@ fn open_interpreter(
     fs: &FsContext,
     elf: &Elf,
     object: &Object<KernelMachine>,
-) -> Result<Option<(Elf, Arc<Object<KernelMachine>>)>, Errno> {
+) -> Result<Option<Loadable>, Errno> {
     let Some((offset, length)) = elf.interpreter else {
         return Ok(None);
     };
@@ -274,9 +275,7 @@ fn fill(cpu: &mut CpuLocal, space: &Space<KernelMachine>, program: &Program) -> 
         },
     );
     map_stack(cpu, space, built.pointer)?;
-    space
-        .write(&mut cpu.vm, VirtAddr::new(built.pointer), &built.bytes)
-        .map_err(|_| Errno::ENOMEM)?;
+    space.write(&mut cpu.vm, VirtAddr::new(built.pointer), &built.bytes).map_err(|_| Errno::ENOMEM)?;
     let code = elf.segments.iter().find(|s| s.flags & 1 != 0).unwrap_or(&elf.segments[0]);
     let image = Image {
         path: program.path.clone(),
@@ -356,10 +355,7 @@ fn map_segment(
     let mapped_end = if segment.file_bytes == 0 { start } else { file_end.next_multiple_of(PAGE) };
     if mapped_end > start {
         let mut request = anonymous(start, mapped_end - start, rights);
-        request.backing = Backing::Object {
-            object: object.clone(),
-            offset: segment.offset & !(PAGE - 1),
-        };
+        request.backing = Backing::Object { object: object.clone(), offset: segment.offset & !(PAGE - 1) };
         space.map(&mut cpu.vm, request).map_err(|_| Errno::ENOMEM)?;
     }
     if memory_end > mapped_end {
@@ -369,9 +365,7 @@ fn map_segment(
     let tail = (mapped_end - file_end) as usize;
     if segment.memory_bytes > segment.file_bytes && mapped_end > start && tail > 0 && rights.contains(Rights::WRITE) {
         let zeros = [0; PAGE as usize];
-        space
-            .write(&mut cpu.vm, VirtAddr::new(file_end), &zeros[..tail])
-            .map_err(|_| Errno::ENOMEM)?;
+        space.write(&mut cpu.vm, VirtAddr::new(file_end), &zeros[..tail]).map_err(|_| Errno::ENOMEM)?;
     }
     Ok(())
 }

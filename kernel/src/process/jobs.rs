@@ -35,8 +35,7 @@ fn set_group(caller: &Arc<Process>, pid: i32, group: i32) -> SysResult {
         return Err(Errno::EPERM);
     }
     let group = if group == 0 { target.pid } else { group };
-    let joins_known = group == target.pid
-        || table::group(group).iter().any(|p| p.session() == caller.session());
+    let joins_known = group == target.pid || table::group(group).iter().any(|p| p.session() == caller.session());
     if !joins_known {
         return Err(Errno::EPERM);
     }

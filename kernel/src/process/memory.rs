@@ -46,12 +46,7 @@ pub struct Image {
 impl Memory {
     /// Wraps a space that has one user.
     pub fn new(space: Space<KernelMachine>, image: Arc<Image>) -> Arc<Memory> {
-        Arc::new(Memory {
-            space,
-            users: AtomicUsize::new(1),
-            image,
-            peak: AtomicU64::new(0),
-        })
+        Arc::new(Memory { space, users: AtomicUsize::new(1), image, peak: AtomicU64::new(0) })
     }
 
     /// One more thread uses it. The caller must be a user already.

@@ -31,7 +31,6 @@ pub use memory::Memory;
 pub use usage::{Usage, UsageTotals};
 pub use wait::{sys_wait4, sys_waitid};
 
-
 use crate::fs::{FileTable, FsContext};
 use crate::sched::{Thread, WaitQueue};
 use crate::signal::{Alarm, ProcessSignals};

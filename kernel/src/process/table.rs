@@ -17,11 +17,7 @@ struct Table {
     last_id: i32,
 }
 
-static TABLE: Lock<Table> = Lock::new(Table {
-    processes: BTreeMap::new(),
-    threads: BTreeMap::new(),
-    last_id: 0,
-});
+static TABLE: Lock<Table> = Lock::new(Table { processes: BTreeMap::new(), threads: BTreeMap::new(), last_id: 0 });
 
 /// An id that no process, thread or process group uses.
 pub fn new_id() -> i32 {

@@ -87,12 +87,8 @@ pub fn sys_wait4(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCon
         i32::MIN => return Errno::ESRCH.into(),
         group => Who::Group(-group),
     };
-    let wanted = Wanted {
-        exits: true,
-        stops: options & UNTRACED != 0,
-        continues: options & CONTINUED != 0,
-        keep: false,
-    };
+    let wanted =
+        Wanted { exits: true, stops: options & UNTRACED != 0, continues: options & CONTINUED != 0, keep: false };
     let news = match find(thread, cpu, who, wanted) {
         Ok(Some(news)) => news,
         Ok(None) if options & NO_HANG != 0 => return Outcome::Done(0),
@@ -231,7 +227,7 @@ fn news_of(child: &Process, wanted: Wanted) -> Option<What> {
 
 impl UsageTotals {
     /// As `struct rusage`.
-    pub fn to_rusage(&self) -> [u8; 144] {
+    pub fn to_rusage(self) -> [u8; 144] {
         const PAGE_KIB: u64 = 4;
         let time = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000 / 1000];
         let mut words = [0; 18];

@@ -19,12 +19,8 @@ struct Queue {
     length: AtomicUsize,
 }
 
-static QUEUES: [Padded<Queue>; MAX_CPUS] = [const {
-    Padded(Queue {
-        ready: Lock::new(VecDeque::new()),
-        length: AtomicUsize::new(0),
-    })
-}; MAX_CPUS];
+static QUEUES: [Padded<Queue>; MAX_CPUS] =
+    [const { Padded(Queue { ready: Lock::new(VecDeque::new()), length: AtomicUsize::new(0) }) }; MAX_CPUS];
 
 /// CPUs that run the scheduler, one bit each.
 static ONLINE: AtomicU64 = AtomicU64::new(0);
@@ -131,9 +127,7 @@ fn take_from(index: usize, me: usize) -> Option<Arc<Thread>> {
         return None;
     }
     let mut ready = queue.ready.lock();
-    let place = ready
-        .iter()
-        .position(|t| t.affinity.load(Ordering::Relaxed) & 1 << me != 0 || index == me)?;
+    let place = ready.iter().position(|t| t.affinity.load(Ordering::Relaxed) & 1 << me != 0 || index == me)?;
     let thread = ready.remove(place);
     queue.length.store(ready.len(), Ordering::Relaxed);
     thread

@@ -6,6 +6,7 @@
 use alloc::sync::Arc;
 
 use super::timers::TimerId;
+use crate::fs::OpenFile;
 use crate::futex::Waiter;
 use crate::process::Process;
 use crate::signal::SigSet;
@@ -57,6 +58,9 @@ pub enum RestartKind {
     Vfork(Arc<Process>),
     /// `futex`: the registered waiter, which knows whether it was woken.
     Futex(Arc<Waiter>),
+    /// `open` of a FIFO: the open file, which the other end may be waiting for, and how often that
+    /// had been opened when the wait began.
+    Open(Arc<OpenFile>, u64),
     /// A number of the call's own: a position, a snapshot of a counter.
     Word(u64),
 }

@@ -215,10 +215,7 @@ impl Thread {
                 ThreadState::Dead => return Woken::Stale,
             };
             // AcqRel pairs with `park` (context) and `begin_call` (the event).
-            match self
-                .state
-                .compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed)
-            {
+            match self.state.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return result,
                 // Ends: each failure is another party's progress, and states only cycle
                 // through the owner's own system calls.

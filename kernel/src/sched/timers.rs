@@ -36,12 +36,8 @@ struct Timers {
     armed: AtomicU64,
 }
 
-static TIMERS: [Padded<Timers>; MAX_CPUS] = [const {
-    Padded(Timers {
-        due: Lock::new(BTreeMap::new()),
-        armed: AtomicU64::new(u64::MAX),
-    })
-}; MAX_CPUS];
+static TIMERS: [Padded<Timers>; MAX_CPUS] =
+    [const { Padded(Timers { due: Lock::new(BTreeMap::new()), armed: AtomicU64::new(u64::MAX) }) }; MAX_CPUS];
 
 static SERIAL: AtomicU64 = AtomicU64::new(0);
 

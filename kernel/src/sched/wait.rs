@@ -24,9 +24,7 @@ struct Entry {
 impl WaitQueue {
     /// A queue nobody waits on.
     pub const fn new() -> WaitQueue {
-        WaitQueue {
-            waiters: Lock::new(Vec::new()),
-        }
+        WaitQueue { waiters: Lock::new(Vec::new()) }
     }
 
     /// Registers the running `thread`: the next wake-up of this queue ends its wait.
@@ -38,10 +36,7 @@ impl WaitQueue {
         let mut waiters = self.waiters.lock();
         match waiters.iter_mut().find(|e| Arc::ptr_eq(&e.thread, thread)) {
             Some(entry) => entry.wait = wait,
-            None => waiters.push(Entry {
-                thread: thread.clone(),
-                wait,
-            }),
+            None => waiters.push(Entry { thread: thread.clone(), wait }),
         }
     }
 

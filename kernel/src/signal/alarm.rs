@@ -121,12 +121,7 @@ pub fn sys_getitimer(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut Use
 }
 
 fn write_state(cpu: &mut CpuLocal, at: u64, (left, interval): (u64, u64)) -> Result<(), Errno> {
-    let words = [
-        interval / SECOND,
-        interval % SECOND / MICROSECOND,
-        left / SECOND,
-        left % SECOND / MICROSECOND,
-    ];
+    let words = [interval / SECOND, interval % SECOND / MICROSECOND, left / SECOND, left % SECOND / MICROSECOND];
     let mut bytes = [0; 32];
     for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
         chunk.copy_from_slice(&word.to_le_bytes());

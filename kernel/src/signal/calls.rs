@@ -55,12 +55,8 @@ fn sigaction(thread: &Thread, cpu: &mut CpuLocal, signal: i32, new: u64, old: u6
         let mut signals = thread.process.signals.lock();
         let before = signals.action(signal);
         if let Some([handler, flags, restorer, mask]) = replacement {
-            signals.actions[signal as usize - 1] = Action {
-                handler,
-                flags,
-                restorer,
-                mask: SigSet::from_bits(mask).blockable(),
-            };
+            signals.actions[signal as usize - 1] =
+                Action { handler, flags, restorer, mask: SigSet::from_bits(mask).blockable() };
             if signals.ignores(signal) {
                 signals.pending.discard(SigSet::of(signal));
             }
@@ -107,10 +103,7 @@ pub fn sys_rt_sigpending(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut
     let own = thread.signals.lock().pending.set();
     let shared = thread.process.signals.lock().pending.set();
     let pending = own.with(shared).and(thread.blocked());
-    check_set_size(size)
-        .and_then(|()| write_words(cpu, at, &[pending.bits()]))
-        .map(|()| 0)
-        .into()
+    check_set_size(size).and_then(|()| write_words(cpu, at, &[pending.bits()])).map(|()| 0).into()
 }
 
 /// `rt_sigsuspend(mask, set_size)`.
@@ -188,11 +181,8 @@ pub fn sys_rt_sigreturn(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut 
             thread.set_blocked(restored.mask);
             let (base, flags, size) = restored.stack;
             let usable = flags & SS_DISABLE == 0;
-            thread.signals.lock().alternate = AlternateStack {
-                base,
-                size: if usable { size } else { 0 },
-                flags: flags & SS_AUTODISARM,
-            };
+            thread.signals.lock().alternate =
+                AlternateStack { base, size: if usable { size } else { 0 }, flags: flags & SS_AUTODISARM };
         }
         Err(_) => kill_group(&thread.process, ExitStatus::Killed(SIGSEGV)),
     }

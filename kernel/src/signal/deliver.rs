@@ -84,13 +84,7 @@ pub fn is_interrupted(thread: &Thread, interrupt: Interrupt) -> bool {
     !own.with(shared).and(open).is_empty()
 }
 
-fn enter_handler(
-    cpu: &mut CpuLocal,
-    thread: &Arc<Thread>,
-    context: &mut UserContext,
-    info: SigInfo,
-    action: Action,
-) {
+fn enter_handler(cpu: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext, info: SigInfo, action: Action) {
     let blocked = thread.blocked();
     let saved_mask = context.restart.saved_mask.unwrap_or(blocked);
     if context.restart.again {

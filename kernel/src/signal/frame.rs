@@ -89,11 +89,7 @@ pub(super) fn push(
 
 fn choose_stack(rsp: u64, action: Action, alternate: AlternateStack) -> u64 {
     let uses_alternate = action.flags & ONSTACK != 0 && alternate.size != 0 && !alternate.contains(rsp);
-    if uses_alternate {
-        alternate.base + alternate.size
-    } else {
-        rsp.wrapping_sub(RED_ZONE)
-    }
+    if uses_alternate { alternate.base + alternate.size } else { rsp.wrapping_sub(RED_ZONE) }
 }
 
 impl AlternateStack {
@@ -123,8 +119,8 @@ fn put_stack(words: &mut Words, alternate: AlternateStack, rsp: u64) {
 
 fn put_registers(words: &mut Words, c: &UserContext) {
     let registers = [
-        c.r8, c.r9, c.r10, c.r11, c.r12, c.r13, c.r14, c.r15, c.rdi, c.rsi, c.rbp, c.rbx, c.rdx,
-        c.rax, c.rcx, c.rsp, c.rip, c.rflags,
+        c.r8, c.r9, c.r10, c.r11, c.r12, c.r13, c.r14, c.r15, c.rdi, c.rsi, c.rbp, c.rbx, c.rdx, c.rax, c.rcx, c.rsp,
+        c.rip, c.rflags,
     ];
     words[word::REGISTERS..word::SELECTORS].copy_from_slice(&registers);
     words[word::SELECTORS] = USER_CS | USER_SS << 48;

@@ -19,13 +19,12 @@ use linux_raw_sys::general as linux;
 pub use alarm::{Alarm, sys_alarm, sys_getitimer, sys_setitimer};
 pub use calls::{
     sys_kill, sys_pause, sys_rt_sigaction, sys_rt_sigpending, sys_rt_sigprocmask, sys_rt_sigqueueinfo,
-    sys_rt_sigreturn, sys_rt_sigsuspend, sys_rt_sigtimedwait, sys_sigaltstack, sys_tgkill,
-    sys_tkill,
+    sys_rt_sigreturn, sys_rt_sigsuspend, sys_rt_sigtimedwait, sys_sigaltstack, sys_tgkill, sys_tkill,
 };
 pub use deliver::{Verdict, before_user, is_interrupted};
 pub use send::{
-    exception, fault, page_fault, raise, reaps_children_automatically, ring, send_group,
-    send_process, send_thread, wants_stop_signals,
+    exception, fault, page_fault, raise, reaps_children_automatically, ring, send_group, send_process, send_thread,
+    wants_stop_signals,
 };
 pub use set::{DefaultAction, SigSet, default_of, is_signal, number};
 
@@ -70,20 +69,12 @@ pub enum Detail {
 impl SigInfo {
     /// From the kernel itself (`SI_KERNEL`): the terminal, SIGPIPE.
     pub fn kernel(signal: i32) -> SigInfo {
-        SigInfo {
-            signal,
-            code: linux::SI_KERNEL as i32,
-            detail: Detail::None,
-        }
+        SigInfo { signal, code: linux::SI_KERNEL as i32, detail: Detail::None }
     }
 
     /// From `kill` by process `pid`.
     pub fn user(signal: i32, pid: i32) -> SigInfo {
-        SigInfo {
-            signal,
-            code: linux::SI_USER as i32,
-            detail: Detail::Sender { pid, value: 0 },
-        }
+        SigInfo { signal, code: linux::SI_USER as i32, detail: Detail::Sender { pid, value: 0 } }
     }
 }
 
@@ -137,10 +128,7 @@ pub struct AlternateStack {
 
 impl Default for ProcessSignals {
     fn default() -> ProcessSignals {
-        ProcessSignals {
-            actions: [Action::default(); 64],
-            pending: Pending::default(),
-        }
+        ProcessSignals { actions: [Action::default(); 64], pending: Pending::default() }
     }
 }
 

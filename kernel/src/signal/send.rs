@@ -5,7 +5,7 @@ use alloc::sync::{Arc, Weak};
 use faultless::FaultError;
 
 use super::set::number::*;
-use super::{Action, Detail, DefaultAction, SigInfo, SigSet, default_of};
+use super::{Action, DefaultAction, Detail, SigInfo, SigSet, default_of};
 use crate::arch::idt::vector;
 use crate::arch::{CpuLocal, UserContext};
 use crate::process::{ExitStatus, Process, kill_group, notify_of_job_control, table};
@@ -24,10 +24,7 @@ mod code {
     pub const TRAP_TRACE: i32 = 2;
 }
 
-const STOPS: SigSet = SigSet::of(SIGSTOP)
-    .with(SigSet::of(SIGTSTP))
-    .with(SigSet::of(SIGTTIN))
-    .with(SigSet::of(SIGTTOU));
+const STOPS: SigSet = SigSet::of(SIGSTOP).with(SigSet::of(SIGTSTP)).with(SigSet::of(SIGTTIN)).with(SigSet::of(SIGTTOU));
 
 /// Sends a signal to a process as a whole.
 pub fn send_process(process: &Arc<Process>, info: SigInfo) {
