@@ -11,6 +11,7 @@ use crate::sync::{MOST_INSERTED, NoMemory, mutant};
 use crate::table::Rewrite;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
+use core::fmt;
 
 /// Where a mapping goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +27,6 @@ pub enum Placement {
 }
 
 /// What a mapping shows.
-#[derive(Clone, Debug)]
 pub enum Backing<M: Machine> {
     /// Zeroes until written. With [`Sharing::Shared`], a memory object of its own.
     Anonymous,
@@ -40,7 +40,6 @@ pub enum Backing<M: Machine> {
 }
 
 /// A request to map memory.
-#[derive(Clone, Debug)]
 pub struct MapRequest<M: Machine> {
     /// Address for all placements but [`Placement::Anywhere`].
     pub addr: VirtAddr,
@@ -58,6 +57,44 @@ pub struct MapRequest<M: Machine> {
     pub backing: Backing<M>,
     /// Other properties.
     pub flags: AreaFlags,
+}
+
+// Written out: a derive would ask the machine to be `Clone` and `Debug` too.
+impl<M: Machine> Clone for Backing<M> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Anonymous => Self::Anonymous,
+            Self::Object { object, offset } => Self::Object { object: Arc::clone(object), offset: *offset },
+        }
+    }
+}
+
+impl<M: Machine> fmt::Debug for Backing<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::Object { object, offset } => write!(f, "{object:?} + {offset:#x}"),
+        }
+    }
+}
+
+impl<M: Machine> Clone for MapRequest<M> {
+    fn clone(&self) -> Self {
+        Self { backing: self.backing.clone(), ..*self }
+    }
+}
+
+impl<M: Machine> fmt::Debug for MapRequest<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MapRequest")
+            .field("addr", &self.addr)
+            .field("len", &self.len)
+            .field("placement", &self.placement)
+            .field("rights", &self.rights)
+            .field("sharing", &self.sharing)
+            .field("backing", &self.backing)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<M: Machine> MapRequest<M> {
@@ -255,10 +292,10 @@ impl<M: Machine> Core<M> {
 
     /// The highest gap of `len` bytes in `low..high`, whatever borders it crosses. All stripes are locked.
     fn highest_gap_across(&self, low: u64, high: u64, len: u64, guard: &StripeGuard<'_>) -> Option<u64> {
-        let mut ceiling = high;
-        // Ends: the ceiling falls below one area in each round.
+        let (mut ceiling, mut before) = (high, high);
+        // Ends: each round passes one area. Not by the ceiling, which a guard gap may push below the next area.
         loop {
-            let below = self.index.previous(ceiling, guard);
+            let below = self.index.previous(before, guard);
             let floor = below.map_or(0, |area| area.range.end().as_u64()).max(low);
             if let Some(start) = ceiling.checked_sub(len)
                 && start >= floor
@@ -266,6 +303,7 @@ impl<M: Machine> Core<M> {
                 return Some(start);
             }
             let area = below?;
+            before = area.range.start().as_u64();
             ceiling = ceiling.min(area.range.start().as_u64().saturating_sub(area.guard()));
             if ceiling <= low {
                 return None;
