@@ -252,7 +252,7 @@ impl World {
             Some(_) => {}
             None => {
                 let len = page_up(request.len);
-                let inside = at % PAGE == 0 && at >= self.limits.lowest && at + len <= self.limits.highest;
+                let inside = at.is_multiple_of(PAGE) && at >= self.limits.lowest && at + len <= self.limits.highest;
                 let free = self.space(space).areas.is_free(at, at + len) && self.respects_guard(space, at, len);
                 if !inside || !free {
                     return Err(MapRefusal::Exists);
@@ -376,6 +376,12 @@ impl World {
         let object = self.object_mut(object);
         object.store(offset, bytes);
         object.size = object.size.max(offset + bytes.len() as u64);
+    }
+
+    /// Does a page that cannot be read meet `len` bytes from `offset` on?
+    #[must_use]
+    pub fn meets_broken(&self, object: ObjectId, offset: u64, len: u64) -> bool {
+        (offset / PAGE..=(offset + len) / PAGE).any(|index| self.object(object).is_broken(index))
     }
 
     /// The size of an object.
