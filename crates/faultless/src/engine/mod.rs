@@ -379,3 +379,6 @@ impl<M: Machine> Object<M> {
         Ok(())
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

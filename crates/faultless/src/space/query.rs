@@ -8,9 +8,9 @@ use crate::machine::Machine;
 use crate::object::Object;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::fmt;
 
 /// One area of a space, as it was when it was looked at. Areas cut at a stripe border are given whole.
-#[derive(Clone, Debug)]
 pub struct AreaInfo<M: Machine> {
     /// The addresses.
     pub range: PageRange,
@@ -24,6 +24,19 @@ pub struct AreaInfo<M: Machine> {
     pub flags: AreaFlags,
     /// The object and the offset of the first byte in it.
     pub object: Option<(Arc<Object<M>>, u64)>,
+}
+
+// Written out: a derive would ask the machine to be `Clone` and `Debug` too.
+impl<M: Machine> Clone for AreaInfo<M> {
+    fn clone(&self) -> Self {
+        Self { object: self.object.clone(), ..*self }
+    }
+}
+
+impl<M: Machine> fmt::Debug for AreaInfo<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {:?} {:?} {:?} {:?}", self.range, self.rights, self.sharing, self.flags, self.object)
+    }
 }
 
 impl<M: Machine> Core<M> {
