@@ -18,32 +18,34 @@ pub fn growth(sigs: &Sigs) {
         let end = child::run(|| {
             set_limit(limit);
             let top = stack_end();
-            let lowest = sink(top, step.min(limit / 2), step);
+            let lowest = sink(top, step);
             sigs.note.set(0, (top - lowest) as u64);
             0
         });
         sigs.report.same("child that grows its stack", end, End::Exit(0));
-        let size = sigs.note.get(0) as usize;
-        // With large steps the last one that fits lies up to a step above the limit.
-        let right = size <= limit && size + step > limit;
-        sigs.report.check(right, || format!("stack of {size:#x} bytes with limit {limit:#x}"));
+        // All limits are multiples of their steps, so the last step ends exactly there.
+        sigs.report.same("size of the stack", sigs.note.get(0), limit as u64);
     }
 }
 
-/// Touches pages from `top - first` downwards in steps; gives the lowest that worked.
+/// Touches `top - step`, `top - 2 step`, …, from well below the part in use; gives the
+/// lowest address that worked.
 ///
-/// Ends the process with status 1 if the first refusal has another code or address.
-fn sink(top: usize, first: usize, step: usize) -> usize {
-    let mut lowest = top - first;
-    let mut next = if step > first { top - step } else { lowest - step };
+/// Ends the process with status 1 if the first refusal has another code or address, and
+/// with status 3 if nothing worked.
+fn sink(top: usize, step: usize) -> usize {
+    let local = 0_u8;
+    let used = top - &raw const local as usize + MIB / 16;
+    let first = top - used.next_multiple_of(step);
+    let mut next = first;
     loop {
         // SAFETY: below the part of the stack in use, where a store does no harm.
         match unsafe { probe::store(next + 24, 1) } {
-            Ok(()) => lowest = next,
-            Err(trap) if trap == probe::maperr(next + 24) => return lowest,
+            Ok(()) => next -= step,
+            Err(_) if next == first => sys::exit(3),
+            Err(trap) if trap == probe::maperr(next + 24) => return next + step,
             Err(_) => sys::exit(1),
         }
-        next -= step;
     }
 }
 
@@ -57,7 +59,7 @@ pub fn gap(sigs: &Sigs) {
         if unsafe { sys::mmap(below, PAGE, RW, flags, -1, 0) } != Ok(below) {
             return 2;
         }
-        let lowest = sink(top, MIB, PAGE);
+        let lowest = sink(top, PAGE);
         sigs.note.set(0, (lowest - (below + PAGE)) as u64);
         0
     });

@@ -100,7 +100,9 @@ pub fn neighbours(storm: &Storm) {
     let arena = Arena::new(4, storm.pages / 3 * 3);
     storm.report.need("mmap", arena.map(0, arena.pages(), RW));
     let end = AtomicU64::new(0);
+    let gate = Gate::new(storm.threads);
     crew(storm.threads, |thread| {
+        gate.wait();
         if thread == 0 {
             toggle(storm, arena);
             // Only ends the loops below.
@@ -124,7 +126,7 @@ pub fn neighbours(storm: &Storm) {
 
 fn toggle(storm: &Storm, arena: Arena) {
     let mut rng = Rng::new(storm.seed(5, 1));
-    for _ in 0..storm.rounds * 256 {
+    for _ in 0..storm.rounds * 512 {
         let group = rng.below(arena.pages() / 3) * 3;
         let page = group + if rng.chance(1, 2) { 0 } else { 2 };
         let step = *rng.pick(&[
@@ -142,7 +144,7 @@ fn toggle(storm: &Storm, arena: Arena) {
         };
         storm.report.need("toggle", done);
     }
-    storm.report.passed(storm.rounds * 256);
+    storm.report.passed(storm.rounds * 512);
 }
 
 /// Thread 0 replaces a range by MAP_FIXED, in turn with two files and zeroed memory. The
@@ -162,7 +164,9 @@ pub fn replace(storm: &Storm) {
     // Even: mapping `turn / 2` stands. Odd: it is about to be replaced.
     let turn = AtomicU64::new(0);
     let last = storm.rounds as u64 * 64;
+    let gate = Gate::new(storm.threads);
     crew(storm.threads, |thread| {
+        gate.wait();
         if thread == 0 {
             for number in 1..=last {
                 // Pairs with the loads in `watch`, as does the next one.
