@@ -250,6 +250,40 @@ impl FileData {
         Ok(())
     }
 
+    /// Extends the file to `end` with pages that are there, so that writes from `start` on find room.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSPC`, after which the file is as before; `EIO`, `EPERM` (sealed); `EOPNOTSUPP` if the range
+    /// begins inside the file: holes there cannot be told from data that a mapping is about to
+    /// change.
+    pub fn reserve(
+        &self,
+        inode: &Inode,
+        cpu: &mut CpuLocal,
+        start: u64,
+        end: u64,
+    ) -> Result<(), Errno> {
+        let object = self.object(inode)?;
+        let _writing = self.writing.lock();
+        let old = object.size();
+        if start < old.next_multiple_of(PAGE_SIZE) {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        self.check_write(end > old)?;
+        let mut at = start;
+        while at < end {
+            if let Err(errno) = put(&object, cpu, at, &[0]) {
+                object.resize(&mut cpu.vm, old).map_err(errno_of)?;
+                return Err(errno);
+            }
+            at = (at / PAGE_SIZE + 1) * PAGE_SIZE;
+        }
+        object.resize(&mut cpu.vm, end).map_err(errno_of)?;
+        inode.touch();
+        Ok(())
+    }
+
     /// Keeps the pager from delivering what lies beyond `size`, now that there is an object.
     fn note_cut(&self, size: u64) {
         if let State::Object(_, Some(image)) = &*self.state.lock() {

@@ -250,3 +250,19 @@ fn add(directory: &Arc<Inode>, name: &[u8], inode: Arc<Inode>) -> Result<(), Err
         other => other,
     }
 }
+
+/// The directory above `directory`.
+pub fn parent_of(directory: &Arc<Inode>) -> Arc<Inode> {
+    walk::Tree::parent(directory)
+}
+
+/// Bytes of console input that a program without a terminal has not read yet.
+pub fn stream_length() -> usize {
+    tty::console().stream_length()
+}
+
+/// Files that have a name, and how many may.
+pub fn file_count() -> (u64, u64) {
+    let (used, most) = namespace::count();
+    (used as u64, most as u64)
+}

@@ -122,6 +122,18 @@ impl FileTable {
         Ok(number as i32)
     }
 
+    /// Whether a number below `limit` is free.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`.
+    pub fn check_room(&self, limit: u64) -> Result<(), Errno> {
+        let slots = self.slots.lock();
+        let limit = limit.min(MAX_FILES) as usize;
+        let has_room = slots.len() < limit || slots.iter().take(limit).any(Option::is_none);
+        if has_room { Ok(()) } else { Err(Errno::EMFILE) }
+    }
+
     /// Makes `number` mean `file`; what it meant before is closed.
     ///
     /// # Errors

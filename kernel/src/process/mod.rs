@@ -200,9 +200,12 @@ fn default_limits() -> [(u64, u64); 16] {
     const STACK: usize = 3;
     const CORE: usize = 4;
     const FILES: usize = 7;
+    const LOCKED: usize = 8;
     let mut limits = [(u64::MAX, u64::MAX); 16];
     limits[STACK] = (8 << 20, u64::MAX);
     limits[CORE] = (0, u64::MAX);
     limits[FILES] = (1024, 4096);
+    // Locking memory is not offered, and this is how Linux says so.
+    limits[LOCKED] = (0, 0);
     limits
 }

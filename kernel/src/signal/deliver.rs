@@ -10,6 +10,7 @@ use crate::errno::Errno;
 use crate::process::{ExitStatus, end_thread, kill_group};
 use crate::report;
 use crate::sched::{Interrupt, Thread};
+use crate::syscall;
 
 /// What the run loop does next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +89,7 @@ fn enter_handler(cpu: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserCon
     let blocked = thread.blocked();
     let saved_mask = context.restart.saved_mask.unwrap_or(blocked);
     if context.restart.again {
+        syscall::sleep_interrupted(cpu, &context.restart);
         finish_interrupted_call(context, action);
     }
     if frame::push(cpu, thread, context, info, action, saved_mask).is_err() {

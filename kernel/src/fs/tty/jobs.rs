@@ -124,6 +124,14 @@ impl Tty {
         Ok(())
     }
 
+    /// A session leader without a terminal opens this one: it becomes its own if it is free.
+    pub fn offer_control(&self, process: &Process) {
+        if process.session() == process.pid {
+            // A refusal only means that it stays somebody else's.
+            let _ = self.take_control(process);
+        }
+    }
+
     /// `TIOCNOTTY`: the session has no terminal any more.
     pub(super) fn give_up_control(&self, process: &Process) -> Result<(), Errno> {
         if !self.controls(process) {
