@@ -3,7 +3,7 @@
 //! Called by `frame` and, through `Ctx::record`, by the rooms above. 32 bytes per frame in shipping builds.
 
 use crate::sync::plain::{AtomicU32 as PlainU32, AtomicU64 as PlainU64, Ordering::Relaxed};
-use crate::sync::{AtomicU64, Ordering, RawLock};
+use crate::sync::{AtomicU64, Ordering, RawLock, mutant};
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -140,7 +140,7 @@ impl Record {
     pub(crate) fn drop_counts(&self, references: u32, mappings: u32) -> bool {
         let sub = u64::from(references) | (u64::from(mappings) * MAPPING);
         // AcqRel: the last one to drop sees what all others did before they dropped.
-        let old = self.counts.fetch_sub(sub, Ordering::AcqRel);
+        let old = self.counts.fetch_sub(sub, mutant::weaken(mutant::Mutant::RelaxedDrop, Ordering::AcqRel));
         debug_assert!(old as u32 >= references && old / MAPPING >= u64::from(mappings), "count underflow: {old:#x}");
         if old as u32 == references {
             debug_assert_eq!(old / MAPPING, u64::from(mappings), "the last reference left mappings behind");

@@ -55,6 +55,20 @@ pub enum Mutant {
     AlwaysQuiet,
     /// A removed object page stays mapped if a fault looked it up before (P9).
     NoPageRecheck,
+    /// A CPU that starts to run a space walks its tables without a fence after it has set its bit (P4).
+    NoActivateFence,
+    /// A flush of this CPU alone is taken for a flush of all without a look at who runs the space (P3).
+    NoAloneCheck,
+    /// A sweep writes entries by plain stores, over what the MMU set meanwhile (P4).
+    SweepByStore,
+    /// An install is published without release (P1).
+    RelaxedInstall,
+    /// A new version of the area tree is published without release (P5).
+    RelaxedPublish,
+    /// A dropped reference does not carry what was done before it (P7).
+    RelaxedDrop,
+    /// The end of a section does not carry what was done inside (P8).
+    RelaxedSectionEnd,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }
@@ -62,26 +76,43 @@ pub enum Mutant {
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod enabled {
     use super::Mutant;
-    use core::sync::atomic::{AtomicU8, Ordering};
+    use core::sync::atomic::{AtomicU64, Ordering};
 
-    static ACTIVE: AtomicU8 = AtomicU8::new(0);
+    /// One bit per mutant.
+    static ACTIVE: AtomicU64 = AtomicU64::new(0);
 
-    /// Switches one seeded bug on for the whole process.
+    const fn bit(mutant: Mutant) -> u64 {
+        1 << mutant as u8 & !1
+    }
+
+    /// Switches one seeded bug on for the whole process, and all others off.
     pub fn set(mutant: Mutant) {
-        ACTIVE.store(mutant as u8, Ordering::SeqCst);
+        ACTIVE.store(bit(mutant), Ordering::SeqCst);
+    }
+
+    /// Switches one more on.
+    pub fn add(mutant: Mutant) {
+        ACTIVE.fetch_or(bit(mutant), Ordering::SeqCst);
     }
 
     /// Is this bug switched on?
     #[inline]
     #[must_use]
     pub fn is(mutant: Mutant) -> bool {
-        ACTIVE.load(Ordering::Relaxed) == mutant as u8
+        ACTIVE.load(Ordering::Relaxed) & bit(mutant) != 0
+    }
+
+    /// The ordering of a site, relaxed if its mutant is on.
+    #[inline]
+    pub(crate) fn weaken(mutant: Mutant, ordering: Ordering) -> Ordering {
+        if is(mutant) { Ordering::Relaxed } else { ordering }
     }
 }
 
 #[cfg(not(any(loom, shuttle, feature = "mutants")))]
 mod disabled {
     use super::Mutant;
+    use core::sync::atomic::Ordering;
 
     /// No bug is ever switched on in this build.
     #[inline(always)]
@@ -89,9 +120,19 @@ mod disabled {
     pub const fn is(_mutant: Mutant) -> bool {
         false
     }
+
+    /// The ordering of a site.
+    #[inline(always)]
+    pub(crate) const fn weaken(_mutant: Mutant, ordering: Ordering) -> Ordering {
+        ordering
+    }
 }
 
 #[cfg(not(any(loom, shuttle, feature = "mutants")))]
 pub use disabled::is;
+#[cfg(not(any(loom, shuttle, feature = "mutants")))]
+pub(crate) use disabled::weaken;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
-pub use enabled::{is, set};
+pub(crate) use enabled::weaken;
+#[cfg(any(loom, shuttle, feature = "mutants"))]
+pub use enabled::{add, is, set};

@@ -14,7 +14,7 @@
 //! Either the waiter sees the word, or the section sees the change. The pair of barriers is `fence(SeqCst)` on both
 //! sides, or nothing here and an interrupt or membarrier there (the machine's choice).
 
-use super::{AtomicU64, Ordering, spin_hint};
+use super::{AtomicU64, Ordering, mutant, spin_hint};
 use alloc::boxed::Box;
 
 const ACTIVE: u64 = 1;
@@ -107,6 +107,6 @@ impl Drop for Section<'_> {
     fn drop(&mut self) {
         let word = self.word.load(Ordering::Relaxed);
         // Release: whoever sees the word change (Acquire, above) sees all that the section did.
-        self.word.store(word & SEQUENCE, Ordering::Release);
+        self.word.store(word & SEQUENCE, mutant::weaken(mutant::Mutant::RelaxedSectionEnd, Ordering::Release));
     }
 }

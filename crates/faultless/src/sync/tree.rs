@@ -8,7 +8,7 @@
 
 mod edit;
 
-use super::{AtomicPtr, Garbage, Ordering, RawGuard, Section, try_box};
+use super::{AtomicPtr, Garbage, Ordering, RawGuard, Section, mutant, try_box};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use core::marker::PhantomData;
@@ -254,7 +254,7 @@ impl<T> Tree<T> {
         T: Send + Sync + 'static,
     {
         // Release pairs with the Acquire in `root`.
-        self.root.store(edit.root, Ordering::Release);
+        self.root.store(edit.root, mutant::weaken(mutant::Mutant::RelaxedPublish, Ordering::Release));
         edit.fresh.clear(); // the tree owns them now
         edit.inserted.0.clear();
         for node in edit.stale.drain(..) {

@@ -305,6 +305,11 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     None => return Ok(()),
                 },
             };
+            if mutant::is(mutant::Mutant::SweepByStore) {
+                slot.store(new, Ordering::Release);
+                self.note_rewritten(entry, address);
+                return Ok(());
+            }
             // AcqRel: whoever loads the new value sees the areas dead (P1). Acquire on failure, as `load`.
             match slot.compare_exchange(entry, new, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {

@@ -194,7 +194,8 @@ impl<M: Machine> Attempt<'_, M> {
     /// The commit: the entry that was loaded becomes `new`, or the attempt starts over.
     fn exchange(&self, new: Raw) -> Result<(), Need<M>> {
         // Release publishes the frame's contents and record with the entry; on failure nothing is built on the value.
-        match self.slot.compare_exchange(self.entry, new, Ordering::AcqRel, Ordering::Relaxed) {
+        let ordering = mutant::weaken(mutant::Mutant::RelaxedInstall, Ordering::AcqRel);
+        match self.slot.compare_exchange(self.entry, new, ordering, Ordering::Relaxed) {
             Ok(_) => Ok(()),
             Err(_) => Err(Need::Retry),
         }
