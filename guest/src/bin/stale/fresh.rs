@@ -49,7 +49,7 @@ fn lead(hunt: &Hunt, arena: Arena, step: &AtomicU64, seed: u64, mut rng: Rng, en
     // SeqCst: pairs with the loads in `watch`, and is visible before the kernel is entered.
     let go = |round: u64, place: u64| step.store(round << 2 | place, Ordering::SeqCst);
     let mut turns = 0;
-    while Instant::now() < end {
+    while round == 0 || Instant::now() < end {
         go(round, CHANGING);
         if !hunt.mutate {
             if rng.chance(1, 2) {

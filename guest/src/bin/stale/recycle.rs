@@ -33,7 +33,7 @@ pub fn turn(hunt: &Hunt, tally: &Tally, turn: u64, end: Instant) {
 fn lead(hunt: &Hunt, tally: &Tally, board: &Board, [victim, heir]: [Arena; 2], mut rng: Rng, end: Instant) -> u64 {
     let pages = hunt.pages;
     let mut round = 0;
-    while Instant::now() < end {
+    while round == 0 || Instant::now() < end {
         board.announce(round, Way::Unmap, 0, pages);
         if !hunt.mutate {
             hunt.report.need("munmap", victim.unmap(0, pages));

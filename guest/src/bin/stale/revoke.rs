@@ -50,7 +50,7 @@ struct Leader<'h> {
 impl Leader<'_> {
     fn run(&mut self, board: &Board, end: Instant) {
         let mut round = 0;
-        while Instant::now() < end {
+        while round == 0 || Instant::now() < end {
             let way = *self.rng.pick(&WAYS);
             let (first, count) = self.rng.range(self.hunt.pages, self.hunt.pages);
             board.announce(round, way, first, count);
