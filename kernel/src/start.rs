@@ -5,22 +5,25 @@
 //! is gone, everything is given back, counted, and reported.
 
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use faultless::{CpuId, Vm};
 
 use crate::arch::debug_port::{self, End};
-use crate::arch::{CpuLocal, serial};
+use crate::arch::idt::vector;
+use crate::arch::{CpuLocal, MAX_CPUS, apic, cpu, serial};
 use crate::boot::{self, memory, paging};
 use crate::machine::{self, KernelMachine};
 use crate::process::{self, ExecRequest, ExitStatus, Process, kill_group, table};
-use crate::sync::Lock;
+use crate::sync::{Lock, Spin};
 use crate::{fs, random, report, sched};
 
 /// How the first process ended, once it has.
 static FIRST_STATUS: Lock<Option<report::Program>> = Lock::new(None);
-/// Set by whoever writes the final report.
-static FINISHED: AtomicBool = AtomicBool::new(false);
+/// The last process is gone: CPUs stop working.
+static OVER: AtomicBool = AtomicBool::new(false);
+/// CPUs that have stopped.
+static RETIRED: AtomicUsize = AtomicUsize::new(0);
 /// Free frames before the first process was made.
 static FREE_AT_START: AtomicU64 = AtomicU64::new(0);
 
@@ -34,7 +37,7 @@ pub fn first_cpu(online: usize, archive: Option<(u64, u64)>) -> ! {
     unsafe { machine::install(vm) };
     let cpu = make_local(0);
     report::boot(online);
-    FREE_AT_START.store(machine::vm().stats().frames_free, Ordering::Relaxed);
+    FREE_AT_START.store(machine::vm().stats().free_frames, Ordering::Relaxed);
     start_program(cpu, archive);
     serial::enable_interrupt();
     boot::release_others(online);
@@ -88,10 +91,48 @@ pub fn last_process_removed(cpu: &mut CpuLocal) {
     let Some(program) = FIRST_STATUS.lock().take() else {
         return;
     };
-    if FINISHED.swap(true, Ordering::Relaxed) {
-        return;
-    }
     fs::shutdown(cpu);
-    report::exit(cpu, &program, FREE_AT_START.load(Ordering::Relaxed));
+    retire_others(cpu);
+    let vm = machine::vm();
+    let recount = vm.audit(&mut cpu.vm, &[], &[]).err().map(|e| alloc::format!("{e}"));
+    give_token_back(cpu);
+    let frames = report::Frames {
+        free_at_start: FREE_AT_START.load(Ordering::Relaxed),
+        free_at_exit: vm.stats().free_frames,
+    };
+    report::exit(&program, frames, recount.as_deref());
     debug_port::exit(End::Orderly)
+}
+
+/// Makes all other CPUs give back what they have cached. They have nothing left to run.
+fn retire_others(cpu: &mut CpuLocal) {
+    let others = sched::online_mask() & !(1 << cpu.index());
+    // Release pairs with the Acquire in `retire_if_over`.
+    OVER.store(true, Ordering::Release);
+    for index in (0..MAX_CPUS).filter(|i| others & 1 << i != 0) {
+        apic::send(index, vector::KICK);
+    }
+    let mut spin = Spin::new();
+    // Acquire pairs with the Release in `retire_if_over`. Ends: each CPU comes by soon.
+    while RETIRED.load(Ordering::Acquire) < others.count_ones() as usize {
+        spin.relax();
+    }
+}
+
+/// Ends the work of this CPU if everything is over. The run loop asks each time round.
+pub fn retire_if_over(cpu: &mut CpuLocal) {
+    // Acquire pairs with the Release in `retire_others`.
+    if OVER.load(Ordering::Acquire) {
+        give_token_back(cpu);
+        // Release pairs with the Acquire in `retire_others`.
+        RETIRED.fetch_add(1, Ordering::Release);
+        cpu::halt_for_ever();
+    }
+}
+
+/// Drops this CPU's token, and with it the CPU's caches inside faultless. Nothing may use it
+/// afterwards: both callers end the CPU's work.
+fn give_token_back(cpu: &mut CpuLocal) {
+    // SAFETY: the `CpuLocal` is leaked and never dropped, and the token is not used again.
+    unsafe { core::ptr::drop_in_place(&raw mut cpu.vm) }
 }

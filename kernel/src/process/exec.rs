@@ -384,7 +384,7 @@ fn anonymous(address: u64, bytes: u64, rights: Rights) -> MapRequest<KernelMachi
         len: bytes,
         placement: Placement::Fixed,
         rights,
-        max_rights: Rights::READ | Rights::WRITE | Rights::EXEC,
+        max_rights: Rights::READ | Rights::WRITE | Rights::EXECUTE,
         sharing: Sharing::Private,
         backing: Backing::Anonymous,
         flags: AreaFlags::NONE,
@@ -393,7 +393,7 @@ fn anonymous(address: u64, bytes: u64, rights: Rights) -> MapRequest<KernelMachi
 
 fn rights_of(flags: u32) -> Rights {
     let part = |bit: u32, right: Rights| if flags & bit != 0 { right } else { Rights::NONE };
-    part(1, Rights::EXEC) | part(2, Rights::WRITE) | part(4, Rights::READ)
+    part(1, Rights::EXECUTE) | part(2, Rights::WRITE) | part(4, Rights::READ)
 }
 
 /// Creates the first process and queues its thread.

@@ -129,7 +129,7 @@ fn account(thread: &Thread, cpu: &mut CpuLocal) {
 
 fn note_peak(process: &Process) {
     let memory = process.memory();
-    let peak = memory.space.usage().peak_total;
+    let peak = memory.space.usage().peak;
     process.usage.peak.fetch_max(peak, Ordering::Relaxed);
 }
 

@@ -11,7 +11,7 @@ use crate::arch::idt::vector;
 use crate::arch::trap::{self, Leave, Noted, Trap};
 use crate::arch::{CpuLocal, UserContext, cpu, enter_user};
 use crate::signal::{self, Verdict};
-use crate::{clock, fs, machine, syscall};
+use crate::{clock, fs, machine, start, syscall};
 
 /// Why a CPU stops working for a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub fn run(local: &mut CpuLocal) -> ! {
     queue::set_online(me);
     loop {
         look_around(local);
+        start::retire_if_over(local);
         match queue::next(me) {
             Some(thread) => run_thread(local, &thread),
             None => idle(local),

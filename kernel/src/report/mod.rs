@@ -3,15 +3,18 @@
 //! A panic or an exception of kernel code writes to COM1 and to the debug console, stops the
 //! other CPUs, and ends the emulator with a code that is not that of an orderly end.
 
+mod end;
+
 use core::fmt::Write;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicU32, Ordering};
 
+pub use end::{Frames, Program, exit};
+
 use crate::arch::debug_port::{self, DebugConsole, End};
 use crate::arch::trap::InterruptFrame;
-use crate::arch::{CpuLocal, UserContext, apic, cpu, serial};
+use crate::arch::{UserContext, apic, cpu, serial};
 use crate::errno::Errno;
-use crate::process::{ExitStatus, UsageTotals};
 use crate::sched::Thread;
 use crate::signal::SigInfo;
 use crate::sync::Lock;
@@ -90,22 +93,13 @@ extern "C" fn _Unwind_Resume() -> ! {
     cpu::halt_for_ever()
 }
 
-/// The first process, when it has ended.
-#[derive(Debug, Clone, Copy)]
-pub struct Program {
-    /// How.
-    pub status: ExitStatus,
-    /// What it consumed.
-    pub usage: UsageTotals,
-}
-
 /// One line when the machine is up.
 pub fn boot(cpus: usize) {
     let stats = machine::vm().stats();
     line(format_args!(
         "{{\"event\":\"boot\",\"cpus\":{cpus},\"frames\":{{\"total\":{},\"free\":{}}},\"ns\":{}}}",
-        stats.frames_total,
-        stats.frames_free,
+        stats.total_frames,
+        stats.free_frames,
         clock::monotonic()
     ));
 }
@@ -120,26 +114,11 @@ pub fn cannot_start(path: &[u8], errno: Errno) {
 /// One line at a time: CPUs take turns.
 static LINES: Lock<()> = Lock::new(());
 
+/// Writes one line to the debug console.
 fn line(text: core::fmt::Arguments<'_>) {
     let _guard = LINES.lock();
     // The port takes everything.
     let _ = writeln!(DebugConsole, "{text}");
-}
-
-/// The last line: how the program ended, and what memory did meanwhile.
-pub fn exit(_cpu: &mut CpuLocal, program: &Program, free_at_start: u64) {
-    let (status, signal) = match program.status {
-        ExitStatus::Exited(code) => (i32::from(code), None),
-        ExitStatus::Killed(signal) => (128 + signal, Some(signal)),
-    };
-    let free = machine::vm().stats().frames_free;
-    let signal = signal.map_or(alloc::string::String::from("null"), |s| alloc::format!("{s}"));
-    line(format_args!(
-        "{{\"event\":\"exit\",\"status\":{status},\"signal\":{signal},\"report\":{{\"frames\":{{\"free_at_start\":{free_at_start},\"free_at_exit\":{free},\"leaked\":{}}},\"program\":{{\"minor\":{},\"major\":{}}}}}}}",
-        free_at_start.saturating_sub(free),
-        program.usage.minor,
-        program.usage.major,
-    ));
 }
 
 /// A fault ends a process: where it was and what it wanted.
