@@ -80,7 +80,7 @@ const BEFORE: [Before; 6] =
 /// All threads write to the same page at the same moment, each its own bytes. Exactly one
 /// frame may come out of that, with the bytes of all.
 pub fn same(storm: &Storm) {
-    let pages = storm.pages.min(64);
+    let pages = storm.pages.min(32);
     let arena = Arena::new(1, pages);
     let object = storm.report.need("object", Object::new(pages * PAGE));
     let note = Note::new();
