@@ -34,8 +34,9 @@ const MAPPING: u64 = 1 << 32;
 /// Letters: (A) atomic alone; (O) written by the owner before publication or after the last reference, read by
 /// anybody who holds a reference; (Z) zone lock.
 pub(crate) struct Record {
-    /// Pages: references in the low half, mappings in the high half (I-REF, I-MAP). Tables: parent entries that name
-    /// this table (`sc` in PROTOCOL).
+    /// Pages: references in the low half, mappings in the high half (I-REF, I-MAP). Tables: nothing in the low half, so
+    /// that a stale page number gets no reference ([`Record::try_get`]), and in the high half the shares: parent
+    /// entries that name this table (`sc` in PROTOCOL).
     counts: AtomicU64, // (A)
     kind: PlainU32, // (O)
     /// `L`: structural changes of a table.
@@ -95,11 +96,13 @@ impl Record {
         self.word1.store(word1, Relaxed);
     }
 
-    /// Sets the counts of a frame that nobody else knows. The compare-exchange that publishes it carries the store.
+    /// Sets the counts of a frame that nobody else knows.
     #[inline]
     pub(crate) fn init_counts(&self, references: u32, mappings: u32) {
         debug_assert_eq!(self.counts.load(Ordering::Relaxed), 0, "a new frame has references");
-        self.counts.store(u64::from(references) | (u64::from(mappings) * MAPPING), Ordering::Relaxed);
+        // Release pairs with the Acquire in `try_get`: who gets a reference to the frame's new life by the number of
+        // its old one sees, when it looks again, that the frame left the place where it read the number.
+        self.counts.store(u64::from(references) | (u64::from(mappings) * MAPPING), Ordering::Release);
     }
 
     /// References and mappings.
@@ -118,7 +121,8 @@ impl Record {
     }
 
     /// Takes a reference and `mappings` mappings if the frame has any reference. The caller re-checks what it read the
-    /// frame number from: the frame may have been freed and used anew in between.
+    /// frame number from: the frame may have been freed and used anew in between, as another page. Never as a table:
+    /// those have shares, not references, because their owners free them without asking for stray references.
     #[inline]
     pub(crate) fn try_get(&self, mappings: u32) -> bool {
         let mut old = self.counts.load(Ordering::Relaxed);
@@ -127,7 +131,7 @@ impl Record {
                 return false;
             }
             let new = old + 1 + u64::from(mappings) * MAPPING;
-            // Acquire pairs with the AcqRel in `drop_counts`.
+            // Acquire pairs with the Release in `init_counts`; additions in between keep its release sequence.
             match self.counts.compare_exchange_weak(old, new, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(now) => old = now,
@@ -148,4 +152,35 @@ impl Record {
         }
         false
     }
+
+    /// Gives a table that nobody else knows the share of its parent entry to be.
+    #[inline]
+    pub(crate) fn init_share(&self) {
+        self.init_counts(0, 1);
+    }
+
+    /// Parent entries that name this table.
+    #[inline]
+    pub(crate) fn shares(&self) -> u32 {
+        self.counts().1
+    }
+
+    /// Adds the share of another parent entry; the caller has one.
+    #[inline]
+    pub(crate) fn add_share(&self) {
+        let old = self.counts.fetch_add(MAPPING, Ordering::Relaxed);
+        debug_assert!(old >= MAPPING, "share of a free table");
+    }
+
+    /// Drops a share; true if it was the last.
+    #[inline]
+    pub(crate) fn drop_share(&self) -> bool {
+        // AcqRel: as `drop_counts`.
+        let old = self.counts.fetch_sub(MAPPING, Ordering::AcqRel);
+        debug_assert!(old >= MAPPING && old as u32 == 0, "share underflow: {old:#x}");
+        old == MAPPING
+    }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

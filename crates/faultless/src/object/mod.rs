@@ -169,8 +169,8 @@ impl<M: Machine> Object<M> {
         ctx.record(frame.id()).init_counts(1, 0);
         // Release publishes the contents and the record.
         if slot.compare_exchange(0, slot_value(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            ctx.record(frame.id()).drop_counts(1, 0);
-            ctx.free(frame);
+            // Not freed outright: a look-up by the number of the frame's earlier life may hold a reference.
+            ctx.put(frame.id(), 1, 0);
         }
         Ok(())
     }

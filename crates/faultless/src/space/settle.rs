@@ -115,7 +115,7 @@ fn release<M: Machine>(ctx: Ctx<'_, M>, removed: &mut Removed, _receipt: Receipt
         match table {
             Unlinked::Shared(table, level) => settle_drop(ctx, table, level),
             Unlinked::Private(table) => {
-                let last = ctx.record(table).drop_counts(1, 0);
+                let last = ctx.record(table).drop_share();
                 debug_assert!(last, "a private table has one parent entry");
                 ctx.retire(Retired::Table(table));
             }

@@ -91,8 +91,8 @@ impl Recount {
             }
             Kind::Table => {
                 let expected = self.tables.get(&frame).copied().unwrap_or(0);
-                if expected != record.counts().0 {
-                    errors.push(format!("{frame:?} (table): named {} times, recount {expected}", record.counts().0));
+                if expected != record.shares() {
+                    errors.push(format!("{frame:?} (table): named {} times, recount {expected}", record.shares()));
                 }
             }
             Kind::Free | Kind::Cached => {

@@ -135,7 +135,7 @@ pub(crate) const fn user_end<F: Format>() -> u64 {
 pub(crate) fn alloc_table<M: Machine>(ctx: Ctx<'_, M>, level: usize) -> Option<Frame> {
     let frame = ctx.alloc_zeroed(Kind::Table)?;
     let record = ctx.record(frame.id());
-    record.init_counts(1, 0);
+    record.init_share();
     record.set_words(level as u64, 0);
     ctx.count(Event::TablesAllocated);
     Some(frame)
@@ -143,7 +143,7 @@ pub(crate) fn alloc_table<M: Machine>(ctx: Ctx<'_, M>, level: usize) -> Option<F
 
 /// Frees a table that was never published.
 pub(crate) fn discard_table<M: Machine>(ctx: Ctx<'_, M>, frame: Frame) {
-    ctx.record(frame.id()).drop_counts(1, 0);
+    ctx.record(frame.id()).drop_share();
     ctx.count(Event::TablesFreed);
     ctx.free(frame);
 }

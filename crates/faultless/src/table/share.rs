@@ -29,8 +29,8 @@ pub(super) fn unshare<M: Machine>(
     if load(slot) != entry {
         return Err(Stop::Retry);
     }
-    // Acquire (in `counts`) pairs with the AcqRel of the drop of the other shares: their copies are complete.
-    if ctx.record(table).counts().0 == 1 {
+    // Acquire (in `shares`) pairs with the AcqRel of the drop of the other shares: their copies are complete.
+    if ctx.record(table).shares() == 1 {
         ctx.count(Event::SlowUnshareTake);
         return exchange(slot, entry, M::Format::table(table, false, false));
     }
@@ -125,7 +125,7 @@ fn copy_upper<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
             return 0;
         };
         let shared = M::Format::table(frame, true, false);
-        ctx.record(frame).add_counts(1, 0);
+        ctx.record(frame).add_share();
         if shared == entry {
             return shared;
         }
@@ -133,7 +133,7 @@ fn copy_upper<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
         match source.compare_exchange(entry, shared, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return shared,
             Err(now) => {
-                ctx.record(frame).drop_counts(1, 0);
+                ctx.record(frame).drop_share();
                 entry = now;
             }
         }
@@ -150,7 +150,7 @@ fn undo_copy<M: Machine>(ctx: Ctx<'_, M>, copy: Frame, level: usize) {
 ///
 /// Recursion ends at the leaf level: at most `LEVELS` deep.
 pub(crate) fn settle_drop<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
-    if ctx.record(table).drop_counts(1, 0) {
+    if ctx.record(table).drop_share() {
         drop_entries(ctx, table, level);
         ctx.retire(Retired::Table(table));
     }
@@ -182,7 +182,7 @@ pub(crate) fn teardown<M: Machine>(ctx: Ctx<'_, M>, root: FrameId) {
             settle_drop(ctx, frame, M::Format::LEVELS - 2);
         }
     }
-    let last = ctx.record(root).drop_counts(1, 0);
+    let last = ctx.record(root).drop_share();
     debug_assert!(last, "a root table has one owner");
     ctx.retire(Retired::Table(root));
 }
@@ -226,7 +226,7 @@ pub(crate) fn link_child<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, child: Fram
         let Upper::Table { frame, .. } = M::Format::upper(entry) else {
             continue;
         };
-        ctx.record(frame).add_counts(1, 0);
+        ctx.record(frame).add_share();
         ctx.count(Event::TablesShared);
         // An RMW, not a store: the page side may reach the child already (R1).
         target.swap(M::Format::table(frame, true, false), Ordering::AcqRel);
