@@ -111,7 +111,7 @@ impl<M: Machine> Core<M> {
 /// Releases what was removed; the receipt proves that no CPU can reach it.
 fn release<M: Machine>(ctx: Ctx<'_, M>, removed: &mut Removed, _receipt: Receipt) {
     removed.frames.drain(..).for_each(|frame| ctx.put(frame, 1, 1));
-    for table in mem::take(&mut removed.tables) {
+    for table in removed.tables.drain(..) {
         match table {
             Unlinked::Shared(table, level) => settle_drop(ctx, table, level),
             Unlinked::Private(table) => {

@@ -111,14 +111,16 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
     /// Visits the entries of an upper table (level 1 and up) that cover `from..to`. Recursion is `LEVELS` deep.
     fn visit_upper(&mut self, table: FrameId, level: usize, base: u64, from: u64, to: u64) -> Visit {
-        let entries = self.ctx.entries(table);
         let covered = span::<M::Format>(level);
         let first = slot_of::<M::Format>(from.max(base), level);
-        for (index, slot) in entries.iter().enumerate().skip(first) {
-            let start = base + covered * index as u64;
-            if start >= to {
-                break;
+        let last = ((to - 1 - base) / covered) as usize;
+        let skips_empty = !self.stamps_upper();
+        let entries = &self.ctx.entries(table)[first..];
+        for (index, slot) in (first..).zip(entries.iter().take(last - first + 1)) {
+            if skips_empty && M::Format::upper(load(slot)) == Upper::Empty {
+                continue; // ZP-02: one load for whatever it would cover
             }
+            let start = base + covered * index as u64;
             self.visit_slot(slot, level, start, from.max(start), to.min(start + covered))?;
         }
         Ok(())
@@ -160,13 +162,15 @@ impl<'a, M: Machine> Sweep<'a, M> {
         }
     }
 
+    /// Must EMPTY upper entries get a new stamp?
+    fn stamps_upper(&self) -> bool {
+        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
+        restricts && !self.quiet && !self.only_unshare && !mutant::is(mutant::Mutant::NoUpperStamp)
+    }
+
     /// An EMPTY upper entry gets a new stamp, so that a fault that saw the old one cannot link a table behind us.
     fn restamp_upper(&self, slot: &AtomicEntry, entry: Raw) -> Result<(), Raw> {
-        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
-        if self.quiet || self.only_unshare || !restricts || mutant::is(mutant::Mutant::NoUpperStamp) {
-            return Ok(());
-        }
-        if M::Format::upper(entry) != Upper::Empty {
+        if !self.stamps_upper() || M::Format::upper(entry) != Upper::Empty {
             return Ok(());
         }
         // AcqRel: whoever loads the new value sees the areas dead (P1).
