@@ -114,7 +114,7 @@ impl Accelerator {
         match self {
             Accelerator::Tcg(Clock::Host) => &["-accel", "tcg,thread=multi", "-cpu", "max"],
             Accelerator::Tcg(Clock::Instructions) => {
-                &["-accel", "tcg,thread=single", "-icount", "shift=1,sleep=off", "-cpu", "max"]
+                &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max"]
             }
             Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
         }
@@ -179,7 +179,7 @@ mod tests {
         assert!(line(&machine()).contains("-accel tcg,thread=multi -cpu max -M q35 -smp 3 -m 256M"));
         let counted =
             Machine { accelerator: Accelerator::Tcg(Clock::Instructions), board: Board::Microvm, ..machine() };
-        assert!(line(&counted).contains("-accel tcg,thread=single -icount shift=1,sleep=off -cpu max -M microvm,"));
+        assert!(line(&counted).contains("-accel tcg,thread=single -icount shift=0,sleep=off -cpu max -M microvm,"));
         let hardware = Machine { accelerator: Accelerator::Kvm, ..machine() };
         assert!(line(&hardware).contains("-accel kvm -cpu host"));
     }
