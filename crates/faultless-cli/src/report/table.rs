@@ -1,7 +1,8 @@
 //! The memory report for people: two columns, one section per group of counters.
 //!
-//! Called by `commands`. Labels are the kernel's keys with blanks for underscores. Plain text on purpose: a table
-//! library would bring borders and colours that end up in log files.
+//! Called by `commands`. Labels are the kernel's keys with blanks for underscores. What did not happen is left out,
+//! except where that is the news; the JSON document has everything. Plain text on purpose: a table library would bring
+//! borders and colours that end up in log files.
 
 use std::fmt::Write;
 
@@ -38,26 +39,34 @@ pub fn render(report: &Value) -> String {
 }
 
 fn collect(value: &Value, depth: usize, group: &str, rows: &mut Vec<Row>) {
-    let Some(fields) = value.as_object() else {
-        return;
-    };
-    for (key, value) in fields {
-        let row = |value: String, note: String| Row { depth, label: key.replace('_', " "), value, note };
-        match value {
-            Value::Object(inner) if inner.is_empty() => {}
-            Value::Object(_) => {
-                rows.push(row(String::new(), String::new()));
-                collect(value, depth + 1, key, rows);
+    for (key, value) in value.as_object().into_iter().flatten() {
+        let label = key.replace('_', " ");
+        if value.is_object() {
+            let mut inner = Vec::new();
+            collect(value, depth + 1, key, &mut inner);
+            if !inner.is_empty() {
+                rows.push(Row { depth, label, value: String::new(), note: String::new() });
+                rows.append(&mut inner);
             }
-            Value::Number(number) => match number.as_u64() {
-                Some(number) => rows.push(row(grouped(number), note(group, key, number))),
-                None => rows.push(row(number.to_string(), String::new())),
-            },
-            Value::String(text) => rows.push(row(text.clone(), String::new())),
-            Value::Null => {}
-            other => rows.push(row(other.to_string(), String::new())),
+            continue;
         }
+        let number = value.as_u64();
+        if value.is_null() || number == Some(0) && !zero_is_news(group, key) {
+            continue;
+        }
+        let note = number.map_or_else(String::new, |number| note(group, key, number));
+        let value = match (number, value.as_str()) {
+            (Some(number), _) => grouped(number),
+            (None, Some(text)) => text.to_owned(),
+            (None, None) => value.to_string(),
+        };
+        rows.push(Row { depth, label, value, note });
     }
+}
+
+/// Locks that no fault took and frames that were not lost are what this project is about.
+fn zero_is_news(group: &str, key: &str) -> bool {
+    group.starts_with("locks") || key == "leaked"
 }
 
 /// What the pages amount to, where a counter counts pages.
@@ -100,7 +109,9 @@ mod tests {
     #[test]
     fn counters_line_up_and_pages_are_summed() {
         let report = json!({
-            "page_faults": {"minor": 1234, "copy_on_write": 5},
+            "page_faults": {"minor": 1234, "copy_on_write": 5, "errors": 0},
+            "copies": {"reuses": 0},
+            "locks_in_faults": {"space": 0},
             "forks": 2,
             "peak_rss_pages": 512,
             "frames": {"total": 32768, "leaked": 0},
@@ -110,6 +121,8 @@ mod tests {
             "  page faults",
             "    minor           1,234",
             "    copy on write       5",
+            "  locks in faults",
+            "    space               0",
             "  forks                 2",
             "  peak rss pages      512  (2 MiB)",
             "  frames",
