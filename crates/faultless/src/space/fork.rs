@@ -38,7 +38,6 @@ impl<M: Machine> Core<M> {
         // R10: truncation must know the child before its tables can be changed on their own.
         registry.insert(ctx, &child);
         self.share_tables(ctx, &child, &guard);
-        child.counters.inherit(ctx, &self.counters);
         ctx.count(Event::Forks);
         Ok(child)
     }
@@ -53,7 +52,7 @@ impl<M: Machine> Core<M> {
         Ok(())
     }
 
-    /// Freezes the root slots, waits for the faults under way, flushes, shares, thaws.
+    /// Freezes the root slots, waits for the faults under way, flushes, shares, counts, thaws.
     fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) {
         // An unused stripe has no table to share, and no live area for a fault to commit a page under.
         let used: u64 = guard.stripes().filter(|stripe| self.is_used(*stripe)).map(|stripe| 1 << stripe).sum();
@@ -74,6 +73,8 @@ impl<M: Machine> Core<M> {
             table::link_child(ctx, self.root, child.root, slots);
         }
         child.touched.store(self.touched.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Before the thaw: from then on faults change the parent's counters and tables.
+        child.counters.inherit(ctx, &self.counters);
         let stamp = ctx.cpu.stamp();
         for slots in used() {
             table::unfreeze(ctx, self.root, slots, stamp);

@@ -159,3 +159,6 @@ impl<M: Machine> fmt::Debug for Space<M> {
         f.debug_struct("Space").field("id", &self.core.id).field("root", &self.core.root).finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
