@@ -44,6 +44,8 @@ pub struct OpenFile {
     rights: Rights,
     /// (A) `O_*` as `F_GETFL` shows them.
     flags: AtomicU32,
+    /// (I) Of a FIFO whose other end was not open: how often it had been when this end was opened.
+    partner_opens: Option<u64>,
     /// (L) The position, and the text of a /proc file as of its last read from the beginning.
     cursor: Lock<Cursor>,
 }
@@ -76,6 +78,11 @@ impl Rights {
             path,
         }
     }
+
+    /// Which ends of a pipe these are.
+    pub fn ends(self) -> Ends {
+        Ends { reads: self.read, writes: self.write }
+    }
 }
 
 /// Where a read or write happens.
@@ -91,16 +98,17 @@ impl OpenFile {
     /// Opens `inode`. Waiting for the other end of a FIFO is the caller's affair.
     pub fn new(inode: Arc<Inode>, flags: u32) -> Arc<OpenFile> {
         let rights = Rights::of_flags(flags);
-        let file = OpenFile {
+        let partner_opens = match &inode.body {
+            Body::Fifo(pipe) if !rights.path => pipe.open(rights.ends()),
+            _ => None,
+        };
+        Arc::new(OpenFile {
             inode,
             rights,
             flags: AtomicU32::new(flags & (SHOWN | linux::O_ACCMODE)),
+            partner_opens,
             cursor: Lock::new(Cursor::default()),
-        };
-        if let (Body::Fifo(pipe), false) = (&file.inode.body, rights.path) {
-            pipe.open(file.ends());
-        }
-        Arc::new(file)
+        })
     }
 
     /// What it was opened for.
@@ -126,7 +134,15 @@ impl OpenFile {
 
     /// Which ends of a pipe it has.
     pub fn ends(&self) -> Ends {
-        Ends { reads: self.rights.read, writes: self.rights.write }
+        self.rights.ends()
+    }
+
+    /// Whether it is an end of a pipe whose other end has not been opened since this one was.
+    pub fn is_lonely(&self) -> bool {
+        match (&self.inode.body, self.partner_opens) {
+            (Body::Fifo(pipe), Some(opens)) => pipe.is_lonely(self.ends(), opens),
+            _ => false,
+        }
     }
 
     /// Whether it has a position.

@@ -65,16 +65,18 @@ impl Pipe {
         }
     }
 
-    /// Counts an open file.
-    pub fn open(&self, ends: Ends) {
-        {
+    /// Counts an open file. If the other end is not open, returns how often it has been so far.
+    pub fn open(&self, ends: Ends) -> Option<u64> {
+        let partner_opens = {
             let mut state = self.state.lock();
             state.readers += u32::from(ends.reads);
             state.reader_opens += u64::from(ends.reads);
             state.writers += u32::from(ends.writes);
             state.writer_opens += u64::from(ends.writes);
-        }
+            (!state.has_partner(ends)).then(|| state.partner_opens(ends))
+        };
         self.wake();
+        partner_opens
     }
 
     /// An open file is gone; what nobody can read any more goes with it.
@@ -96,16 +98,16 @@ impl Pipe {
         self.writable.wake_all();
     }
 
-    /// Whether a FIFO has its other end open: what `open` waits for.
+    /// Whether the other end is open.
     pub fn has_partner(&self, ends: Ends) -> bool {
-        let state = self.state.lock();
-        (ends.reads && state.writers > 0) || (ends.writes && state.readers > 0)
+        self.state.lock().has_partner(ends)
     }
 
-    /// How often the end opposite to `ends` was opened so far.
-    pub fn partner_opens(&self, ends: Ends) -> u64 {
+    /// Whether the other end is not open and was not opened, if only for a moment, since its count was
+    /// `opens`: then `open` of a FIFO waits.
+    pub fn is_lonely(&self, ends: Ends, opens: u64) -> bool {
         let state = self.state.lock();
-        if ends.reads { state.writer_opens } else { state.reader_opens }
+        !state.has_partner(ends) && state.partner_opens(ends) == opens
     }
 
     /// Moves bytes out.
@@ -228,6 +230,14 @@ impl Pipe {
 }
 
 impl State {
+    fn has_partner(&self, ends: Ends) -> bool {
+        (ends.reads && self.writers > 0) || (ends.writes && self.readers > 0)
+    }
+
+    fn partner_opens(&self, ends: Ends) -> u64 {
+        if ends.reads { self.writer_opens } else { self.reader_opens }
+    }
+
     /// Copies into the ring until it is full or `from` is empty.
     fn fill(&mut self, cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
         let atomic = from.left() <= PIPE_BUF;

@@ -58,9 +58,8 @@ pub enum RestartKind {
     Vfork(Arc<Process>),
     /// `futex`: the registered waiter, which knows whether it was woken.
     Futex(Arc<Waiter>),
-    /// `open` of a FIFO: the open file, which the other end may be waiting for, and how often that
-    /// had been opened when the wait began.
-    Open(Arc<OpenFile>, u64),
+    /// `open` of a FIFO: the open file, which the other end may be waiting for.
+    Open(Arc<OpenFile>),
     /// `nanosleep`: where in user memory the time left goes if a handler ends the sleep; 0 for nowhere.
     Sleep(u64),
     /// A number of the call's own: a position, a snapshot of a counter.

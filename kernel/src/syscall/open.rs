@@ -57,16 +57,14 @@ fn creat(call: &mut Call<'_>) -> Outcome {
 /// Opens the path that argument `path` points to.
 fn open_at(call: &mut Call<'_>, directory: i32, path: usize, flags: u32, mode: u32) -> Outcome {
     let on_exec = OnExec::closing_if(flags & linux::O_CLOEXEC != 0);
-    if let RestartKind::Open(file, opens) = &call.regs.restart.kind {
-        let (file, opens) = (file.clone(), *opens);
-        return wait_for_partner(call, file, opens, on_exec);
+    if let RestartKind::Open(file) = &call.regs.restart.kind {
+        let file = file.clone();
+        return wait_for_partner(call, file, on_exec);
     }
     match open_file(call, directory, path, flags, mode) {
         Err(errno) => errno.into(),
-        Ok(file) => match waits_for_partner(&file) {
-            Some(opens) => wait_for_partner(call, file, opens, on_exec),
-            None => install(call, file, on_exec).into(),
-        },
+        Ok(file) if waits_for_partner(&file) => wait_for_partner(call, file, on_exec),
+        Ok(file) => install(call, file, on_exec).into(),
     }
 }
 
@@ -75,33 +73,24 @@ fn install(call: &Call<'_>, file: Arc<OpenFile>, on_exec: OnExec) -> SysResult {
     Ok(i64::from(number))
 }
 
-/// Whether `open` of a FIFO has to wait; how often the other end was opened by now.
-fn waits_for_partner(file: &OpenFile) -> Option<u64> {
-    let Body::Fifo(pipe) = &file.inode.body else { return None };
+/// Whether `open` of this file waits for another: a FIFO opened for one direction.
+fn waits_for_partner(file: &OpenFile) -> bool {
     let ends = file.ends();
-    // Opened for both, it is its own partner; nobody waits for the end of an anonymous pipe.
-    let waits = ends.reads != ends.writes && !file.is_nonblocking() && file.inode.is_named();
-    (waits && !pipe.has_partner(ends)).then(|| pipe.partner_opens(ends))
+    // Nobody waits for the end of an anonymous pipe that is opened once more through /proc.
+    ends.reads != ends.writes && !file.is_nonblocking() && file.inode.is_named()
 }
 
 /// Waits until the other end of a FIFO is opened, if only for a moment.
-fn wait_for_partner(
-    call: &mut Call<'_>,
-    file: Arc<OpenFile>,
-    opens: u64,
-    on_exec: OnExec,
-) -> Outcome {
-    let Body::Fifo(pipe) = &file.inode.body else {
-        return Errno::EINVAL.into();
-    };
-    file.register(call.thread);
-    let ends = file.ends();
-    if pipe.has_partner(ends) || pipe.partner_opens(ends) != opens {
-        return install(call, file, on_exec).into();
+fn wait_for_partner(call: &mut Call<'_>, file: Arc<OpenFile>, on_exec: OnExec) -> Outcome {
+    if file.is_lonely() {
+        file.register(call.thread);
+        if file.is_lonely() {
+            // The open file stays: it is what the other end waits for.
+            call.restart().kind = RestartKind::Open(file);
+            return Outcome::Block;
+        }
     }
-    // The open file stays: it is what the other end waits for.
-    call.restart().kind = RestartKind::Open(file, opens);
-    Outcome::Block
+    install(call, file, on_exec).into()
 }
 
 /// Checks the flags and opens or creates the file.
