@@ -3,7 +3,7 @@
 use super::Core;
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Sharing, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
@@ -177,11 +177,14 @@ impl<M: Machine> Core<M> {
                 self.map_at(ctx, range, &checked.attributes, &guard)?;
                 Ok(range.start())
             }
-            (Placement::FixedNoReplace, Some(range)) => match self.map_if_free(ctx, range, &checked.attributes)? {
+            (Placement::FixedNoReplace, Some(range)) => match self.map_if_free(ctx, range, 0, &checked.attributes)? {
                 true => Ok(range.start()),
                 false => Err(MapError::Exists),
             },
-            (Placement::Hint, Some(range)) if self.map_if_free(ctx, range, &checked.attributes)? => Ok(range.start()),
+            // A hint is no reason to fill the gap below a stack.
+            (Placement::Hint, Some(range)) if self.map_if_free(ctx, range, STACK_GUARD, &checked.attributes)? => {
+                Ok(range.start())
+            }
             _ => self.map_anywhere(ctx, &checked),
         }
     }
@@ -240,10 +243,18 @@ impl<M: Machine> Core<M> {
         Ok(range)
     }
 
-    /// Maps at `range` if nothing is there.
-    fn map_if_free(&self, ctx: Ctx<'_, M>, range: PageRange, attributes: &Attributes<M>) -> Result<bool, MapError> {
-        let guard = self.lock(ctx, range.start().as_u64(), range.end().as_u64());
-        if !self.is_free(range, &guard) {
+    /// Maps at `range` if nothing is there, and no area whose guard gap, up to `gap` bytes of it, reaches into it.
+    fn map_if_free(
+        &self,
+        ctx: Ctx<'_, M>,
+        range: PageRange,
+        gap: u64,
+        attributes: &Attributes<M>,
+    ) -> Result<bool, MapError> {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        let guard = self.lock(ctx, low, high + gap);
+        let next = self.index.next(low, &guard);
+        if next.is_some_and(|area| area.range.start().as_u64().saturating_sub(area.guard().min(gap)) < high) {
             return Ok(false);
         }
         self.map_at(ctx, range, attributes, &guard)?;
