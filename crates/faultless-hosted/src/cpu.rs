@@ -165,8 +165,11 @@ impl<M: Mmu> HostedCpu<M> {
         access: Access,
         mut then: impl FnMut(&Arena, FrameId, usize) -> R,
     ) -> Result<R, FaultError> {
-        // Ends: `faultless` promises progress for each resolved fault (F-16); the hostile face counts steps.
+        // Ends: `faultless` promises progress for each resolved fault (F-16).
+        let mut rounds = 0u32;
         loop {
+            rounds += 1;
+            debug_assert!(rounds < MOST_ROUNDS, "no progress: {access:?} at {address:?} faults again and again");
             match self.token.vm().machine().with_page(self.token.id(), address, access, &mut then) {
                 Ok(result) => return Ok(result),
                 Err(fault) => self.resolve(fault, address, access)?,
@@ -195,6 +198,9 @@ impl<M: Mmu> fmt::Debug for HostedCpu<M> {
         f.debug_struct("HostedCpu").field("id", &self.token.id()).field("space", &self.space).finish()
     }
 }
+
+/// More faults than one access can meet by bad luck. Checked in debug builds.
+const MOST_ROUNDS: u32 = 100_000;
 
 /// Does a word at `address` stay in its page?
 #[inline]

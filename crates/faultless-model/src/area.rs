@@ -139,8 +139,11 @@ impl Areas {
         self.0.insert(position, area);
     }
 
-    /// Changes the rights of everything in `start..end`.
+    /// Changes the rights of `start..end`, which lies in one entry.
     pub(crate) fn set_rights(&mut self, start: u64, end: u64, rights: Rights) {
+        if self.at(start).is_some_and(|area| area.attributes.rights == rights) {
+            return;
+        }
         self.cut(start);
         self.cut(end);
         let inside = |area: &&mut AreaView| area.start >= start && area.end <= end;

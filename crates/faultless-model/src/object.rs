@@ -36,7 +36,8 @@ impl Object {
         let mut object = Self { size, is_file: false, pages: BTreeMap::new(), broken: Vec::new() };
         if let Source::File { bytes, broken } = source {
             object.is_file = true;
-            object.broken = broken;
+            // Only what belongs to the file is read at all.
+            object.broken = broken.into_iter().filter(|index| object.has_page(*index)).collect();
             let kept = bytes.len().min(size as usize);
             object.store(0, &bytes[..kept]);
         }

@@ -107,9 +107,16 @@ impl Fast {
     #[cold]
     fn miss(&self, seat: &Seat, address: VirtAddr, access: Access) -> Result<FrameId, PageFault> {
         let top = seat.root().map(root).ok_or(PageFault::NotPresent)?;
-        let from = seat.tlb.upper(address).unwrap_or(top);
-        let mut last = LastTable(from);
-        let found = walk(&self.arena, from, address, access, &mut last)?;
+        if let Some(cached) = seat.tlb.upper(address)
+            && let Ok(found) = walk(&self.arena, cached, address, access, &mut LastTable(cached))
+        {
+            seat.tlb.fill(address, found);
+            return Ok(found.frame);
+        }
+        // Before a page fault the processor forgets what it has cached about the address: a table may have been
+        // replaced, or become writable, which needs no flush.
+        let mut last = LastTable(top);
+        let found = walk(&self.arena, top, address, access, &mut last)?;
         seat.tlb.fill_upper(address, last.0);
         seat.tlb.fill(address, found);
         Ok(found.frame)

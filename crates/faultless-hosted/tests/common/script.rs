@@ -111,6 +111,7 @@ fn mapping(rng: &mut Rng, shape: Shape) -> Mapping {
     let object = if !grows && rng.once_in(2) { Some((rng.below(4) as usize, rng.below(5) * PAGE)) } else { None };
     let rights = if rng.once_in(3) { rights(rng) } else { Rights::READ_WRITE };
     let most = if rng.once_in(8) { rights } else { Rights::ALL };
+    let shape = Shape { large: shape.large && !grows, ..shape };
     let len = pages(rng, shape) * PAGE - rng.below(2) * 7;
     Mapping { place, len, rights, most, shared: !grows && rng.once_in(3), grows, object }
 }

@@ -89,7 +89,11 @@ impl<M: Mmu> Twin<M> {
 
     /// Executes a script to its end, with a last audit.
     pub fn run(&mut self, script: &[Step]) -> Outcome {
+        let trace = std::env::var_os("FAULTLESS_TRACE").is_some();
         for (number, step) in script.iter().enumerate() {
+            if trace {
+                eprintln!("step {number}: {step:?}");
+            }
             self.step(step).map_err(|what| format!("step {number}, {step:?}: {what}"))?;
             self.compare_counts().map_err(|what| format!("after step {number}, {step:?}: {what}"))?;
         }
