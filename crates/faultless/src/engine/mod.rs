@@ -374,8 +374,7 @@ impl<M: Machine> Object<M> {
         }
         let first = size.div_ceil(PAGE_SIZE);
         cpu.vm.registry.each(ctx, |core| core.unmap_beyond(ctx, self, first).map_err(|_| ObjectError::OutOfMemory))?;
-        self.drop_beyond(ctx, first);
-        self.zero_tail(ctx, size);
+        self.drop_beyond(ctx, size);
         Ok(())
     }
 }

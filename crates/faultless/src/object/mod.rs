@@ -8,7 +8,7 @@
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
-use crate::sync::{AtomicU64, Ordering, Radix, frame_in, mutant, slot_value, spin_hint};
+use crate::sync::{AtomicU64, Ordering, Radix, absent_value, fence, frame_in, mutant, slot_value, spin_hint};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -70,6 +70,8 @@ pub struct Object<M: Machine> {
     size: AtomicU64, // (A) bytes
     /// Bytes that the pager still stands for: what a truncation cut off is gone, also if the object grows again.
     readable: AtomicU64, // (A) only ever falls
+    /// Truncations so far: stamps for the slots that they empty.
+    cuts: AtomicU64, // (A)
     pages: Radix,    // (A) lock-free
     pager: Option<Arc<dyn Pager>>, // fixed
     memory: Arc<Memory<M>>, // fixed
@@ -92,7 +94,17 @@ impl<M: Machine> Object<M> {
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
         let readable = AtomicU64::new(if pager.is_some() { size } else { 0 });
         let (size, pages) = (AtomicU64::new(size), Radix::new());
-        Self { id, label: label.into(), size, readable, pages, pager, memory, machine: PhantomData }
+        Self {
+            id,
+            label: label.into(),
+            size,
+            readable,
+            cuts: AtomicU64::new(0),
+            pages,
+            pager,
+            memory,
+            machine: PhantomData,
+        }
     }
 
     /// A number that no other object of the same `Vm` has.
@@ -159,27 +171,23 @@ impl<M: Machine> Object<M> {
         }
     }
 
-    /// Puts a filled page into an absent slot; the loser of a race frees its own. The cache holds one reference.
-    fn insert(&self, ctx: Ctx<'_, M>, index: u64, frame: Frame) -> Result<(), ObjectError> {
-        let Ok(slot) = self.pages.get_or_make(index) else {
-            ctx.free(frame);
-            return Err(ObjectError::OutOfMemory);
-        };
-        ctx.record(frame.id()).set_words(self.id, index);
-        ctx.record(frame.id()).init_counts(1, 0);
-        // Release publishes the contents and the record.
-        if slot.compare_exchange(0, slot_value(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            // Not freed outright: a look-up by the number of the frame's earlier life may hold a reference.
-            ctx.put(frame.id(), 1, 0);
-        }
-        Ok(())
-    }
-
     /// Brings the page into the cache: zeroed, or read by the pager. May block in the pager: outside sections, no
-    /// locks held.
-    pub(crate) fn bring_in(&self, ctx: Ctx<'_, M>, index: u64) -> Result<(), ObjectError> {
+    /// locks held. True if the pager was asked.
+    ///
+    /// The absent slot is looked at before the size, and the page is put in only if the slot is still the same: what a
+    /// truncation cut off while the page was read does not come back.
+    pub(crate) fn bring_in(&self, ctx: Ctx<'_, M>, index: u64) -> Result<bool, ObjectError> {
+        let slot = self.pages.get_or_make(index).map_err(|_| ObjectError::OutOfMemory)?;
+        // Acquire pairs with the AcqRel of the truncation that wrote the value: the size of then is seen below.
+        let absent = slot.load(Ordering::Acquire);
+        if frame_in(absent).is_some() {
+            return Ok(false);
+        }
+        // Pairs with the fence in `set_size`: either the truncation finds the slot, or we see what it left to read.
+        fence(Ordering::SeqCst);
         let frame = ctx.alloc_zeroed(self.kind()).ok_or(ObjectError::OutOfMemory)?;
-        if let Some(pager) = self.pager.as_ref().filter(|_| self.must_read(index)) {
+        let pager = self.pager.as_ref().filter(|_| self.must_read(index));
+        if let Some(pager) = pager {
             let id = frame.id();
             let mut write = |offset, bytes: &[u8]| ctx.machine().write(id, offset, bytes);
             if pager.fill(index, &mut PageWriter { write: &mut write }).is_err() {
@@ -190,7 +198,20 @@ impl<M: Machine> Object<M> {
             let kept = self.readable().saturating_sub(index << PAGE_SHIFT);
             zero_from(ctx, id, kept.min(PAGE_SIZE) as usize);
         }
-        self.insert(ctx, index, frame)
+        self.insert(ctx, slot, absent, index, frame);
+        Ok(pager.is_some())
+    }
+
+    /// Puts a filled page into a slot that is absent as it was; the loser of a race frees its own. The cache holds one
+    /// reference.
+    fn insert(&self, ctx: Ctx<'_, M>, slot: &AtomicU64, absent: u64, index: u64, frame: Frame) {
+        ctx.record(frame.id()).set_words(self.id, index);
+        ctx.record(frame.id()).init_counts(1, 0);
+        // Release publishes the contents and the record.
+        if slot.compare_exchange(absent, slot_value(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            // Not freed outright: a look-up by the number of the frame's earlier life may hold a reference.
+            ctx.put(frame.id(), 1, 0);
+        }
     }
 
     /// Reads up to `into.len()` bytes from `offset`; returns how many there were before the end.
@@ -227,7 +248,7 @@ impl<M: Machine> Object<M> {
             let part = (from.len() - done).min(PAGE_SIZE as usize - start);
             let PageState::Resident(frame) = self.cached(ctx, index, 0) else {
                 match self.bring_in(ctx, index) {
-                    Ok(()) => continue,
+                    Ok(_) => continue,
                     Err(error) if done == 0 => return Err(error),
                     Err(_) => return Ok(done),
                 }
@@ -252,24 +273,41 @@ impl<M: Machine> Object<M> {
         // Release pairs with the Acquire in `readable`.
         self.readable.fetch_min(size, Ordering::Release);
         // AcqRel: the sweep that follows carries it to faults that look the page up later (P9).
-        self.size.swap(size, Ordering::AcqRel)
+        let old = self.size.swap(size, Ordering::AcqRel);
+        // Pairs with the fence in `bring_in`.
+        fence(Ordering::SeqCst);
+        old
     }
 
-    /// Takes the pages from `index` on out of the cache.
-    pub(crate) fn drop_beyond(&self, ctx: Ctx<'_, M>, index: u64) {
-        self.pages.take_from(index, |frame| ctx.put(frame, 1, 0));
-    }
-
-    /// Zeroes the rest of the last page from byte `offset` on.
-    pub(crate) fn zero_tail(&self, ctx: Ctx<'_, M>, offset: u64) {
-        let (index, start) = split(offset);
-        if start == 0 {
-            return;
+    /// Takes what lies beyond `size` out of the cache. The slots get new values, present or not, so that no page that
+    /// was read before comes in behind us.
+    pub(crate) fn drop_beyond(&self, ctx: Ctx<'_, M>, size: u64) {
+        let absent = absent_value(self.cuts.fetch_add(1, Ordering::Relaxed));
+        self.pages.take_from(size.div_ceil(PAGE_SIZE), absent, |frame| ctx.put(frame, 1, 0));
+        let (index, start) = split(size);
+        if start != 0 {
+            self.cut_page(ctx, index, start, absent);
         }
-        let Some(frame) = self.pages.get(index).and_then(|slot| frame_in(slot.load(Ordering::Acquire))) else {
-            return;
-        };
-        zero_from(ctx, frame, start);
+    }
+
+    /// Zeroes the page from byte `start` on, or marks its absence.
+    fn cut_page(&self, ctx: Ctx<'_, M>, index: u64, start: usize, absent: u64) {
+        let Some(slot) = self.pages.get(index) else { return };
+        // Ends: each round but the last follows another CPU's successful change of the slot.
+        loop {
+            // With a reference: another truncation may drop the page while we write.
+            if let PageState::Resident(frame) = self.cached(ctx, index, 0) {
+                zero_from(ctx, frame, start);
+                return ctx.put(frame, 1, 0);
+            }
+            let value = slot.load(Ordering::Acquire);
+            // AcqRel: as `take_from`.
+            if frame_in(value).is_none()
+                && slot.compare_exchange(value, absent, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+            {
+                return;
+            }
+        }
     }
 
     /// Calls `visit` with every cached frame.
@@ -296,7 +334,7 @@ fn split(offset: u64) -> (u64, usize) {
 impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let memory = &self.memory;
-        self.pages.take_from(0, |frame| {
+        self.pages.take_from(0, absent_value(0), |frame| {
             if memory.record(frame).drop_counts(1, 0) {
                 memory.free_without_cpu(frame);
             }

@@ -4,8 +4,9 @@
 mod exit;
 mod fork;
 mod machine;
+mod truncate;
 
-use crate::{Access, Cpu, CpuId, Layout, MapRequest, Object, Space, VirtAddr, Vm};
+use crate::{Access, Backing, Cpu, CpuId, Layout, MapRequest, Object, Sharing, Space, VirtAddr, Vm};
 use machine::{CPUS, Words};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -33,6 +34,20 @@ fn at(page: u64) -> VirtAddr {
 /// Maps private anonymous pages.
 fn map(space: &Space<Words>, cpu: &mut Cpu<Words>, start: u64, count: u64) {
     space.map(cpu, MapRequest::anonymous(count << 12).fixed(at(start))).unwrap();
+}
+
+/// Maps the first pages of an object.
+fn map_object(
+    space: &Space<Words>,
+    cpu: &mut Cpu<Words>,
+    start: u64,
+    count: u64,
+    object: &Arc<Object<Words>>,
+    sharing: Sharing,
+) {
+    let backing = Backing::Object { object: object.clone(), offset: 0 };
+    let request = MapRequest { sharing, backing, ..MapRequest::anonymous(count << 12).fixed(at(start)) };
+    space.map(cpu, request).unwrap();
 }
 
 fn touch(space: &Space<Words>, cpu: &mut Cpu<Words>, page: u64) {

@@ -1,7 +1,7 @@
 //! A radix tree from index to frame, read and filled without a lock: the page cache of one object. Protocol P9.
 //!
 //! Called by `object` only. Nodes are added by one compare-exchange each and live as long as the tree, so readers need
-//! no section. A slot is 0 (absent) or the frame number plus 1.
+//! no section. A slot is the frame number plus 1, or absent: 0 at first, later a stamp that it did not carry before.
 
 use super::{AtomicPtr, AtomicU64, Ordering, try_box};
 use crate::addr::FrameId;
@@ -31,9 +31,20 @@ enum Slots {
 #[derive(Debug)]
 pub(crate) struct NoNode;
 
+/// Set in stamps. Frame numbers do not reach so far.
+const STAMPED: u64 = 1 << 63;
+
 /// The frame in a slot's value.
 pub(crate) fn frame_in(value: u64) -> Option<FrameId> {
+    if value & STAMPED != 0 {
+        return None;
+    }
     value.checked_sub(1).map(FrameId::new)
+}
+
+/// The value of a slot that is absent again.
+pub(crate) fn absent_value(stamp: u64) -> u64 {
+    STAMPED | stamp
 }
 
 /// The slot's value for a frame.
@@ -125,11 +136,11 @@ impl Radix {
         }
     }
 
-    /// Empties the slots from `index` on and hands their frames (and the reference of each) to `take`.
-    pub(crate) fn take_from(&self, index: u64, mut take: impl FnMut(FrameId)) {
+    /// Gives the slots from `index` on the value `absent` and hands their frames (and the reference of each) to `take`.
+    pub(crate) fn take_from(&self, index: u64, absent: u64, mut take: impl FnMut(FrameId)) {
         visit(self.root.load(Ordering::Acquire), 0, index, &mut |_, slot| {
             // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
-            if let Some(frame) = frame_in(slot.swap(0, Ordering::AcqRel)) {
+            if let Some(frame) = frame_in(slot.swap(absent, Ordering::AcqRel)) {
                 take(frame);
             }
         });
@@ -216,8 +227,9 @@ mod tests {
         tree.each(&mut |index, frame| seen.push((index, frame.as_u64() as usize)));
         assert_eq!(seen, indices.iter().copied().zip(0..).collect::<Vec<_>>());
         let mut taken = Vec::new();
-        tree.take_from(64, |frame| taken.push(frame.as_u64()));
+        tree.take_from(64, absent_value(7), |frame| taken.push(frame.as_u64()));
         assert_eq!(taken, [3, 4, 5, 6, 7, 8]);
+        assert!(frame_in(tree.get(64).unwrap().load(Ordering::Relaxed)).is_none());
         assert_eq!(tree.get(63).unwrap().load(Ordering::Relaxed), 3);
     }
 }

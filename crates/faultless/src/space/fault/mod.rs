@@ -161,8 +161,8 @@ impl<M: Machine> Core<M> {
         work: &mut Work,
     ) -> Result<(), FaultError> {
         match object.bring_in(ctx, index) {
-            Ok(()) => {
-                if object.must_read(index) && !mem::replace(&mut work.major, true) {
+            Ok(read) => {
+                if read && !mem::replace(&mut work.major, true) {
                     ctx.count(Event::FaultMajor);
                 }
                 Ok(())

@@ -13,6 +13,8 @@ use std::vec::Vec;
 pub(super) enum Point {
     /// Before the entries of this table are looked at.
     Table(FrameId),
+    /// Before bytes are written into a frame.
+    Write,
 }
 
 struct Hook {
@@ -92,6 +94,7 @@ unsafe impl Machine for Words {
         }
     }
     fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
+        self.pass(Point::Write);
         for (at, byte) in (offset..).zip(from) {
             let word = &self.frame(frame)[at / 8];
             let mut bytes = word.load(Ordering::Relaxed).to_le_bytes();

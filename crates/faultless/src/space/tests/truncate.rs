@@ -1,0 +1,87 @@
+//! Truncation against everything that looks pages up (FL-03, TR-01, TR-02).
+
+use super::machine::{Point, Words};
+use super::{at, audit, boot, map, map_object, new_space, touch};
+use crate::{Access, Cpu, FaultError, Object, PageWriter, Pager, PagerError, Sharing, Vm};
+use std::boxed::Box;
+use std::sync::{Arc, Mutex};
+
+/// A file of letters; something else may happen at the end of a read.
+#[derive(Default)]
+struct Letters {
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl Pager for Letters {
+    fn fill(&self, _index: u64, page: &mut PageWriter<'_>) -> Result<(), PagerError> {
+        page.write(0, &[b'a'; 4096]);
+        if let Some(run) = self.meanwhile.lock().unwrap().take() {
+            run();
+        }
+        Ok(())
+    }
+}
+
+fn letters(vm: &Vm<Words>, size: u64) -> (Arc<Letters>, Arc<Object<Words>>) {
+    let pager = Arc::new(Letters::default());
+    (pager.clone(), vm.new_file(size, pager, "letters").unwrap())
+}
+
+/// How many letters the object begins with, and how many bytes other than zero it has.
+fn count(object: &Object<Words>, cpu: &mut Cpu<Words>) -> (usize, usize) {
+    let mut bytes = [1; 4096];
+    let len = object.read(cpu, 0, &mut bytes).unwrap();
+    let letters = bytes[..len].iter().take_while(|byte| **byte == b'a').count();
+    (letters, bytes[..len].iter().filter(|byte| **byte != 0).count())
+}
+
+#[test]
+fn a_page_that_was_read_before_a_truncation_does_not_come_back() {
+    let (vm, mut cpus) = boot();
+    let space = new_space(&vm, &mut cpus[0]);
+    let (pager, object) = letters(&vm, 4096);
+    map_object(&space, &mut cpus[0], 0x100, 1, &object, Sharing::Shared);
+    let (cut, mut cpu) = (object.clone(), cpus.remove(1));
+    *pager.meanwhile.lock().unwrap() = Some(Box::new(move || cut.resize(&mut cpu, 0).unwrap()));
+    assert_eq!(space.fault(&mut cpus[0], at(0x100), Access::Read), Err(FaultError::Bus));
+    object.resize(&mut cpus[0], 4096).unwrap();
+    assert_eq!(count(&object, &mut cpus[0]), (0, 0));
+    audit(&vm, &mut cpus, &[&space], &[&object]);
+}
+
+#[test]
+fn nor_does_the_cut_off_part_of_the_last_page() {
+    // The truncation comes after the reader looked at the size for the last time: it zeroes the rest of the page.
+    let (vm, mut cpus) = boot();
+    let (pager, object) = letters(&vm, 4000);
+    let (cut, mut cpu, machine) = (object.clone(), cpus.remove(1), vm.clone());
+    *pager.meanwhile.lock().unwrap() = Some(Box::new(move || {
+        machine.machine().hook(Point::Write, 0, move || cut.resize(&mut cpu, 10).unwrap());
+    }));
+    object.read(&mut cpus[0], 0, &mut [0]).unwrap();
+    object.resize(&mut cpus[0], 4000).unwrap();
+    assert_eq!(count(&object, &mut cpus[0]), (10, 10));
+    audit(&vm, &mut cpus, &[], &[&object]);
+}
+
+#[test]
+fn the_tail_of_a_page_that_another_truncation_drops_is_not_written() {
+    let (vm, mut cpus) = boot();
+    let space = new_space(&vm, &mut cpus[0]);
+    map(&space, &mut cpus[0], 0x100, 2);
+    touch(&space, &mut cpus[0], 0x100);
+    let object = vm.new_memory(4096, "file").unwrap();
+    object.write(&mut cpus[1], 0, b"contents").unwrap();
+    // Between two pieces of the tail: the page goes, and its frame, if nobody holds it, to an anonymous page.
+    let (cut, owner, mut cpu) = (object.clone(), space.clone(), cpus.remove(1));
+    vm.machine().hook(Point::Write, 1, move || {
+        cut.resize(&mut cpu, 0).unwrap();
+        touch(&owner, &mut cpu, 0x101);
+        owner.write(&mut cpu, at(0x101), &[0xff; 4096]).unwrap();
+    });
+    object.resize(&mut cpus[0], 100).unwrap();
+    let mut bytes = [0; 4096];
+    space.read(&mut cpus[0], at(0x101), &mut bytes).unwrap();
+    assert!(bytes.iter().all(|byte| *byte == 0xff), "a freed frame was written");
+    audit(&vm, &mut cpus, &[&space], &[&object]);
+}
