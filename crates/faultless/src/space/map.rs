@@ -303,7 +303,8 @@ impl<M: Machine> Core<M> {
 
     /// The highest gap of `len` bytes in `low..high`, whatever borders it crosses. All stripes are locked.
     fn highest_gap_across(&self, low: u64, high: u64, len: u64, guard: &StripeGuard<'_>) -> Option<u64> {
-        let (mut ceiling, mut before) = (high, high);
+        let gap_above = self.index.next(high, guard).map_or(high, guarded_start);
+        let (mut ceiling, mut before) = (high.min(gap_above), high);
         // Ends: each round passes one area. Not by the ceiling, which a guard gap may push below the next area.
         loop {
             let below = self.index.previous(before, guard);
@@ -315,7 +316,7 @@ impl<M: Machine> Core<M> {
             }
             let area = below?;
             before = area.range.start().as_u64();
-            ceiling = ceiling.min(area.range.start().as_u64().saturating_sub(area.guard()));
+            ceiling = ceiling.min(guarded_start(area));
             if ceiling <= low {
                 return None;
             }
@@ -437,6 +438,11 @@ impl<M: Machine> Core<M> {
         sweep();
         changes.iter_mut().for_each(|change| change.retire_replaced(ctx));
     }
+}
+
+/// Where an area starts, less the gap that it keeps free below.
+fn guarded_start<M: Machine>(area: &Area<M>) -> u64 {
+    area.range.start().as_u64().saturating_sub(area.guard())
 }
 
 /// The part of an area between two addresses, unless it is empty.
