@@ -33,6 +33,8 @@ pub enum GuestError {
     Interrupted(i32),
     /// Nobody reads the output any more.
     OutputClosed,
+    /// The host's hypervisor gave up; what QEMU printed.
+    Hypervisor(String),
 }
 
 /// How far a guest came.
@@ -59,6 +61,7 @@ pub fn judge(finished: &Finished) -> Result<&Exit, Error> {
         Stop::TimedOut(limit) => return Err(GuestError::Timeout(limit, progress).into()),
         Stop::Signal(signal) => return Err(GuestError::Interrupted(signal).into()),
         Stop::OutputClosed => return Err(GuestError::OutputClosed.into()),
+        Stop::Stuck => return Err(GuestError::Hypervisor(finished.stderr.clone()).into()),
     };
     if let Some(message) = &log.panic {
         return Err(GuestError::Panic(message.clone()).into());
@@ -95,7 +98,9 @@ impl GuestError {
             GuestError::Timeout(..) => 124,
             GuestError::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             GuestError::OutputClosed => 128 + SIGPIPE,
-            GuestError::Panic(_) | GuestError::Reset(_) | GuestError::Abnormal { .. } => EXIT_OWN_FAILURE,
+            GuestError::Panic(_) | GuestError::Reset(_) | GuestError::Abnormal { .. } | GuestError::Hypervisor(_) => {
+                EXIT_OWN_FAILURE
+            }
         }
     }
 
@@ -108,6 +113,7 @@ impl GuestError {
             GuestError::Timeout(..) => "timeout",
             GuestError::Interrupted(_) => "interrupted",
             GuestError::OutputClosed => "output_closed",
+            GuestError::Hypervisor(_) => "hypervisor",
         }
     }
 
@@ -124,6 +130,7 @@ impl GuestError {
                 "the guest never came up: try a longer --timeout, or another --machine"
             }
             GuestError::Timeout(_, Progress::Running) => "the program was still running: try a longer --timeout",
+            GuestError::Hypervisor(_) => "this host's KVM cannot run the kernel: use --accel tcg (the default)",
             GuestError::Interrupted(_) | GuestError::OutputClosed => return None,
         };
         Some(text.into())
@@ -149,6 +156,7 @@ impl fmt::Display for GuestError {
             }
             GuestError::Interrupted(signal) => write!(f, "ended by signal {signal}"),
             GuestError::OutputClosed => f.write_str("the output was closed by its reader"),
+            GuestError::Hypervisor(stderr) => write!(f, "the host's hypervisor gave up{}", quoted(stderr)),
         }
     }
 }
@@ -203,6 +211,8 @@ mod tests {
         assert_eq!(error.exit_code(), 124);
         run.stop = Stop::Signal(2);
         assert_eq!(judge(&run).expect_err("a signal").exit_code(), 130);
+        run.stop = Stop::Stuck;
+        assert_eq!(kind(&run), "hypervisor");
         run.stop = Stop::OutputClosed;
         assert_eq!(judge(&run).expect_err("a closed output").exit_code(), 141);
     }

@@ -50,6 +50,8 @@ pub enum Stop {
     Signal(i32),
     /// The output could not be written any more.
     OutputClosed,
+    /// The host's hypervisor gave up, after which QEMU would stand still for ever.
+    Stuck,
 }
 
 /// What is left of a run.
@@ -68,6 +70,7 @@ enum Notice {
     OutputEnded,
     OutputClosed,
     Signal(i32),
+    Stuck,
 }
 
 /// Ends the reader of the fifo. No report can contain it: JSON escapes control characters.
@@ -108,7 +111,7 @@ where
 
     let (up, booted) = mpsc::channel();
     let log = thread::spawn(move || read_events(events, &up));
-    let errors = collect(process.child.stderr.take());
+    let errors = collect(process.child.stderr.take(), notices.clone());
     let moved = move_output(process.child.stdout.take(), output, notices.clone());
     let terminal = launch.terminal.map(Arc::new);
     send_input(&mut process, input, terminal.clone(), booted, notices);
@@ -140,6 +143,7 @@ fn wait(inbox: &Receiver<Notice>, deadline: Option<(Duration, Instant)>) -> Opti
     match (notice, deadline) {
         (Ok(Notice::Signal(signal)), _) => Some(Stop::Signal(signal)),
         (Ok(Notice::OutputClosed), _) => Some(Stop::OutputClosed),
+        (Ok(Notice::Stuck), _) => Some(Stop::Stuck),
         (Err(RecvTimeoutError::Timeout), Some((limit, _))) => Some(Stop::TimedOut(limit)),
         _ => None,
     }
@@ -225,16 +229,31 @@ fn read_events(events: std::fs::File, up: &Sender<()>) -> Log {
     log
 }
 
-fn collect(stream: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+/// How QEMU says on standard error that the hypervisor gave up. It prints registers after this line.
+const STUCK: &str = "KVM internal error";
+
+/// Gathers what QEMU prints, as far as it is text worth showing.
+fn collect(stream: Option<impl Read + Send + 'static>, notices: Sender<Notice>) -> JoinHandle<String> {
     thread::spawn(move || {
-        let mut bytes = Vec::new();
-        if let Some(mut stream) = stream {
-            // What was read until an error is still worth showing.
-            let _ = stream.read_to_end(&mut bytes);
+        let mut text = String::new();
+        let lines = stream.into_iter().flat_map(|stream| BufReader::new(stream).split(b'\n').map_while(Result::ok));
+        for line in lines {
+            let line = String::from_utf8_lossy(&line);
+            if line.starts_with(STUCK) {
+                // Nobody listens any more: the run is over.
+                let _ = notices.send(Notice::Stuck);
+            }
+            if text.len() < MAX_STDERR {
+                text.push_str(&line);
+                text.push('\n');
+            }
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        text
     })
 }
+
+/// How much of QEMU's words is kept.
+const MAX_STDERR: usize = 1 << 16;
 
 fn move_output(
     stream: Option<impl Read + Send + 'static>,

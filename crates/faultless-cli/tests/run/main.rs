@@ -130,6 +130,14 @@ fn ends_that_are_no_ends_are_told_apart() {
 }
 
 #[test]
+fn a_hypervisor_that_gives_up_ends_the_run() {
+    let done = Fake::new("echo 'KVM internal error. Suberror: 1' >&2; sleep 600").run(&[], b"");
+    assert_eq!(done.code, Some(125));
+    assert!(done.stderr.contains("hypervisor gave up:\n    KVM internal error"), "{}", done.stderr);
+    assert!(done.stderr.contains("help: this host's KVM"), "{}", done.stderr);
+}
+
+#[test]
 fn what_is_missing_is_named() {
     let fake = Fake::new("exit 33");
     let fails = |options: &[&str], code: i32, expected: &[&str]| {
