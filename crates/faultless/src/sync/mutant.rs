@@ -55,6 +55,8 @@ pub enum Mutant {
     AlwaysQuiet,
     /// A removed object page stays mapped if a fault looked it up before (P9).
     NoPageRecheck,
+    /// Fork gives the child its share of a table without the table's lock (P6).
+    ForkWithoutLock,
     /// A CPU that starts to run a space walks its tables without a fence after it has set its bit (P4).
     NoActivateFence,
     /// A flush of this CPU alone is taken for a flush of all without a look at who runs the space (P3).

@@ -41,7 +41,7 @@ pub(super) fn unshare<M: Machine>(
     copy_entries(ctx, table, copy.id(), level);
     let private = M::Format::table(copy.id(), false, false);
     if let Err(stop) = exchange(slot, entry, private) {
-        drop(guard);
+        // Still under the lock: the shared table holds all that the copy refers to, so nothing goes for good here.
         undo_copy(ctx, copy, level);
         return Err(stop);
     }
@@ -151,6 +151,9 @@ fn undo_copy<M: Machine>(ctx: Ctx<'_, M>, copy: Frame, level: usize) {
 /// Recursion ends at the leaf level: at most `LEVELS` deep.
 pub(crate) fn settle_drop<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
     if ctx.record(table).drop_share() {
+        // A copier may be at work that found its slot before the slot was emptied: it takes references to what the
+        // table holds until it fails. Whoever locks the table from now on finds another value in the slot.
+        drop(lock_for_unshare(ctx, table));
         drop_entries(ctx, table, level);
         ctx.retire(Retired::Table(table));
     }
@@ -226,7 +229,12 @@ pub(crate) fn link_child<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, child: Fram
         let Upper::Table { frame, .. } = M::Format::upper(entry) else {
             continue;
         };
+        // A table that was shared before has had no grace period. A fault that took it for the last share, under its
+        // lock, has failed on the frozen slot by now; one that locks it later sees the child's share. Without the lock
+        // the fault's exchange could come after the thaw, which restores the very value that it expects.
+        let lock = (!mutant::is(mutant::Mutant::ForkWithoutLock)).then(|| ctx.lock_table(frame));
         ctx.record(frame).add_share();
+        drop(lock);
         ctx.count(Event::TablesShared);
         // An RMW, not a store: the page side may reach the child already (R1).
         target.swap(M::Format::table(frame, true, false), Ordering::AcqRel);
