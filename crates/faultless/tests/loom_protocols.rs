@@ -6,3 +6,13 @@ mod model;
 mod p1;
 #[path = "protocols/p2.rs"]
 mod p2;
+#[path = "protocols/p3.rs"]
+mod p3;
+#[path = "protocols/p4.rs"]
+mod p4;
+#[path = "protocols/p5.rs"]
+mod p5;
+#[path = "protocols/p6.rs"]
+mod p6;
+#[path = "protocols/p7.rs"]
+mod p7;

@@ -155,6 +155,17 @@ impl<F: Format> ModelMachine<F> {
         })
     }
 
+    /// Clears accessed and dirty of a page that is mapped privately, as ageing would, and makes every CPU forget it: the
+    /// next access sets them again.
+    pub fn age(&self, root: FrameId, page: u64) {
+        let mut table = root;
+        for level in (1..F::LEVELS).rev() {
+            table = decode(self.words(table)[Self::slot(page, level)].load(Acquire)).frame;
+        }
+        self.words(table)[Self::slot(page, 0)].fetch_and(!(32 | 64), AcqRel);
+        (0..self.mmus.len()).for_each(|cpu| self.flush(CpuId::new(cpu as u32), &Flush { root, scope: Scope::All }));
+    }
+
     /// The contents of a word.
     pub fn word(&self, frame: FrameId, word: usize) -> u64 {
         self.words(frame)[word].load(Relaxed)

@@ -4,6 +4,10 @@
 
 #![allow(dead_code, unused_imports)] // not every suite needs everything
 
+use faultless::AtomicEntry;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
 mod backend;
 mod machine;
 mod run;
@@ -15,3 +19,21 @@ pub use faultless::{Access, Rights, Sharing};
 pub use machine::ModelMachine;
 pub use run::{Scenario, is_full, reach};
 pub use world::{Backed, RO, Space, Worker, World, pages, rw};
+
+/// A message from one thread to the others: what was done before is visible to whoever sees it raised.
+#[derive(Clone)]
+pub struct Flag(Arc<AtomicEntry>);
+
+impl Flag {
+    pub fn new() -> Self {
+        Self(Arc::new(AtomicEntry::new(0)))
+    }
+
+    pub fn raise(&self) {
+        self.0.store(1, Ordering::Release);
+    }
+
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 1
+    }
+}

@@ -74,7 +74,7 @@ impl<F: Format> Worker<F> {
         self.cpu.vm().machine()
     }
 
-    fn id(&self) -> usize {
+    pub fn id(&self) -> usize {
         self.cpu.id().as_usize()
     }
 
@@ -150,6 +150,29 @@ impl<F: Format> Worker<F> {
 
     pub fn exit(&mut self, space: &Space<F>) {
         space.exit(&mut self.cpu);
+    }
+
+    /// Stores a word in `space`, which need not run here.
+    pub fn store(&mut self, space: &Space<F>, page: u64, word: usize, value: u64) -> bool {
+        let address = VirtAddr::new(page * PAGE_SIZE + word as u64 * 8);
+        space.write(&mut self.cpu, address, &value.to_le_bytes()).is_ok()
+    }
+
+    /// ftruncate to a number of pages.
+    pub fn resize(&mut self, object: &Backed<F>, count: u64) {
+        object.resize(&mut self.cpu, count * PAGE_SIZE).expect("memory");
+    }
+
+    /// read(2) of the first word of a page; `None` beyond the end.
+    pub fn read_object(&mut self, object: &Backed<F>, page: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let got = object.read(&mut self.cpu, page * PAGE_SIZE, &mut bytes).expect("memory");
+        (got == 8).then_some(u64::from_le_bytes(bytes))
+    }
+
+    /// Clears the accessed and dirty bits of a page.
+    pub fn age(&self, space: &Space<F>, page: u64) {
+        self.machine().age(space.root(), page);
     }
 
     /// One instruction: a load of a word.

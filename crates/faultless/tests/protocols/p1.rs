@@ -43,6 +43,7 @@ fn touch_against_remap((world, [mut a, mut b], space): (World<Two>, [Worker<Two>
 scenario! {
     /// Two CPUs store to the same untouched page: one install wins, no store is lost.
     touch_touch (4, 6)
+    catches [RelaxedInstall]
     {
         let (world, [mut a, mut b], space) = untouched();
         let other = space.clone();
@@ -80,6 +81,7 @@ scenario! {
     remap_table_kept (3, 4)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoDeadCheck, DeadCheckFirst, NoStamp, AlwaysQuiet, NoSectionFence, RelaxedEntryLoad, NoShootdown]
     { touch_against_remap(with_table(), 1) }
 }
@@ -89,6 +91,7 @@ scenario! {
     remap_table_absent (3, 4)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoDeadCheck, DeadCheckFirst, NoUpperStamp, AlwaysQuiet]
     { touch_against_remap(untouched(), 2) }
 }
@@ -98,6 +101,7 @@ scenario! {
     remap_table_freed (3, 4)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoDeadCheck, NoStamp, AlwaysQuiet]
     { touch_against_remap(with_table(), 2) }
 }
@@ -106,6 +110,7 @@ scenario! {
     /// Two faults of the same dead area, one of which may run long after the other.
     two_stale_faults (2, 3)
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoDeadCheck, NoStamp, AlwaysQuiet]
     {
         let (world, [mut a, mut b, mut c], space) = with_table();
@@ -131,6 +136,7 @@ scenario! {
     touch_protect (3, 4)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoDeadCheck, DeadCheckFirst, NoStamp, AlwaysQuiet, NoShootdown]
     {
         let (world, [mut a, mut b], space) = with_table();
@@ -153,6 +159,7 @@ scenario! {
     touch_protect_none (3, 4)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoDeadCheck, NoStamp, AlwaysQuiet, NoShootdown]
     {
         let (world, [mut a, mut b], space) = with_table();

@@ -54,6 +54,7 @@ scenario! {
     cow_remap (4, 6)
     reaches ["resolved"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoGenerationBump, NoDeadCheck, DeadCheckFirst, AlwaysQuiet, NoSectionFence]
     { cow_against_remap::<TwoBits>(rw(), 0) }
 }
@@ -130,6 +131,7 @@ scenario! {
     cow_protect (4, 5)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [AlwaysQuiet, NoShootdown]
     { write_against_protect::<TwoBits>(Holder::Stays, 0) }
 }
@@ -139,6 +141,7 @@ scenario! {
     reuse_protect (4, 6)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoGenerationBump, NoDeadCheck, DeadCheckFirst, AlwaysQuiet]
     { write_against_protect::<TwoBits>(Holder::Left, 0) }
 }
@@ -148,6 +151,7 @@ scenario! {
     cow_toggle (3, 4)
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoGenerationBump, NoDeadCheck]
     { write_against_protect::<TwoBits>(Holder::Stays, 1) }
 }
@@ -174,6 +178,7 @@ scenario! {
     /// Copy against munmap and a new read-only mapping: the reference of the flush round.
     cow_unmap (3, 5)
     holds_with [NeverQuiet]
+    and holds_bare
     catches [NoDeadCheck, NoShootdown, FreeBeforeFlush]
     {
         let (world, [mut a, mut b]) = World::<TwoBits>::new::<2>(32);
