@@ -37,6 +37,20 @@ impl<M: Machine> Core<M> {
     pub(super) fn sweep(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) -> Result<(), NoTables> {
         let quiet = !ctx.has_other_sections(self.section_name()) && !mutant::is(mutant::Mutant::NeverQuiet)
             || mutant::is(mutant::Mutant::AlwaysQuiet);
+        self.drive(ctx, low, high, rewrite, quiet)
+    }
+
+    /// The same where the areas stay alive (truncation). Never quiet: a fault that begins during the sweep works on
+    /// entries that the sweep has yet to reach, and no death tells it to give up.
+    ///
+    /// # Errors
+    ///
+    /// [`NoTables`] if a shared table could not be copied; what lies below is swept.
+    pub(super) fn sweep_alive(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) -> Result<(), NoTables> {
+        self.drive(ctx, low, high, rewrite, mutant::is(mutant::Mutant::AlwaysQuiet))
+    }
+
+    fn drive(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite, quiet: bool) -> Result<(), NoTables> {
         let mut removed = Removed::new();
         let mut sweep = Sweep::new(ctx, self.root, rewrite, quiet, &mut removed);
         let mut at = low;

@@ -33,7 +33,7 @@ impl<M: Machine> Core<M> {
             // No area leaves, so no table does.
             let rewrite = Rewrite::Remove { window: (0, 0) };
             for range in parts {
-                self.sweep(ctx, range.start().as_u64(), range.end().as_u64(), rewrite).map_err(|_| NoMemory)?;
+                self.sweep_alive(ctx, range.start().as_u64(), range.end().as_u64(), rewrite).map_err(|_| NoMemory)?;
             }
         }
         Ok(())

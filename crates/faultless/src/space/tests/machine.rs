@@ -13,6 +13,8 @@ use std::vec::Vec;
 pub(super) enum Point {
     /// Before the entries of this table are looked at.
     Table(FrameId),
+    /// After a frame was copied.
+    Copy,
     /// Before bytes are written into a frame.
     Write,
 }
@@ -87,6 +89,7 @@ unsafe impl Machine for Words {
         for (from, to) in self.frame(from).iter().zip(self.frame(to)) {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        self.pass(Point::Copy);
     }
     fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
         for (at, byte) in (offset..).zip(into) {

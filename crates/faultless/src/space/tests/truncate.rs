@@ -4,7 +4,8 @@ use super::machine::{Point, Words};
 use super::{at, audit, boot, map, map_object, new_space, touch};
 use crate::{Access, Cpu, FaultError, Object, PageWriter, Pager, PagerError, Sharing, Vm};
 use std::boxed::Box;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
 
 /// A file of letters; something else may happen at the end of a read.
 #[derive(Default)]
@@ -83,5 +84,39 @@ fn the_tail_of_a_page_that_another_truncation_drops_is_not_written() {
     let mut bytes = [0; 4096];
     space.read(&mut cpus[0], at(0x101), &mut bytes).unwrap();
     assert!(bytes.iter().all(|byte| *byte == 0xff), "a freed frame was written");
+    audit(&vm, &mut cpus, &[&space], &[&object]);
+}
+
+#[test]
+fn a_copy_begun_during_a_truncation_fails_though_frame_and_entry_come_back() {
+    // F-08: the truncation finds no fault under way; one begins, copies the old page, and stops. The page goes, the
+    // file grows, and its new page has the old frame, mapped by an entry that looks the same.
+    let (vm, mut cpus) = boot();
+    let space = new_space(&vm, &mut cpus[0]);
+    let object = vm.new_memory(4096, "file").unwrap();
+    object.write(&mut cpus[1], 0, b"old").unwrap();
+    map_object(&space, &mut cpus[0], 0x100, 1, &object, Sharing::Private);
+    space.fault(&mut cpus[0], at(0x100), Access::Read).unwrap();
+    let ((copied, is_copied), (go, may_go)) = (mpsc::channel(), mpsc::channel::<()>());
+    let (faulter, machine, mut cpu) = (space.clone(), vm.clone(), cpus.remove(0));
+    let (thread, threads) = mpsc::channel();
+    vm.machine().hook(Point::Table(space.root()), 0, move || {
+        machine.machine().hook(Point::Copy, 0, move || {
+            copied.send(()).unwrap();
+            may_go.recv().unwrap();
+        });
+        let fault = move || faulter.fault(&mut cpu, at(0x100), Access::Write).map(|_| cpu);
+        thread.send(thread::spawn(fault)).unwrap();
+        is_copied.recv().unwrap();
+    });
+    object.resize(&mut cpus[0], 0).unwrap();
+    object.resize(&mut cpus[0], 4096).unwrap();
+    object.write(&mut cpus[0], 0, b"new").unwrap();
+    space.fault(&mut cpus[0], at(0x100), Access::Read).unwrap();
+    go.send(()).unwrap();
+    cpus.push(threads.recv().unwrap().join().unwrap().unwrap());
+    let mut text = [0; 3];
+    space.read(&mut cpus[0], at(0x100), &mut text).unwrap();
+    assert_eq!(&text, b"new");
     audit(&vm, &mut cpus, &[&space], &[&object]);
 }
