@@ -96,11 +96,6 @@ impl UserBuffer {
         Ok(UserBuffer { current: Segment { address: 0, length: 0 }, more, left })
     }
 
-    /// Bytes before the end.
-    pub fn len(&self) -> usize {
-        self.left
-    }
-
     /// Leaves the first `count` bytes out.
     pub fn skip(&mut self, count: usize) {
         let mut count = count.min(self.left);
@@ -108,11 +103,6 @@ impl UserBuffer {
         while count > 0 {
             count -= self.advance(count.min(self.current.length));
         }
-    }
-
-    /// Leaves out all but the first `count` bytes.
-    pub fn truncate(&mut self, count: usize) {
-        self.left = self.left.min(count);
     }
 
     /// Moves on by `count` bytes of the current run, and to the next run at its end.
@@ -131,19 +121,14 @@ impl UserBuffer {
 
     /// Has `copy` move up to `count` bytes, run by run. `copy` gets the user address, the offset in the
     /// other buffer and the length.
-    fn transfer(
-        &mut self,
-        count: usize,
-        mut copy: impl FnMut(u64, usize, usize) -> Result<(), user::Fault>,
-    ) -> usize {
+    fn transfer(&mut self, count: usize, mut copy: impl FnMut(u64, usize, usize) -> Result<(), user::Fault>) -> usize {
         let count = count.min(self.left);
         self.advance(0);
         let mut done = 0;
         while done < count {
             let length = (count - done).min(self.current.length);
-            let moved = as_far_as_possible(self.current.address, length, |address, at, part| {
-                copy(address, done + at, part)
-            });
+            let moved =
+                as_far_as_possible(self.current.address, length, |address, at, part| copy(address, done + at, part));
             done += self.advance(moved);
             if moved < length {
                 break;
@@ -180,9 +165,7 @@ impl Sink for UserBuffer {
     }
 
     fn put(&mut self, cpu: &mut CpuLocal, bytes: &[u8]) -> usize {
-        self.transfer(bytes.len(), |address, at, length| {
-            user::copy_out(cpu, address, &bytes[at..at + length])
-        })
+        self.transfer(bytes.len(), |address, at, length| user::copy_out(cpu, address, &bytes[at..at + length]))
     }
 }
 
@@ -192,9 +175,7 @@ impl Source for UserBuffer {
     }
 
     fn take(&mut self, cpu: &mut CpuLocal, into: &mut [u8]) -> usize {
-        self.transfer(into.len(), |address, at, length| {
-            user::copy_in(cpu, address, &mut into[at..at + length])
-        })
+        self.transfer(into.len(), |address, at, length| user::copy_in(cpu, address, &mut into[at..at + length]))
     }
 }
 

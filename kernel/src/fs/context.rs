@@ -22,11 +22,7 @@ pub struct FsContext {
 impl FsContext {
     /// A context in `directory`.
     pub fn new(directory: Arc<Inode>) -> Arc<FsContext> {
-        Arc::new(FsContext {
-            root: namespace::root(),
-            directory: Lock::new(directory),
-            umask: AtomicU32::new(0o022),
-        })
+        Arc::new(FsContext { root: namespace::root(), directory: Lock::new(directory), umask: AtomicU32::new(0o022) })
     }
 
     /// A context of its own in the same place.

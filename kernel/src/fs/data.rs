@@ -85,11 +85,7 @@ pub fn file_of_object(id: u64) -> Option<Arc<Inode>> {
 impl FileData {
     /// A file with these contents, to begin with.
     pub const fn new(image: &'static [u8]) -> FileData {
-        FileData {
-            state: Lock::new(State::Image(image)),
-            writing: Lock::new(()),
-            seals: AtomicU32::new(0),
-        }
+        FileData { state: Lock::new(State::Image(image)), writing: Lock::new(()), seals: AtomicU32::new(0) }
     }
 
     /// Size in bytes.
@@ -131,13 +127,7 @@ impl FileData {
     /// # Errors
     ///
     /// `EFAULT`, `EIO`, `ENOMEM`.
-    pub fn read(
-        &self,
-        inode: &Inode,
-        cpu: &mut CpuLocal,
-        offset: u64,
-        to: &mut dyn Sink,
-    ) -> Result<usize, Errno> {
+    pub fn read(&self, inode: &Inode, cpu: &mut CpuLocal, offset: u64, to: &mut dyn Sink) -> Result<usize, Errno> {
         let wanted = self.size().saturating_sub(offset).min(to.room() as u64) as usize;
         if wanted == 0 {
             return Ok(0);
@@ -147,9 +137,7 @@ impl FileData {
         let mut done = 0;
         while done < wanted {
             let part = (wanted - done).min(CHUNK);
-            let got = object
-                .read(&mut cpu.vm, offset + done as u64, &mut buffer[..part])
-                .map_err(errno_of);
+            let got = object.read(&mut cpu.vm, offset + done as u64, &mut buffer[..part]).map_err(errno_of);
             let got = match got {
                 Ok(got) => got,
                 Err(errno) if done == 0 => return Err(errno),
@@ -199,11 +187,8 @@ impl FileData {
         while done < wanted {
             let part = (wanted - done).min(CHUNK);
             let taken = from.take(cpu, &mut buffer[..part]);
-            let put = if taken == 0 {
-                Err(Errno::EFAULT)
-            } else {
-                put(&object, cpu, offset + done as u64, &buffer[..taken])
-            };
+            let put =
+                if taken == 0 { Err(Errno::EFAULT) } else { put(&object, cpu, offset + done as u64, &buffer[..taken]) };
             match put {
                 Ok(put) => done += put,
                 Err(errno) if done == 0 => return Err(errno),
@@ -257,13 +242,7 @@ impl FileData {
     /// `ENOSPC`, after which the file is as before; `EIO`, `EPERM` (sealed); `EOPNOTSUPP` if the range
     /// begins inside the file: holes there cannot be told from data that a mapping is about to
     /// change.
-    pub fn reserve(
-        &self,
-        inode: &Inode,
-        cpu: &mut CpuLocal,
-        start: u64,
-        end: u64,
-    ) -> Result<(), Errno> {
+    pub fn reserve(&self, inode: &Inode, cpu: &mut CpuLocal, start: u64, end: u64) -> Result<(), Errno> {
         let object = self.object(inode)?;
         let _writing = self.writing.lock();
         let old = object.size();

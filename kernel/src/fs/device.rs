@@ -84,9 +84,14 @@ impl Device {
         }
     }
 
+    /// Whether it is the console, as a terminal or as a stream.
+    pub fn is_console(self) -> bool {
+        self.terminal().is_some() || self == Device::Stream
+    }
+
     /// Whether reads and writes have a position, if only a pretended one.
     pub fn is_seekable(self) -> bool {
-        self.terminal().is_none() && self != Device::Stream
+        !self.is_console()
     }
 
     /// Reads.

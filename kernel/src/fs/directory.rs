@@ -28,12 +28,7 @@ struct Slot {
 impl Directory {
     /// No entries.
     pub const fn new() -> Directory {
-        Directory {
-            names: BTreeMap::new(),
-            order: BTreeMap::new(),
-            next: FIRST_COOKIE,
-            gone: false,
-        }
+        Directory { names: BTreeMap::new(), order: BTreeMap::new(), next: FIRST_COOKIE, gone: false }
     }
 
     /// What `name` names.

@@ -148,11 +148,6 @@ impl Epoll {
         watches.retain(|_, watch| watch.file.strong_count() > 0);
         watches.iter().map(|(key, watch)| (*key, watch.clone())).collect()
     }
-
-    /// Where a thread waits for changes of the list.
-    pub fn queue(&self) -> &WaitQueue {
-        &self.changed
-    }
 }
 
 impl Watch {
@@ -160,11 +155,6 @@ impl Watch {
         if event.events & (linux::EPOLLET | linux::EPOLLEXCLUSIVE) != 0 {
             return Err(Errno::EINVAL);
         }
-        Ok(Watch {
-            file: Arc::downgrade(file),
-            events: event.events,
-            data: event.data,
-            spent: false,
-        })
+        Ok(Watch { file: Arc::downgrade(file), events: event.events, data: event.data, spent: false })
     }
 }

@@ -11,8 +11,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use linux_raw_sys::general as linux;
 
-use super::data::WriteAt;
-use super::device::Device;
+use super::data::{MAX_SIZE, WriteAt};
 use super::inode::{Body, Inode};
 use super::pipe::Ends;
 use super::poll::Readiness;
@@ -154,6 +153,15 @@ impl OpenFile {
         }
     }
 
+    /// Whether a write may take a part and have to wait for the rest to fit.
+    pub fn takes_parts(&self) -> bool {
+        match &self.inode.body {
+            Body::Fifo(_) => true,
+            Body::Device(device) => device.is_console(),
+            _ => false,
+        }
+    }
+
     /// The terminal, if it is one.
     pub fn terminal(&self) -> Option<&'static super::Tty> {
         match &self.inode.body {
@@ -174,10 +182,9 @@ impl OpenFile {
         if at != At::Position && !self.is_seekable() {
             return Err(Errno::ESPIPE);
         }
+        check_range(at, to.room())?;
         match &self.inode.body {
-            Body::Regular(data) => self.at(at, |position, _| {
-                data.read(&self.inode, cpu, position, to)
-            }),
+            Body::Regular(data) => self.at(at, |position, _| data.read(&self.inode, cpu, position, to)),
             Body::Proc(node) if !self.inode.is_directory() => self.at(at, |position, text| {
                 if position == 0 || text.is_empty() {
                     *text = node.text(cpu)?;
@@ -197,45 +204,30 @@ impl OpenFile {
     /// # Errors
     ///
     /// `EBADF`, `EINVAL`, `ESPIPE`, `EAGAIN`, and those of the file.
-    pub fn write(
-        &self,
-        cpu: &mut CpuLocal,
-        from: &mut dyn Source,
-        at: At,
-        limit: u64,
-    ) -> Result<usize, Errno> {
+    pub fn write(&self, cpu: &mut CpuLocal, from: &mut dyn Source, at: At, limit: u64) -> Result<usize, Errno> {
         if !self.rights.write {
             return Err(Errno::EBADF);
         }
         if at != At::Position && !self.is_seekable() {
             return Err(Errno::ESPIPE);
         }
+        check_range(at, from.left())?;
         match &self.inode.body {
             Body::Regular(_) => self.write_data(cpu, from, at, limit),
             Body::Proc(node) => node.write(cpu, from),
             Body::Fifo(pipe) => pipe.write(cpu, from),
             Body::Device(device) => device.write(cpu, from),
             Body::Event(counter) => counter.write(cpu, from),
-            Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => {
-                Err(Errno::EINVAL)
-            }
+            Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => Err(Errno::EINVAL),
         }
     }
 
-    fn write_data(
-        &self,
-        cpu: &mut CpuLocal,
-        from: &mut dyn Source,
-        at: At,
-        limit: u64,
-    ) -> Result<usize, Errno> {
+    fn write_data(&self, cpu: &mut CpuLocal, from: &mut dyn Source, at: At, limit: u64) -> Result<usize, Errno> {
         let data = self.inode.data().ok_or(Errno::EINVAL)?;
         let appends = self.flags() & linux::O_APPEND != 0;
         let place = |offset| if appends { WriteAt::End } else { WriteAt::Offset(offset) };
         match at {
-            At::Offset(offset) => {
-                Ok(data.write(&self.inode, cpu, place(offset), limit, from)?.1)
-            }
+            At::Offset(offset) => Ok(data.write(&self.inode, cpu, place(offset), limit, from)?.1),
             At::Position => {
                 let mut cursor = self.cursor.lock();
                 let at = place(cursor.position);
@@ -247,11 +239,7 @@ impl OpenFile {
     }
 
     /// Runs `read` at the position, which then moves by what it returns, or at an offset.
-    fn at(
-        &self,
-        at: At,
-        read: impl FnOnce(u64, &mut Vec<u8>) -> Result<usize, Errno>,
-    ) -> Result<usize, Errno> {
+    fn at(&self, at: At, read: impl FnOnce(u64, &mut Vec<u8>) -> Result<usize, Errno>) -> Result<usize, Errno> {
         let mut cursor = self.cursor.lock();
         let position = match at {
             At::Position => cursor.position,
@@ -298,7 +286,7 @@ impl OpenFile {
                     queue.register(thread);
                 }
             }
-            Body::Device(device) if device.terminal().is_some() || *device == Device::Stream => {
+            Body::Device(device) if device.is_console() => {
                 super::tty::console().register(thread);
             }
             Body::Event(counter) => counter.queue().register(thread),
@@ -314,13 +302,16 @@ impl OpenFile {
     }
 }
 
+/// Whether a transfer of `length` bytes stays within the offsets that there are.
+fn check_range(at: At, length: usize) -> Result<(), Errno> {
+    match at {
+        At::Offset(offset) if offset > MAX_SIZE - (length as u64).min(MAX_SIZE) => Err(Errno::EINVAL),
+        _ => Ok(()),
+    }
+}
+
 /// Copies what of `text` lies at `position`.
-fn copy_text(
-    cpu: &mut CpuLocal,
-    text: &[u8],
-    position: u64,
-    to: &mut dyn Sink,
-) -> Result<usize, Errno> {
+fn copy_text(cpu: &mut CpuLocal, text: &[u8], position: u64, to: &mut dyn Sink) -> Result<usize, Errno> {
     let start = usize::try_from(position).map_or(text.len(), |p| p.min(text.len()));
     let part = &text[start..];
     let part = &part[..part.len().min(to.room())];

@@ -42,10 +42,7 @@ impl Stamp {
     /// The present.
     pub fn now() -> Stamp {
         let now = clock::realtime();
-        Stamp {
-            seconds: (now / clock::SECOND).cast_signed(),
-            nanos: (now % clock::SECOND) as u32,
-        }
+        Stamp { seconds: (now / clock::SECOND).cast_signed(), nanos: (now % clock::SECOND) as u32 }
     }
 }
 

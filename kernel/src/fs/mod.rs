@@ -39,19 +39,20 @@ mod walk;
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
 pub use context::FsContext;
-pub use data::{FileData, FileObject, MAX_SIZE};
-pub use device::{Device, device_number, randomness, split_number};
+pub use data::{FileData, MAX_SIZE};
+pub use device::{Device, randomness, split_number};
 pub use directory::FIRST_COOKIE;
 pub use epoll::{Control, Epoll, Event};
 pub use event::{EventCounter, EventMode};
 pub use file::{At, CHANGEABLE, OpenFile, Rights};
-pub use inode::{Attributes, Body, Inode, PROC_DEVICE, Stamp};
+pub use inode::{Body, Inode, PROC_DEVICE, Stamp};
 pub use manifest::Manifest;
 pub use namespace::{Nameless, Replace, Spot, create, link, new_directory, rename, rmdir, unlink};
 pub use pipe::{Ends, MAX_CAPACITY as MAX_PIPE_CAPACITY, Pipe};
@@ -131,11 +132,7 @@ pub fn console_input(_cpu: &mut CpuLocal) {
 /// # Errors
 ///
 /// `EACCES` unless it is a regular file that somebody may execute, and those of the walk.
-pub fn open_executable(
-    _cpu: &mut CpuLocal,
-    context: &FsContext,
-    path: &[u8],
-) -> Result<Executable, Errno> {
+pub fn open_executable(_cpu: &mut CpuLocal, context: &FsContext, path: &[u8]) -> Result<Executable, Errno> {
     let inode = resolve(context, &context.directory(), path, Follow::Last)?.existing()?;
     let data = inode.data().ok_or(Errno::EACCES)?;
     if inode.mode() & 0o111 == 0 {
@@ -177,8 +174,8 @@ fn describe(inode: &Inode) -> Vec<u8> {
     }
     let text = match &inode.body {
         Body::Fifo(_) | Body::Device(Device::Stream) => format!("pipe:[{}]", inode.number),
-        Body::Event(_) => format!("anon_inode:[eventfd]"),
-        Body::Epoll(_) => format!("anon_inode:[eventpoll]"),
+        Body::Event(_) => "anon_inode:[eventfd]".to_string(),
+        Body::Epoll(_) => "anon_inode:[eventpoll]".to_string(),
         _ => format!("/#{} (deleted)", inode.number),
     };
     text.into_bytes()

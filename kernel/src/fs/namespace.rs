@@ -284,12 +284,7 @@ pub fn rename(from: Spot<'_>, to: Spot<'_>, replace: Replace) -> Result<(), Errn
 }
 
 /// Checks that `inode` may replace `target`, and accounts for the end of that.
-fn make_way(
-    inode: &Arc<Inode>,
-    target: &Arc<Inode>,
-    from: &Arc<Inode>,
-    to: &Arc<Inode>,
-) -> Result<(), Errno> {
+fn make_way(inode: &Arc<Inode>, target: &Arc<Inode>, from: &Arc<Inode>, to: &Arc<Inode>) -> Result<(), Errno> {
     match (inode.is_directory(), target.is_directory()) {
         (true, false) => Err(Errno::ENOTDIR),
         (false, true) if is_within(from, target) => Err(Errno::ENOTEMPTY),

@@ -183,9 +183,9 @@ impl Pipe {
     ///
     /// # Errors
     ///
-    /// `EPERM` beyond the maximum, `EBUSY` if more than that is in it, `EINVAL` for zero.
+    /// `EPERM` beyond the maximum, `EBUSY` if more than that is in it, `EINVAL` beyond any power of two.
     pub fn set_capacity(&self, wanted: u32) -> Result<usize, Errno> {
-        if wanted == 0 || wanted > 1 << 31 {
+        if wanted > 1 << 31 {
             return Err(Errno::EINVAL);
         }
         let capacity = (wanted as usize).next_power_of_two().max(4096);
@@ -246,7 +246,7 @@ impl State {
         while from.left() > 0 {
             let left = from.left();
             let spare = match self.ring.spare(left) {
-                Ok(spare) if spare.is_empty() => break,
+                Ok([]) => break,
                 Ok(spare) => spare,
                 Err(_) if moved == 0 => return Err(Errno::ENOMEM),
                 Err(_) => break,

@@ -98,10 +98,9 @@ impl Ring {
     /// [`NoMemory`] if the buffer cannot grow and nothing fits without.
     pub fn spare(&mut self, wanted: usize) -> Result<&mut [u8], NoMemory> {
         let wanted = wanted.min(self.room());
-        if self.length + wanted > self.bytes.len() && self.grow(wanted).is_err() {
-            if self.length == self.bytes.len() && wanted > 0 {
-                return Err(NoMemory);
-            }
+        let is_short = self.length + wanted > self.bytes.len();
+        if is_short && self.grow(wanted).is_err() && self.length == self.bytes.len() && wanted > 0 {
+            return Err(NoMemory);
         }
         let size = self.bytes.len();
         if size == 0 {

@@ -100,13 +100,7 @@ impl FileTable {
     /// # Errors
     ///
     /// `EMFILE`.
-    pub fn add(
-        &self,
-        file: Arc<OpenFile>,
-        on_exec: OnExec,
-        least: usize,
-        limit: u64,
-    ) -> Result<i32, Errno> {
+    pub fn add(&self, file: Arc<OpenFile>, on_exec: OnExec, least: usize, limit: u64) -> Result<i32, Errno> {
         let mut slots = self.slots.lock();
         let free = slots.iter().skip(least).position(Option::is_none);
         let number = free.map_or(slots.len().max(least), |free| least + free);
@@ -139,13 +133,7 @@ impl FileTable {
     /// # Errors
     ///
     /// `EBADF` if the number is not below `limit`.
-    pub fn put(
-        &self,
-        file: Arc<OpenFile>,
-        on_exec: OnExec,
-        number: i32,
-        limit: u64,
-    ) -> Result<(), Errno> {
+    pub fn put(&self, file: Arc<OpenFile>, on_exec: OnExec, number: i32, limit: u64) -> Result<(), Errno> {
         let index = usize::try_from(number).map_err(|_| Errno::EBADF)?;
         if index as u64 >= limit.min(MAX_FILES) {
             return Err(Errno::EBADF);

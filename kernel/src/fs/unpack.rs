@@ -16,8 +16,12 @@ use super::namespace::{self, Nameless, Spot};
 use super::pipe::Pipe;
 use crate::errno::Errno;
 
-/// Files with several names, by their identity in the archive.
-type Links = BTreeMap<(u32, u32, u32), Arc<Inode>>;
+/// Device and inode number of a member.
+type Identity = (u32, u32, u32);
+/// Files with several names.
+type Links = BTreeMap<Identity, Arc<Inode>>;
+/// What is in files with several names.
+type Contents = BTreeMap<Identity, &'static [u8]>;
 
 /// Creates everything in `archive` below `root`.
 ///
@@ -35,9 +39,7 @@ pub fn unpack(root: &Arc<Inode>, archive: &'static [u8]) -> Result<(), Errno> {
 }
 
 /// Of several links only one need carry the contents, and it may be the last.
-fn contents_of_links(
-    archive: &'static [u8],
-) -> Result<BTreeMap<(u32, u32, u32), &'static [u8]>, Errno> {
+fn contents_of_links(archive: &'static [u8]) -> Result<Contents, Errno> {
     let mut contents = BTreeMap::new();
     for entry in Entries::new(archive) {
         let entry = entry.map_err(|_| Errno::EINVAL)?;
@@ -48,12 +50,7 @@ fn contents_of_links(
     Ok(contents)
 }
 
-fn place(
-    root: &Arc<Inode>,
-    entry: &Entry<'static>,
-    contents: &BTreeMap<(u32, u32, u32), &'static [u8]>,
-    links: &mut Links,
-) -> Result<(), Errno> {
+fn place(root: &Arc<Inode>, entry: &Entry<'static>, contents: &Contents, links: &mut Links) -> Result<(), Errno> {
     let mut parts = entry.name.split(|&b| b == b'/').filter(|p| !p.is_empty() && *p != b".");
     let Some(mut name) = parts.next() else {
         set_attributes(root, entry);
@@ -112,9 +109,7 @@ fn body_of(entry: &Entry<'static>, data: &'static [u8]) -> Body {
         linux::S_IFLNK => Body::Symlink(entry.data.into()),
         linux::S_IFCHR => Body::Device(Device::of_number(major, minor)),
         linux::S_IFIFO => Body::Fifo(Arc::new(Pipe::new())),
-        kind @ (linux::S_IFBLK | linux::S_IFSOCK) => {
-            Body::Inert { kind, number: device_number(major, minor) }
-        }
+        kind @ (linux::S_IFBLK | linux::S_IFSOCK) => Body::Inert { kind, number: device_number(major, minor) },
         _ => Body::Regular(FileData::new(data)),
     }
 }

@@ -138,6 +138,10 @@ fn utimensat(call: &mut Call<'_>) -> SysResult {
         let bytes: [u8; 32] = uaccess::read(call.cpu, times_at)?;
         [timespec(&bytes[..16])?, timespec(&bytes[16..])?]
     };
+    if times == [None; 2] {
+        // Nothing to do, so nothing is looked for either.
+        return Ok(0);
+    }
     check_flags(flags)?;
     let inode = if path_at == 0 {
         if flags != 0 {
@@ -148,9 +152,6 @@ fn utimensat(call: &mut Call<'_>) -> SysResult {
         let path = call.path(1)?;
         call.find(call.int(0), &path, flags)?
     };
-    if times == [None; 2] {
-        return Ok(0);
-    }
     set_times(&inode, times)
 }
 
@@ -205,9 +206,7 @@ fn utime(call: &mut Call<'_>) -> SysResult {
         0 => [Some(Stamp::now()); 2],
         at => {
             let bytes: [u8; 16] = uaccess::read(call.cpu, at)?;
-            [0, 8].map(|n| {
-                Some(Stamp { seconds: uaccess::word(&bytes, n).cast_signed(), nanos: 0 })
-            })
+            [0, 8].map(|n| Some(Stamp { seconds: uaccess::word(&bytes, n).cast_signed(), nanos: 0 }))
         }
     };
     let path = call.path(0)?;

@@ -10,9 +10,7 @@ use super::Handler::Plain;
 use super::call::Call;
 use super::open::special_body;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{
-    self, Body, FIRST_COOKIE, Follow, Inode, Last, NAME_MAX, Nameless, PATH_MAX, Place, Replace, Spot,
-};
+use crate::fs::{self, Body, FIRST_COOKIE, Follow, Inode, Last, NAME_MAX, Nameless, PATH_MAX, Place, Replace, Spot};
 use crate::uaccess::{self, Layout};
 
 pub(super) const CALLS: Calls = &[

@@ -7,11 +7,11 @@ use alloc::sync::Arc;
 
 use linux_raw_sys::general as linux;
 
+use super::Calls;
 use super::Handler::{Full, Plain};
 use super::call::Call;
-use super::Calls;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{At, MAX_SIZE, OpenFile};
+use crate::fs::{At, Body, MAX_SIZE, OpenFile};
 use crate::sched::Outcome;
 use crate::signal::{self, number};
 use crate::uaccess::{Source, UserBuffer};
@@ -123,9 +123,6 @@ fn offset_or_position(call: &Call<'_>) -> Result<At, Errno> {
 
 /// The buffer of a call with one.
 fn single(call: &Call<'_>) -> Result<UserBuffer, Errno> {
-    if call.long(2) < 0 {
-        return Err(Errno::EINVAL);
-    }
     UserBuffer::new(call.word(1), call.word(2))
 }
 
@@ -169,12 +166,7 @@ fn read_from(call: &mut Call<'_>, file: &Arc<OpenFile>, mut to: UserBuffer, at: 
 }
 
 /// Writes everything, waiting if need be.
-pub(super) fn write_to(
-    call: &mut Call<'_>,
-    file: &Arc<OpenFile>,
-    mut from: UserBuffer,
-    at: At,
-) -> Outcome {
+pub(super) fn write_to(call: &mut Call<'_>, file: &Arc<OpenFile>, mut from: UserBuffer, at: At) -> Outcome {
     let limit = call.limit(linux::RLIMIT_FSIZE);
     from.skip(call.restart().progress);
     let mut registered = false;
@@ -185,7 +177,7 @@ pub(super) fn write_to(
         match result {
             Ok(count) => {
                 call.restart().progress = progress + count;
-                if from.left() == 0 || count == 0 || file.inode.data().is_some() {
+                if from.left() == 0 || count == 0 || !file.takes_parts() {
                     return done(Ok(progress + count));
                 }
             }
@@ -219,10 +211,13 @@ fn done(result: Result<usize, Errno>) -> Outcome {
 
 fn lseek(call: &mut Call<'_>) -> SysResult {
     let file = call.file(0)?;
-    if !file.is_seekable() {
-        return Err(Errno::ESPIPE);
-    }
     let (offset, whence) = (call.long(1), call.uint(2));
+    match &file.inode.body {
+        // There is no position, but asking for one is no error.
+        Body::Event(_) | Body::Epoll(_) => return Ok(0),
+        _ if !file.is_seekable() => return Err(Errno::ESPIPE),
+        _ => {}
+    }
     // The end is asked for before the position is locked: a size may need other locks.
     let size = file.inode.size();
     let kind = file.inode.kind();

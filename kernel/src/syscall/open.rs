@@ -9,8 +9,8 @@ use super::Handler::{Full, Plain};
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
 use crate::fs::{
-    self, Body, Device, Ends, EventCounter, EventMode, FileData, FileTable, Follow, Inode, Last, OnExec,
-    OpenFile, Pipe, Place, Rights, Spot,
+    self, Body, Device, Ends, EventCounter, EventMode, FileData, FileTable, Follow, Inode, Last, OnExec, OpenFile,
+    Pipe, Place, Rights, Spot,
 };
 use crate::sched::{Outcome, RestartKind};
 use crate::uaccess;
@@ -35,8 +35,7 @@ struct Request {
 
 const TMPFILE: u32 = linux::__O_TMPFILE;
 /// Flags that still count for a file opened with `O_PATH`.
-const PATH_FLAGS: u32 =
-    linux::O_PATH | linux::O_DIRECTORY | linux::O_NOFOLLOW | linux::O_CLOEXEC;
+const PATH_FLAGS: u32 = linux::O_PATH | linux::O_DIRECTORY | linux::O_NOFOLLOW | linux::O_CLOEXEC;
 
 fn open(call: &mut Call<'_>) -> Outcome {
     let (flags, mode) = (call.uint(1), call.uint(2));
@@ -94,13 +93,7 @@ fn wait_for_partner(call: &mut Call<'_>, file: Arc<OpenFile>, on_exec: OnExec) -
 }
 
 /// Checks the flags and opens or creates the file.
-fn open_file(
-    call: &mut Call<'_>,
-    directory: i32,
-    path: usize,
-    flags: u32,
-    mode: u32,
-) -> Result<Arc<OpenFile>, Errno> {
+fn open_file(call: &mut Call<'_>, directory: i32, path: usize, flags: u32, mode: u32) -> Result<Arc<OpenFile>, Errno> {
     let path_only = flags & linux::O_PATH != 0;
     let flags = if path_only { flags & PATH_FLAGS } else { flags };
     let temporary = flags & TMPFILE != 0;
@@ -130,11 +123,7 @@ fn open_file(
     }
 }
 
-fn open_place(
-    call: &mut Call<'_>,
-    place: Place<Arc<Inode>>,
-    request: Request,
-) -> Result<Arc<OpenFile>, Errno> {
+fn open_place(call: &mut Call<'_>, place: Place<Arc<Inode>>, request: Request) -> Result<Arc<OpenFile>, Errno> {
     let creates = request.flags & linux::O_CREAT != 0;
     match place.found {
         Some(inode) => {
@@ -164,11 +153,7 @@ fn opened(inode: Arc<Inode>, flags: u32) -> Arc<OpenFile> {
     OpenFile::new(inode, flags | linux::O_LARGEFILE)
 }
 
-fn open_existing(
-    call: &mut Call<'_>,
-    inode: Arc<Inode>,
-    request: Request,
-) -> Result<Arc<OpenFile>, Errno> {
+fn open_existing(call: &mut Call<'_>, inode: Arc<Inode>, request: Request) -> Result<Arc<OpenFile>, Errno> {
     let flags = request.flags;
     let rights = Rights::of_flags(flags);
     if rights.path {

@@ -222,7 +222,9 @@ const MEANINGS: [u32; 3] = [
 ];
 
 fn select_files(call: &mut Call<'_>, patience: Patience) -> Result<Outcome, Errno> {
-    let count = u64::try_from(call.int(0)).map_err(|_| Errno::EINVAL)?.min(MAX_FILES) as usize;
+    let count = usize::try_from(call.int(0)).map_err(|_| Errno::EINVAL)?;
+    // Bits beyond the table are not looked at.
+    let count = count.min(call.files().size());
     let size = count.div_ceil(64) * 8;
     let places = [call.word(1), call.word(2), call.word(3)];
     let mut sets = [const { Vec::new() }; 3];
@@ -268,11 +270,7 @@ fn has(set: &[u8], fd: usize) -> bool {
 }
 
 /// The files that are in any of the sets.
-fn watched_files(
-    files: &FileTable,
-    sets: &[Vec<u8>; 3],
-    count: usize,
-) -> Result<Vec<(usize, Arc<OpenFile>)>, Errno> {
+fn watched_files(files: &FileTable, sets: &[Vec<u8>; 3], count: usize) -> Result<Vec<(usize, Arc<OpenFile>)>, Errno> {
     let mut watched = Vec::new();
     for fd in 0..count {
         if sets.iter().any(|set| has(set, fd)) {

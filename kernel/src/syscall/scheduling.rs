@@ -49,7 +49,7 @@ fn thread_of(call: &Call<'_>) -> Result<Arc<Thread>, Errno> {
 
 fn sched_getaffinity(call: &mut Call<'_>) -> SysResult {
     let size = call.uint(1) as usize;
-    if size < MASK_SIZE || size % 8 != 0 {
+    if size < MASK_SIZE || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     let thread = thread_of(call)?;

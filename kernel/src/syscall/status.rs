@@ -124,10 +124,7 @@ fn newfstatat(call: &mut Call<'_>) -> SysResult {
 
 fn statx(call: &mut Call<'_>) -> SysResult {
     let (flags, mask) = (call.uint(2), call.uint(3));
-    let known = linux::AT_SYMLINK_NOFOLLOW
-        | linux::AT_EMPTY_PATH
-        | linux::AT_NO_AUTOMOUNT
-        | linux::AT_STATX_SYNC_TYPE;
+    let known = linux::AT_SYMLINK_NOFOLLOW | linux::AT_EMPTY_PATH | linux::AT_NO_AUTOMOUNT | linux::AT_STATX_SYNC_TYPE;
     let sync = flags & linux::AT_STATX_SYNC_TYPE;
     if mask & linux::STATX__RESERVED != 0 || flags & !known != 0 || sync == linux::AT_STATX_SYNC_TYPE {
         return Err(Errno::EINVAL);

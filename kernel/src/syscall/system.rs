@@ -35,8 +35,7 @@ pub(super) const CALLS: Calls = &[
 
 fn uname(call: &mut Call<'_>) -> SysResult {
     const FIELD: usize = 65;
-    let fields =
-        [fs::KERNEL_NAME, fs::HOST_NAME, fs::KERNEL_RELEASE, fs::KERNEL_VERSION, "x86_64", "(none)"];
+    let fields = [fs::KERNEL_NAME, fs::HOST_NAME, fs::KERNEL_RELEASE, fs::KERNEL_VERSION, "x86_64", "(none)"];
     let layout = fields.into_iter().fold(Layout::new(), |layout, text| layout.text(text.as_bytes(), FIELD));
     let to = call.word(0);
     layout.write(call.cpu, to)?;
@@ -101,9 +100,7 @@ fn process_control(call: &mut Call<'_>) -> SysResult {
             uaccess::write(call.cpu, argument, &address.to_le_bytes())?;
             Ok(0)
         }
-        prctl::PR_CAPBSET_READ if argument <= LAST_CAPABILITY => {
-            Ok(i64::from(argument != RAW_IO_CAPABILITY))
-        }
+        prctl::PR_CAPBSET_READ if argument <= LAST_CAPABILITY => Ok(i64::from(argument != RAW_IO_CAPABILITY)),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -20,7 +20,7 @@ use crate::uaccess::{self, Layout};
 pub(super) const CALLS: Calls = &[
     (linux::__NR_clock_gettime, Plain(clock_gettime)),
     (linux::__NR_clock_getres, Plain(clock_getres)),
-    (linux::__NR_clock_settime, Plain(|_| Err(Errno::EPERM))),
+    (linux::__NR_clock_settime, Plain(clock_settime)),
     (linux::__NR_clock_nanosleep, Full(clock_nanosleep)),
     (linux::__NR_nanosleep, Full(nanosleep)),
     (linux::__NR_gettimeofday, Plain(gettimeofday)),
@@ -103,6 +103,16 @@ fn clock_gettime(call: &mut Call<'_>) -> SysResult {
     Ok(0)
 }
 
+/// Only the time of day could be set at all, and nobody may.
+fn clock_settime(call: &mut Call<'_>) -> SysResult {
+    if call.uint(0) != linux::CLOCK_REALTIME {
+        return Err(Errno::EINVAL);
+    }
+    let from = call.word(1);
+    read_timespec(call.cpu, from)?;
+    Err(Errno::EPERM)
+}
+
 fn clock_getres(call: &mut Call<'_>) -> SysResult {
     read_clock(call, call.int(0))?;
     let to = call.word(1);
@@ -150,8 +160,11 @@ fn clock_nanosleep(call: &mut Call<'_>) -> Outcome {
         let offset = match u32::try_from(id).map_err(|_| Errno::EINVAL)? {
             linux::CLOCK_REALTIME | linux::CLOCK_TAI => clock::realtime_offset(),
             linux::CLOCK_MONOTONIC | linux::CLOCK_BOOTTIME => 0,
-            // CPU time clocks and alarms do not wake anybody here.
-            _ => return Err(Errno::EOPNOTSUPP),
+            // CPU time clocks and alarms do not wake anybody here; the others never do.
+            id => {
+                read_clock(call, id.cast_signed())?;
+                return Err(Errno::EOPNOTSUPP);
+            }
         };
         let time = read_timespec(call.cpu, request)?;
         let start = if is_absolute { 0 } else { clock::monotonic() };
@@ -162,11 +175,7 @@ fn clock_nanosleep(call: &mut Call<'_>) -> Outcome {
 }
 
 /// Sleeps until the time that `begin` computes at the first execution.
-fn sleep(
-    call: &mut Call<'_>,
-    begin: impl FnOnce(&mut Call<'_>) -> Result<u64, Errno>,
-    remaining: u64,
-) -> Outcome {
+fn sleep(call: &mut Call<'_>, begin: impl FnOnce(&mut Call<'_>) -> Result<u64, Errno>, remaining: u64) -> Outcome {
     let deadline = match call.restart().deadline {
         Some(deadline) => deadline,
         None => match begin(call) {

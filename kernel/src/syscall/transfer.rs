@@ -17,10 +17,8 @@ use crate::sched::Outcome;
 use crate::signal::{self, number};
 use crate::uaccess::{self, KernelSink, KernelSource, MAX_TRANSFER};
 
-pub(super) const CALLS: Calls = &[
-    (linux::__NR_sendfile, Full(sendfile)),
-    (linux::__NR_copy_file_range, Plain(copy_file_range)),
-];
+pub(super) const CALLS: Calls =
+    &[(linux::__NR_sendfile, Full(sendfile)), (linux::__NR_copy_file_range, Plain(copy_file_range))];
 
 /// Bytes that go through the kernel at a time.
 const CHUNK: usize = 16 << 10;

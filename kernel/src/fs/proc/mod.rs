@@ -11,6 +11,7 @@ mod system;
 mod text;
 
 use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -125,9 +126,7 @@ impl Node {
             Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => linux::S_IFLNK,
             Node::System(_) | Node::SysFile(_) => linux::S_IFREG,
             Node::Process(_, part) => match part {
-                Part::Directory | Part::Descriptors | Part::DescriptorInfos | Part::Tasks => {
-                    linux::S_IFDIR
-                }
+                Part::Directory | Part::Descriptors | Part::DescriptorInfos | Part::Tasks => linux::S_IFDIR,
                 Part::Link(_) | Part::Descriptor(_) => linux::S_IFLNK,
                 Part::File(_) | Part::DescriptorInfo(_) => linux::S_IFREG,
             },
@@ -150,15 +149,15 @@ impl Node {
     /// Path for display.
     pub fn path(self) -> Vec<u8> {
         let path = match self {
-            Node::Root => format!("/proc"),
-            Node::SelfLink => format!("/proc/self"),
-            Node::ThreadSelfLink => format!("/proc/thread-self"),
-            Node::MountsLink => format!("/proc/mounts"),
+            Node::Root => "/proc".to_string(),
+            Node::SelfLink => "/proc/self".to_string(),
+            Node::ThreadSelfLink => "/proc/thread-self".to_string(),
+            Node::MountsLink => "/proc/mounts".to_string(),
             Node::System(file) => {
                 let name = SYSTEM.iter().find(|(_, f)| *f == file).map_or("", |(name, _)| name);
                 format!("/proc/{name}")
             }
-            Node::SysDirectory("") => format!("/proc/sys"),
+            Node::SysDirectory("") => "/proc/sys".to_string(),
             Node::SysDirectory(path) => format!("/proc/sys/{path}"),
             Node::SysFile(index) => format!("/proc/sys/{}", SYS[index].0),
             Node::Process(owner, part) => {
@@ -182,9 +181,7 @@ impl Node {
             Node::SysDirectory(path) if !path.is_empty() => {
                 Node::SysDirectory(path.rsplit_once('/').map_or("", |(above, _)| above))
             }
-            Node::SysFile(index) => {
-                Node::SysDirectory(SYS[index].0.rsplit_once('/').map_or("", |(above, _)| above))
-            }
+            Node::SysFile(index) => Node::SysDirectory(SYS[index].0.rsplit_once('/').map_or("", |(above, _)| above)),
             Node::Process(owner, Part::Directory) => match owner.tid {
                 Some(_) => Node::Process(Owner { pid: owner.pid, tid: None }, Part::Tasks),
                 None => Node::Root,
@@ -259,9 +256,7 @@ impl Node {
             }
             Node::MountsLink => Ok(b"self/mounts".to_vec()),
             Node::Process(owner, Part::Link(link)) => Ok(process::target(owner, link)?.path()),
-            Node::Process(owner, Part::Descriptor(fd)) => {
-                Ok(super::describe(&process::open_file(owner, fd)?.inode))
-            }
+            Node::Process(owner, Part::Descriptor(fd)) => Ok(super::describe(&process::open_file(owner, fd)?.inode)),
             _ => Err(Errno::EINVAL),
         }
     }
@@ -275,9 +270,7 @@ impl Node {
         Ok(Some(match self {
             Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => Link::Path(self.read_link()?),
             Node::Process(owner, Part::Link(link)) => Link::Node(process::target(owner, link)?),
-            Node::Process(owner, Part::Descriptor(fd)) => {
-                Link::Node(process::open_file(owner, fd)?.inode.clone())
-            }
+            Node::Process(owner, Part::Descriptor(fd)) => Link::Node(process::open_file(owner, fd)?.inode.clone()),
             _ => return Ok(None),
         }))
     }
@@ -344,14 +337,14 @@ impl Part {
         }
     }
 
-    fn name(self) -> alloc::string::String {
+    fn name(self) -> String {
         match self {
-            Part::Directory => format!(""),
-            Part::Descriptors => format!("fd"),
-            Part::DescriptorInfos => format!("fdinfo"),
-            Part::Tasks => format!("task"),
-            Part::File(file) => format!("{}", file.name()),
-            Part::Link(link) => format!("{}", link.name()),
+            Part::Directory => String::new(),
+            Part::Descriptors => "fd".to_string(),
+            Part::DescriptorInfos => "fdinfo".to_string(),
+            Part::Tasks => "task".to_string(),
+            Part::File(file) => file.name().to_string(),
+            Part::Link(link) => link.name().to_string(),
             Part::Descriptor(fd) => format!("fd/{fd}"),
             Part::DescriptorInfo(fd) => format!("fdinfo/{fd}"),
         }

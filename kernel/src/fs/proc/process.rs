@@ -245,10 +245,9 @@ pub fn text(cpu: &mut CpuLocal, owner: Owner, file: ProcessFile) -> Result<Vec<u
         }
         (ProcessFile::Limits, _) => write_limits(&process, &mut text),
         (ProcessFile::Mounts, _) => put!(text, "tmpfs / tmpfs rw,noatime 0 0\nproc /proc proc rw 0 0\n"),
-        (ProcessFile::Mountinfo, _) => put!(
-            text,
-            "1 0 0:2 / / rw,noatime - tmpfs tmpfs rw\n2 1 0:3 / /proc rw - proc proc rw\n"
-        ),
+        (ProcessFile::Mountinfo, _) => {
+            put!(text, "1 0 0:2 / / rw,noatime - tmpfs tmpfs rw\n2 1 0:3 / /proc rw - proc proc rw\n")
+        }
         (ProcessFile::OomScore | ProcessFile::OomScoreAdj, _) => put!(text, "0\n"),
         (ProcessFile::Personality, _) => put!(text, "00000000\n"),
         (_, None) => {}
@@ -257,12 +256,7 @@ pub fn text(cpu: &mut CpuLocal, owner: Owner, file: ProcessFile) -> Result<Vec<u
 }
 
 /// Takes what is written to a file.
-pub fn write(
-    cpu: &mut CpuLocal,
-    owner: Owner,
-    file: ProcessFile,
-    from: &mut dyn Source,
-) -> Result<usize, Errno> {
+pub fn write(cpu: &mut CpuLocal, owner: Owner, file: ProcessFile, from: &mut dyn Source) -> Result<usize, Errno> {
     const NAME: usize = 15;
     let process = find(owner).map_err(|_| Errno::ESRCH)?;
     if file != ProcessFile::Comm {
@@ -334,8 +328,7 @@ fn facts(owner: Owner, process: &Process, memory: Option<&Memory>) -> Facts {
         signals: [own, shared, blocked, ignored, caught],
         exit_signal: process.exit_signal,
         cpu: thread.as_ref().map_or(0, |t| t.cpu.load(Ordering::Relaxed)),
-        affinity: thread.as_ref().map_or(0, |t| t.affinity.load(Ordering::Relaxed))
-            & crate::sched::online_mask(),
+        affinity: thread.as_ref().map_or(0, |t| t.affinity.load(Ordering::Relaxed)) & crate::sched::online_mask(),
         exit_code: process.ending.lock().reason.map_or(0, |reason| reason.wait_status()),
         umask: process.try_fs().map_or(0, |fs| fs.umask()),
         file_places: process.try_files().map_or(0, |files| files.size()),
@@ -474,12 +467,6 @@ fn write_limits(process: &Process, text: &mut Text) {
 pub fn descriptor_info(owner: Owner, fd: i32) -> Result<Vec<u8>, Errno> {
     let file = open_file(owner, fd)?;
     let mut text = Text::default();
-    put!(
-        text,
-        "pos:\t{}\nflags:\t0{:o}\nmnt_id:\t1\nino:\t{}\n",
-        file.position(),
-        file.flags(),
-        file.inode.number
-    );
+    put!(text, "pos:\t{}\nflags:\t0{:o}\nmnt_id:\t1\nino:\t{}\n", file.position(), file.flags(), file.inode.number);
     Ok(text.0)
 }

@@ -57,8 +57,11 @@ pub const KERNEL_VERSION: &str = concat!("#1 SMP faultless-kernel ", env!("CARGO
 /// `uname -n`.
 pub const HOST_NAME: &str = "faultless";
 
-/// Files below /proc/sys, by their path there.
-pub const SYS: &[(&str, fn(&mut Text))] = &[
+/// A file below /proc/sys: its path there, and what writes its text.
+type SysFile = (&'static str, fn(&mut Text));
+
+/// The files below /proc/sys, sorted.
+pub const SYS: &[SysFile] = &[
     ("fs/file-max", |t| put!(t, "{}\n", fs::MAX_FILES)),
     ("fs/nr_open", |t| put!(t, "{}\n", fs::MAX_FILES)),
     ("fs/pipe-max-size", |t| put!(t, "{}\n", fs::MAX_PIPE_CAPACITY)),
@@ -110,15 +113,11 @@ impl SystemFile {
             }
             SystemFile::Stat => write_stat(&mut text),
             SystemFile::Loadavg => write_load(&mut text),
-            SystemFile::Version => put!(
-                text,
-                "{KERNEL_NAME} version {KERNEL_RELEASE} (faultless) {KERNEL_VERSION}\n"
-            ),
+            SystemFile::Version => put!(text, "{KERNEL_NAME} version {KERNEL_RELEASE} (faultless) {KERNEL_VERSION}\n"),
             SystemFile::Filesystems => put!(text, "nodev\tproc\nnodev\ttmpfs\n"),
-            SystemFile::Devices => put!(
-                text,
-                "Character devices:\n  1 mem\n  4 ttyS\n  5 /dev/tty\n  5 /dev/console\n\nBlock devices:\n"
-            ),
+            SystemFile::Devices => {
+                put!(text, "Character devices:\n  1 mem\n  4 ttyS\n  5 /dev/tty\n  5 /dev/console\n\nBlock devices:\n")
+            }
             SystemFile::Cmdline => put!(text, "\n"),
         }
         Ok(text.0)

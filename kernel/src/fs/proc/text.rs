@@ -243,11 +243,8 @@ impl Facts {
             put!(text, " {}", set & 0x7fff_ffff);
         }
         put!(text, " 0 0 0 {} {} 0 0 0 0 0", self.exit_signal, self.cpu);
-        let places = if sizes.is_some() {
-            [0, 0, self.heap, self.args.0, self.args.1, self.env.0, self.env.1]
-        } else {
-            [0; 7]
-        };
+        let places =
+            if sizes.is_some() { [0, 0, self.heap, self.args.0, self.args.1, self.env.0, self.env.1] } else { [0; 7] };
         for address in places {
             put!(text, " {address}");
         }

@@ -194,7 +194,11 @@ impl Discipline {
             b'\n' if self.termios.has_input(linux::INLCR) => b'\r',
             byte => byte,
         };
-        if self.termios.is_canonical() { self.edit(byte, echo) } else { self.put(byte, echo) }
+        if self.termios.is_canonical() {
+            self.edit(byte, echo)
+        } else {
+            self.put(byte, echo)
+        }
         None
     }
 
@@ -217,13 +221,9 @@ impl Discipline {
         if !self.termios.has_local(linux::ISIG) {
             return None;
         }
-        [
-            (linux::VINTR, Signal::Interrupt),
-            (linux::VQUIT, Signal::Quit),
-            (linux::VSUSP, Signal::Suspend),
-        ]
-        .into_iter()
-        .find_map(|(index, signal)| self.termios.is_control(byte, index).then_some(signal))
+        [(linux::VINTR, Signal::Interrupt), (linux::VQUIT, Signal::Quit), (linux::VSUSP, Signal::Suspend)]
+            .into_iter()
+            .find_map(|(index, signal)| self.termios.is_control(byte, index).then_some(signal))
     }
 
     /// A byte in canonical mode: an editing key, the end of the line, or part of it.
@@ -267,7 +267,11 @@ impl Discipline {
         if canonical && self.line.is_empty() {
             self.line_column = self.column;
         }
-        if canonical { self.line.push(byte) } else { self.ready.push_back(Cell::Byte(byte)) }
+        if canonical {
+            self.line.push(byte)
+        } else {
+            self.ready.push_back(Cell::Byte(byte))
+        }
         self.echo(byte, echo);
     }
 

@@ -84,11 +84,7 @@ impl Tty {
         Ok(0)
     }
 
-    fn flush_and(
-        &self,
-        cpu: &mut CpuLocal,
-        then: impl FnOnce(&mut CpuLocal) -> SysResult,
-    ) -> SysResult {
+    fn flush_and(&self, cpu: &mut CpuLocal, then: impl FnOnce(&mut CpuLocal) -> SysResult) -> SysResult {
         self.check_change(cpu)?;
         self.state.lock().discipline.flush_input();
         then(cpu)

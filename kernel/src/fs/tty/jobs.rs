@@ -34,11 +34,7 @@ impl Tty {
     /// Device number and foreground group of the controlling terminal of `process`; 0 and -1 if it has
     /// none.
     pub fn of_process(&self, process: &Process) -> (u64, i32) {
-        if self.controls(process) {
-            (device_number(5, 1), self.state.lock().foreground)
-        } else {
-            (0, -1)
-        }
+        if self.controls(process) { (device_number(5, 1), self.state.lock().foreground) } else { (0, -1) }
     }
 
     /// Refuses reads from the background.

@@ -283,9 +283,11 @@ impl Tty {
         let state = self.state.lock();
         let readable = state.discipline.is_ready(1) || state.ended;
         let writable = !state.discipline.is_stopped();
-        Readiness::NONE
-            .with(if readable { Readiness::IN } else { Readiness::NONE })
-            .with(if writable { Readiness::OUT } else { Readiness::NONE })
+        Readiness::NONE.with(if readable { Readiness::IN } else { Readiness::NONE }).with(if writable {
+            Readiness::OUT
+        } else {
+            Readiness::NONE
+        })
     }
 
     /// What `poll` says of the stream.
@@ -293,9 +295,11 @@ impl Tty {
         self.take_input();
         let state = self.state.lock();
         let readable = !state.stream.is_empty();
-        Readiness::OUT
-            .with(if readable { Readiness::IN } else { Readiness::NONE })
-            .with(if state.ended { Readiness::HUP } else { Readiness::NONE })
+        Readiness::OUT.with(if readable { Readiness::IN } else { Readiness::NONE }).with(if state.ended {
+            Readiness::HUP
+        } else {
+            Readiness::NONE
+        })
     }
 
     /// Bytes that a read of the stream would find.

@@ -3,8 +3,7 @@
 use alloc::sync::Arc;
 
 use faultless::{
-    Access, AreaFlags, Backing, MapError, MapRequest, PAGE_SIZE, PageRange, Placement, Rights, Sharing,
-    VirtAddr,
+    Access, AreaFlags, Backing, MapError, MapRequest, PAGE_SIZE, PageRange, Placement, Rights, Sharing, VirtAddr,
 };
 use linux_raw_sys::general as linux;
 
@@ -63,7 +62,7 @@ pub(in crate::syscall) fn mmap(call: &mut Call<'_>) -> SysResult {
         flags: call.uint(3),
         offset: call.word(5),
     };
-    if request.offset % PAGE_SIZE != 0 {
+    if !request.offset.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let file = file_of(call, request.flags)?;
@@ -123,7 +122,7 @@ fn check_range(mut request: Request) -> Result<Request, Errno> {
         if request.address > USER_END - request.length {
             return Err(Errno::ENOMEM);
         }
-        if request.address % PAGE_SIZE != 0 {
+        if !request.address.is_multiple_of(PAGE_SIZE) {
             return Err(Errno::EINVAL);
         }
         if request.address < MIN_ADDRESS {

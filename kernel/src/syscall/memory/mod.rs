@@ -51,7 +51,7 @@ fn rights_of(protection: u32) -> Rights {
 
 fn munmap(call: &mut Call<'_>) -> SysResult {
     let (start, length) = (call.word(0), call.word(1));
-    if start % PAGE_SIZE != 0 || start > USER_END || length > USER_END - start {
+    if !start.is_multiple_of(PAGE_SIZE) || start > USER_END || length > USER_END - start {
         return Err(Errno::EINVAL);
     }
     let range = PageRange::with_len(VirtAddr::new(start), page_align(length));
@@ -71,7 +71,7 @@ fn mprotect(call: &mut Call<'_>) -> SysResult {
     let protection = call.word(2);
     let grows = protection as u32 & GROWS;
     let protection = protection & !u64::from(GROWS);
-    if grows == GROWS || start % PAGE_SIZE != 0 {
+    if grows == GROWS || !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     if length == 0 {
@@ -172,12 +172,7 @@ enum Growth {
 /// # Errors
 ///
 /// `ENOMEM`.
-fn check_limits(
-    call: &mut Call<'_>,
-    bytes: u64,
-    growth: Growth,
-    replaced: Option<PageRange>,
-) -> Result<(), Errno> {
+fn check_limits(call: &mut Call<'_>, bytes: u64, growth: Growth, replaced: Option<PageRange>) -> Result<(), Errno> {
     let total_limit = call.limit(linux::RLIMIT_AS);
     let data_limit = if growth == Growth::Data { call.limit(linux::RLIMIT_DATA) } else { u64::MAX };
     if total_limit == u64::MAX && data_limit == u64::MAX {

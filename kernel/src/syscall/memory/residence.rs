@@ -48,7 +48,7 @@ pub(super) fn munlock(call: &mut Call<'_>) -> SysResult {
 pub(super) fn msync(call: &mut Call<'_>) -> SysResult {
     let (start, length, flags) = (call.word(0), call.word(1), call.uint(2));
     let both = linux::MS_ASYNC | linux::MS_SYNC;
-    if flags & !(both | linux::MS_INVALIDATE) != 0 || start % PAGE_SIZE != 0 || flags & both == both {
+    if flags & !(both | linux::MS_INVALIDATE) != 0 || !start.is_multiple_of(PAGE_SIZE) || flags & both == both {
         return Err(Errno::EINVAL);
     }
     // The page cache is the file: a store to a shared mapping has arrived when it is done.
@@ -62,11 +62,9 @@ pub(super) fn msync(call: &mut Call<'_>) -> SysResult {
 /// Hints are checked and taken as hints; what would have an effect that a program can see is refused.
 pub(super) fn madvise(call: &mut Call<'_>) -> SysResult {
     let (start, length, advice) = (call.word(0), call.word(1), call.uint(2));
-    let is_hint = matches!(
-        advice,
-        linux::MADV_NORMAL | linux::MADV_RANDOM | linux::MADV_SEQUENTIAL | linux::MADV_WILLNEED
-    );
-    if !is_hint || start % PAGE_SIZE != 0 {
+    let is_hint =
+        matches!(advice, linux::MADV_NORMAL | linux::MADV_RANDOM | linux::MADV_SEQUENTIAL | linux::MADV_WILLNEED);
+    if !is_hint || !start.is_multiple_of(PAGE_SIZE) {
         return Err(Errno::EINVAL);
     }
     let rounded = page_align(length);
