@@ -361,21 +361,29 @@ impl<M: Machine> Object<M> {
     ///
     /// # Errors
     ///
-    /// [`ObjectError::TooBig`], or [`ObjectError::OutOfMemory`] if a shared page table could not be copied; the size
-    /// is set all the same, and the call may be repeated.
+    /// [`ObjectError::TooBig`], or [`ObjectError::OutOfMemory`] if a shared page table cannot be copied. Nothing has
+    /// changed then, unless a fork ran meanwhile and memory ran out after the size was set: the call, repeated, unmaps
+    /// what is left. Calls that resize or write one object must not overlap.
     pub fn resize(self: &Arc<Self>, cpu: &mut Cpu<M>, size: u64) -> Result<(), ObjectError> {
         if size >= 1 << 63 {
             return Err(ObjectError::TooBig);
         }
         let ctx = cpu.ctx();
-        let old = self.set_size(size);
-        if size >= old {
+        if size >= self.size() && !self.is_torn() {
+            self.grow(size);
             return Ok(());
         }
-        let first = size.div_ceil(PAGE_SIZE);
-        cpu.vm.registry.each(ctx, |core| core.unmap_beyond(ctx, self, first).map_err(|_| ObjectError::OutOfMemory))?;
+        let (registry, first) = (&cpu.vm.registry, size.div_ceil(PAGE_SIZE));
+        registry.each(ctx, |core| core.prepare_beyond(ctx, self, first)).map_err(|_| ObjectError::OutOfMemory)?;
+        self.set_size(size);
+        let mut torn = false;
+        let result = registry.each(ctx, |core| {
+            torn |= core.unmap_beyond(ctx, self, first).is_err();
+            Ok(())
+        });
+        self.set_torn(torn);
         self.drop_beyond(ctx, size);
-        Ok(())
+        if torn { Err(ObjectError::OutOfMemory) } else { result }
     }
 }
 

@@ -8,7 +8,9 @@
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
-use crate::sync::{AtomicU64, Ordering, Radix, absent_value, fence, frame_in, mutant, slot_value, spin_hint};
+use crate::sync::{
+    AtomicBool, AtomicU64, Ordering, Radix, absent_value, fence, frame_in, mutant, slot_value, spin_hint,
+};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
@@ -70,6 +72,8 @@ pub struct Object<M: Machine> {
     size: AtomicU64, // (A) bytes
     /// Bytes that the pager still stands for: what a truncation cut off is gone, also if the object grows again.
     readable: AtomicU64, // (A) only ever falls
+    /// Did the last truncation leave pages mapped that it cut off?
+    torn: AtomicBool, // (A)
     /// Truncations so far: stamps for the slots that they empty.
     cuts: AtomicU64, // (A)
     pages: Radix,    // (A) lock-free
@@ -93,18 +97,9 @@ impl<M: Machine> Object<M> {
     /// An object of `size` bytes.
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
         let readable = AtomicU64::new(if pager.is_some() { size } else { 0 });
+        let (torn, cuts) = (AtomicBool::new(false), AtomicU64::new(0));
         let (size, pages) = (AtomicU64::new(size), Radix::new());
-        Self {
-            id,
-            label: label.into(),
-            size,
-            readable,
-            cuts: AtomicU64::new(0),
-            pages,
-            pager,
-            memory,
-            machine: PhantomData,
-        }
+        Self { id, label: label.into(), size, readable, torn, cuts, pages, pager, memory, machine: PhantomData }
     }
 
     /// A number that no other object of the same `Vm` has.
@@ -262,7 +257,8 @@ impl<M: Machine> Object<M> {
         Ok(done)
     }
 
-    fn grow(&self, size: u64) {
+    /// Makes the object at least `size` bytes long.
+    pub(crate) fn grow(&self, size: u64) {
         // AcqRel: as `set_size`.
         self.size.fetch_max(size, Ordering::AcqRel);
     }
@@ -277,6 +273,17 @@ impl<M: Machine> Object<M> {
         // Pairs with the fence in `bring_in`.
         fence(Ordering::SeqCst);
         old
+    }
+
+    /// Did the last truncation leave pages mapped that it cut off?
+    pub(crate) fn is_torn(&self) -> bool {
+        // Relaxed: calls that resize one object do not overlap.
+        self.torn.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether a truncation has left pages mapped that it cut off.
+    pub(crate) fn set_torn(&self, torn: bool) {
+        self.torn.store(torn, Ordering::Relaxed);
     }
 
     /// Takes what lies beyond `size` out of the cache. The slots get new values, present or not, so that no page that

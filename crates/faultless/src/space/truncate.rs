@@ -1,7 +1,7 @@
 //! Truncation, as each space that maps the object sees it: the pages beyond the new end leave (TR-01, TR-02).
 //!
-//! Called by `engine` for each space in turn, after the object's size was set: faults that look the page up later see
-//! the size, faults that did before fail on the stamps and generations of the sweep (P9).
+//! Called by `engine` for each space in turn, twice: to prepare, and after the object's size was set. Faults that look
+//! the page up later see the size, faults that did before fail on the stamps and generations of the sweep (P9).
 
 use super::Core;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
@@ -13,12 +13,25 @@ use crate::table::Rewrite;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// A part could not be unmapped because a shared table could not be copied.
+/// A part cannot be unmapped because a shared table cannot be copied.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoMemory;
 
+/// No area leaves, so no table does.
+const REWRITE: Rewrite = Rewrite::Remove { window: (0, 0) };
+
 impl<M: Machine> Core<M> {
-    /// Unmaps what shows pages of `object` from page `first` on; private copies go too.
+    /// Makes private, before anything is changed, the shared tables that [`Core::unmap_beyond`] would have to copy.
+    pub(crate) fn prepare_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Result<(), NoMemory> {
+        self.parts_beyond(ctx, object, first).into_iter().try_for_each(|part| {
+            let (low, high) = (part.start().as_u64(), part.end().as_u64());
+            let _guard = self.lock(ctx, low, high);
+            self.prepare_tables(ctx, low, high, REWRITE).map_err(|_| NoMemory)
+        })
+    }
+
+    /// Unmaps what shows pages of `object` from page `first` on; private copies go too. Fails only where a fork has
+    /// shared a table anew since [`Core::prepare_beyond`].
     pub(crate) fn unmap_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Result<(), NoMemory> {
         let found = self.parts_beyond(ctx, object, first);
         for part in found {
@@ -30,10 +43,8 @@ impl<M: Machine> Core<M> {
                 parts.extend(part_beyond(area, object, first).and_then(|range| range.intersect(part)));
                 true
             });
-            // No area leaves, so no table does.
-            let rewrite = Rewrite::Remove { window: (0, 0) };
             for range in parts {
-                self.sweep_alive(ctx, range.start().as_u64(), range.end().as_u64(), rewrite).map_err(|_| NoMemory)?;
+                self.sweep_alive(ctx, range.start().as_u64(), range.end().as_u64(), REWRITE).map_err(|_| NoMemory)?;
             }
         }
         Ok(())

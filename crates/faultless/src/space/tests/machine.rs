@@ -31,6 +31,8 @@ pub(super) struct Words {
     words: Vec<AtomicU64>,
     ram: [FrameRange; 1],
     hooks: Mutex<Vec<Hook>>,
+    /// Allocations that succeed before all fail.
+    budget: AtomicU64,
 }
 
 pub(super) const CPUS: usize = 4;
@@ -41,12 +43,18 @@ impl Words {
             words: (0..frames * 512).map(|_| AtomicU64::new(0)).collect(),
             ram: [FrameRange { start: FrameId::new(0), end: FrameId::new(frames) }],
             hooks: Mutex::new(Vec::new()),
+            budget: AtomicU64::new(u64::MAX),
         }
     }
 
     /// Runs `run` when `at` is passed for the `skip + 1`-th time from now on.
     pub(super) fn hook(&self, at: Point, skip: usize, run: impl FnOnce() + Send + 'static) {
         self.hooks.lock().unwrap().push(Hook { at, skip, run: Box::new(run) });
+    }
+
+    /// Lets `budget` more allocations succeed.
+    pub(super) fn set_budget(&self, budget: u64) {
+        self.budget.store(budget, Ordering::Relaxed);
     }
 
     fn pass(&self, point: Point) {
@@ -109,5 +117,10 @@ unsafe impl Machine for Words {
     fn flush_remote(&self, _cpu: CpuId, _targets: &CpuSet, _flush: &Flush) {}
     fn relax(&self, _cpu: CpuId) {
         std::thread::yield_now();
+    }
+    fn may_allocate(&self, _cpu: CpuId) -> bool {
+        let left = self.budget.load(Ordering::Relaxed);
+        self.budget.store(left.saturating_sub(1), Ordering::Relaxed);
+        left != 0
     }
 }

@@ -2,7 +2,7 @@
 
 use super::machine::{Point, Words};
 use super::{at, audit, boot, map, map_object, new_space, touch};
-use crate::{Access, Cpu, FaultError, Object, PageWriter, Pager, PagerError, Sharing, Vm};
+use crate::{Access, Cpu, FaultError, Object, ObjectError, PageWriter, Pager, PagerError, Sharing, Vm};
 use std::boxed::Box;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
@@ -119,4 +119,31 @@ fn a_copy_begun_during_a_truncation_fails_though_frame_and_entry_come_back() {
     space.read(&mut cpus[0], at(0x100), &mut text).unwrap();
     assert_eq!(&text, b"new");
     audit(&vm, &mut cpus, &[&space], &[&object]);
+}
+
+#[test]
+fn a_truncation_without_memory_changes_nothing_and_can_be_repeated() {
+    let (vm, mut cpus) = boot();
+    let parent = new_space(&vm, &mut cpus[0]);
+    let object = vm.new_memory(8192, "file").unwrap();
+    object.write(&mut cpus[0], 4096, b"contents").unwrap();
+    map_object(&parent, &mut cpus[0], 0x100, 2, &object, Sharing::Shared);
+    parent.fault(&mut cpus[0], at(0x101), Access::Read).unwrap();
+    let child = parent.fork(&mut cpus[0]).unwrap();
+    // Three tables to copy for the parent (what is copied stays so); the child is the last sharer and takes the old ones.
+    for budget in [0, 1] {
+        vm.machine().set_budget(budget);
+        assert_eq!(object.resize(&mut cpus[0], 4096), Err(ObjectError::OutOfMemory));
+        assert_eq!(object.size(), 8192);
+        for space in [&*parent, &child] {
+            assert_eq!(space.read(&mut cpus[0], at(0x101), &mut [0]), Ok(()));
+        }
+        audit(&vm, &mut cpus, &[&parent, &child], &[&object]);
+    }
+    vm.machine().set_budget(u64::MAX);
+    object.resize(&mut cpus[0], 4096).unwrap();
+    for space in [&*parent, &child] {
+        assert_eq!(space.fault(&mut cpus[0], at(0x101), Access::Read), Err(FaultError::Bus));
+    }
+    audit(&vm, &mut cpus, &[&parent, &child], &[&object]);
 }
