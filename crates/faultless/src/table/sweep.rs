@@ -229,6 +229,9 @@ impl<'a, M: Machine> Sweep<'a, M> {
         if self.only_unshare || !self.is_whole(level, start) || !self.guarded.is_empty() {
             return Ok(()); // with entries pending, the table stays and goes with the next operation or at exit
         }
+        if level > 1 {
+            self.take_strays(table, level - 1, (start, span::<M::Format>(level)))?;
+        }
         if self.removed.tables.is_full() {
             return Err(Progress::Resume(start));
         }
@@ -242,6 +245,38 @@ impl<'a, M: Machine> Sweep<'a, M> {
         self.removed.tables.push(Unlinked::Private(table));
         if level > 1 && !self.quiet {
             self.poison(table, level - 1);
+        }
+        Ok(())
+    }
+
+    /// Takes out the empty tables that a private upper table about to leave still names: faults of areas that died
+    /// earlier linked them outside the range that was swept (PL-05). `covered` is what the leaving table covers, start and
+    /// length. Recursion is `LEVELS` deep.
+    fn take_strays(&mut self, table: FrameId, level: usize, covered: (u64, u64)) -> Visit {
+        for slot in self.ctx.entries(table) {
+            let entry = load(slot);
+            let Upper::Table { frame, shared, .. } = M::Format::upper(entry) else {
+                continue;
+            };
+            if level > 1 && !shared {
+                self.take_strays(frame, level - 1, covered)?;
+            }
+            if self.removed.tables.is_full() {
+                return Err(Progress::Resume(covered.0));
+            }
+            // AcqRel: as `restamp_upper`. Only holders of the stripe lock change the slot of a table.
+            let empty = M::Format::empty(self.stamp, 0);
+            if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            self.removed.note(covered.0, covered.1);
+            if shared {
+                share::weigh(self.ctx, frame, level - 1, &mut self.delta, -1);
+                self.removed.tables.push(Unlinked::Shared(frame, level - 1));
+            } else {
+                self.delta.tables -= 1;
+                self.removed.tables.push(Unlinked::Private(frame));
+            }
         }
         Ok(())
     }
