@@ -376,6 +376,9 @@ impl<M: Machine> Object<M> {
         let (registry, first) = (&cpu.vm.registry, size.div_ceil(PAGE_SIZE));
         registry.each(ctx, |core| core.prepare_beyond(ctx, self, first)).map_err(|_| ObjectError::OutOfMemory)?;
         self.set_size(size);
+        // Pairs with the light barrier of sections: of an area that maps the object meanwhile, either it is found below,
+        // or its faults see the size (P9).
+        ctx.machine().heavy_barrier();
         let mut torn = false;
         let result = registry.each(ctx, |core| {
             torn |= core.unmap_beyond(ctx, self, first).is_err();

@@ -24,6 +24,8 @@ pub struct AccessError {
 enum Step {
     Done,
     Fault,
+    /// The space has been taken down.
+    Gone,
 }
 
 impl<M: Machine> Core<M> {
@@ -60,6 +62,7 @@ impl<M: Machine> Core<M> {
                 Step::Fault => {
                     self.fault(ctx, at, access).map_err(|fault| AccessError { done, fault })?;
                 }
+                Step::Gone => return Err(AccessError { done, fault: FaultError::Unmapped }),
             }
         }
         Ok(())
@@ -70,7 +73,7 @@ impl<M: Machine> Core<M> {
         let _section = ctx.enter(self.section_name());
         // Exit frees the root after the sections that were active then; whoever enters later sees this.
         if self.has_exited() {
-            return Step::Fault;
+            return Step::Gone;
         }
         let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
             return Step::Fault;
