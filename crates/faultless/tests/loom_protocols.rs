@@ -2,6 +2,10 @@
 #![cfg(loom)]
 
 mod model;
+
+#[global_allocator]
+static HEAP: model::Poison = model::Poison;
+
 #[path = "protocols/p1.rs"]
 mod p1;
 #[path = "protocols/p2.rs"]
@@ -16,3 +20,7 @@ mod p5;
 mod p6;
 #[path = "protocols/p7.rs"]
 mod p7;
+#[path = "protocols/p8.rs"]
+mod p8;
+#[path = "protocols/p9.rs"]
+mod p9;

@@ -248,15 +248,14 @@ unsafe impl<F: Format> Machine for ModelMachine<F> {
     }
 
     fn read(&self, frame: FrameId, offset: usize, into: &mut [u8]) {
-        let words = self.words(frame);
-        for (chunk, word) in into.chunks_mut(8).zip(&words[offset / 8..]) {
+        for (chunk, word) in into.chunks_mut(8).zip(self.words(frame).iter().skip(offset / 8)) {
             chunk.copy_from_slice(&word.load(Relaxed).to_le_bytes()[..chunk.len()]);
         }
     }
 
     fn write(&self, frame: FrameId, offset: usize, from: &[u8]) {
-        let words = self.words(frame);
-        for (chunk, word) in from.chunks_exact(8).zip(&words[offset / 8..]) {
+        // The rest of the page is not there.
+        for (chunk, word) in from.chunks_exact(8).zip(self.words(frame).iter().skip(offset / 8)) {
             word.store(u64::from_le_bytes(chunk.try_into().expect("a word")), Relaxed);
         }
     }

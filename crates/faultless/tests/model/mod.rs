@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 mod backend;
 mod machine;
+mod poison;
 mod run;
 mod world;
 
@@ -17,6 +18,7 @@ pub use backend::spawn;
 pub use faultless::machine::X86;
 pub use faultless::{Access, Rights, Sharing};
 pub use machine::ModelMachine;
+pub use poison::Poison;
 pub use run::{Scenario, is_full, reach};
 pub use world::{Backed, RO, Space, Worker, World, pages, rw};
 
