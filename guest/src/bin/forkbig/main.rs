@@ -32,6 +32,8 @@ struct Big {
     rss: bool,
     /// Pages by which a figure of the kernel may differ from the exact one.
     slack: u64,
+    /// Most ticks that a fork call may take; 0: any.
+    most: u64,
 }
 
 fn main() {
@@ -44,6 +46,11 @@ fn main() {
             opt("words", "2", "words per page that are written and verified, 1 to 512"),
             opt("sample", "16", "the child verifies one of so many pages, but always the last"),
             opt("rss", "0", "1: compare memory and fault figures of the kernel"),
+            opt(
+                "most",
+                "0",
+                "most ticks of the time-stamp counter for a fork call, 0: any (instructions under -icount)",
+            ),
             opt("slack", "256", "pages a figure may be off (the program itself has some too)"),
         ],
     );
@@ -56,6 +63,7 @@ fn main() {
         sample: args.count("sample").max(1),
         rss: args.number("rss") == 1,
         slack: args.number("slack"),
+        most: args.number("most"),
     };
     big.prepare();
     for round in 0..args.count("rounds") {
@@ -126,6 +134,8 @@ impl Big {
             self.child(seed);
         }
         let cost = counter() - start;
+        let most = self.most;
+        self.report.check(most == 0 || cost <= most, || format!("fork took {cost} ticks, at most {most} are allowed"));
         self.write(!seed);
         self.note.set(WRITTEN, 1);
         let (_, end) = self.report.need("wait", sys::wait(pid as i32));
