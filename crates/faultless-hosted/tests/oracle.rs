@@ -11,7 +11,7 @@ use common::replay::{catch, each_seed, shrink};
 use common::script::{Shape, Step, generate};
 use common::twin::Twin;
 use faultless::Vm;
-use faultless_hosted::{Fast, FastConfig, Rng};
+use faultless_hosted::{Fast, FastConfig, Hostile, HostileConfig, Rng};
 
 const FRAMES: u64 = 16_384;
 const CPUS: usize = 3;
@@ -19,6 +19,14 @@ const CPUS: usize = 3;
 fn on_fast(script: &[Step]) -> Result<(), String> {
     catch(|| {
         let machine = Fast::new(FastConfig::new(FRAMES, CPUS)).expect("memory for the arena");
+        Twin::new(Vm::new(machine).expect("a machine")).run(script)
+    })
+}
+
+/// TLBs that forget nothing, and MMUs that walk where nobody asked.
+fn on_hostile(script: &[Step]) -> Result<(), String> {
+    catch(|| {
+        let machine = Hostile::new(HostileConfig::new(FRAMES, CPUS, 1)).expect("memory for the arena");
         Twin::new(Vm::new(machine).expect("a machine")).run(script)
     })
 }
@@ -40,6 +48,13 @@ fn check(seed: u64, shape: Shape, run: fn(&[Step]) -> Result<(), String>) -> Res
 fn small_scripts_agree() {
     let shape = Shape { steps: 60, large: false };
     each_seed("oracle small_scripts_agree", 1, 400, |seed| check(seed, shape, on_fast));
+}
+
+#[test]
+fn small_scripts_agree_on_the_hostile_machine() {
+    let shape = Shape { steps: 60, large: false };
+    let test = "oracle small_scripts_agree_on_the_hostile_machine";
+    each_seed(test, 100_000, 300, |seed| check(seed, shape, on_hostile));
 }
 
 #[test]

@@ -3,4 +3,5 @@
 
 pub mod replay;
 pub mod script;
+pub mod storm;
 pub mod twin;
