@@ -19,6 +19,7 @@ use crate::space::{
     AccessError, AreaInfo, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Registry, Resolved,
     Space, UnmapError, Usage,
 };
+use crate::sync::Ordering;
 use crate::table;
 use alloc::sync::Arc;
 use core::fmt;
@@ -276,6 +277,11 @@ impl<M: Machine> Space<M> {
     /// Moves the end of the heap to `to`, if that is possible; returns where it is afterwards, as Linux's `brk`.
     pub fn brk(&self, cpu: &mut Cpu<M>, to: VirtAddr) -> VirtAddr {
         self.core.set_break(cpu.ctx(), to)
+    }
+
+    /// Sets how large an area that grows downwards may become, in bytes (RLIMIT_STACK). Children start with the same.
+    pub fn set_stack_limit(&self, bytes: u64) {
+        self.core.stack_limit.store(bytes, Ordering::Relaxed);
     }
 
     /// Makes a child that sees what this space sees now. Its cost does not depend on how much that is.

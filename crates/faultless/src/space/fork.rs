@@ -45,6 +45,7 @@ impl<M: Machine> Core<M> {
     fn clone_areas(&self, child: &mut Core<M>, guard: &StripeGuard<'_>) -> Result<(), ForkError> {
         child.index.clone_from(&self.index, guard).map_err(|_| ForkError::NoMemory)?;
         let (start, now) = self.brk_range();
+        child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_brk(start);
         child.brk.store(now.as_u64(), Ordering::Relaxed);
         child.has_shared.store(true, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use crate::addr::{PageRange, VirtAddr};
 use crate::area::{Area, AreaFlags, Attributes, Changes, STACK_GUARD, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::Event;
+use crate::sync::{Event, Ordering};
 
 impl<M: Machine> Core<M> {
     /// Extends the area above `address` down to it. False if there is none, or it may not grow so far.
@@ -49,7 +49,7 @@ impl<M: Machine> Core<M> {
         });
         stack.flags.contains(AreaFlags::GROWS_DOWN)
             && stack.object.is_none()
-            && bytes <= self.layout.stack_limit
+            && bytes <= self.stack_limit.load(Ordering::Relaxed)
             && gap_kept
     }
 }

@@ -93,6 +93,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) counters: Counters,   // (P)
     pub(crate) brk_start: AtomicU64, // (S) the stripe that holds it
     pub(crate) brk: AtomicU64,       // (S) the stripe of `brk_start`
+    /// Most bytes of a growing stack; starts as the layout says.
+    pub(crate) stack_limit: AtomicU64, // (A)
     /// Stripes whose root slots may name tables, one bit each.
     pub(crate) touched: AtomicU64, // (A)
     /// Has a fork ever made tables shared with another space?
@@ -114,6 +116,7 @@ impl<M: Machine> Core<M> {
             counters: Counters::new(cpus),
             brk_start: AtomicU64::new(0),
             brk: AtomicU64::new(0),
+            stack_limit: AtomicU64::new(layout.stack_limit),
             touched: AtomicU64::new(0),
             has_shared: AtomicBool::new(false),
             exited: AtomicBool::new(false),

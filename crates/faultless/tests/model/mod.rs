@@ -14,7 +14,7 @@ mod poison;
 mod run;
 mod world;
 
-pub use backend::spawn;
+pub use backend::{Running, spawn};
 pub use faultless::machine::X86;
 pub use faultless::{Access, Rights, Sharing};
 pub use machine::ModelMachine;

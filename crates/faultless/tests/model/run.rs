@@ -116,7 +116,11 @@ impl Scenario {
     }
 
     fn most_executions(&self) -> usize {
-        number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 3_000_000 } else { 60_000 })
+        if cfg!(loom) {
+            number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 3_000_000 } else { 60_000 })
+        } else {
+            number("SHUTTLE_SCHEDULES").unwrap_or(if is_full() { 40_000 } else { 1_000 })
+        }
     }
 
     /// Runs one test of this binary in a process of its own; returns its exit status.
@@ -180,6 +184,22 @@ impl Scenario {
             std::process::exit(if ours || theirs { FOUND } else { GAVE_UP });
         }));
     }
+}
+
+/// Random schedules, and as many of the kind that delays a few threads for long; `depth` is how few.
+#[cfg(shuttle)]
+fn check(body: fn(), depth: usize, executions: usize) {
+    use shuttle::scheduler::{PctScheduler, RandomScheduler};
+    let mut config = shuttle::Config::new();
+    config.max_steps = shuttle::MaxSteps::FailAfter(1_000_000);
+    config.stack_size = 0x4_0000;
+    config.failure_persistence = shuttle::FailurePersistence::None;
+    let count = move || {
+        EXECUTIONS.fetch_add(1, Relaxed);
+        body();
+    };
+    shuttle::Runner::new(RandomScheduler::new(executions / 2), config.clone()).run(count);
+    shuttle::Runner::new(PctScheduler::new(depth, executions / 2), config).run(count);
 }
 
 #[cfg(loom)]

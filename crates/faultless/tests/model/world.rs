@@ -53,7 +53,16 @@ impl<F: Format> World<F> {
 
     /// Collects everywhere, then recounts everything.
     pub fn audit<const CPUS: usize>(&self, workers: [Worker<F>; CPUS], spaces: &[&Space<F>], objects: &[&Backed<F>]) {
-        let mut workers = workers;
+        drop(self.recount(workers, spaces, objects));
+    }
+
+    /// The same; gives the workers back.
+    pub fn recount<const CPUS: usize>(
+        &self,
+        mut workers: [Worker<F>; CPUS],
+        spaces: &[&Space<F>],
+        objects: &[&Backed<F>],
+    ) -> [Worker<F>; CPUS] {
         for worker in &mut workers {
             assert!(worker.cpu.collect(), "a section is still active");
         }
@@ -61,6 +70,7 @@ impl<F: Format> World<F> {
         if let Err(error) = self.vm.audit(&mut workers[0].cpu, &spaces, objects) {
             panic!("audit: {error}");
         }
+        workers
     }
 }
 

@@ -44,11 +44,14 @@ impl<T> Edit<T> {
         }
     }
 
-    /// Makes a node of `slots` (at least one, at most [`FAN`]) and the slot that names it.
-    fn make(&mut self, is_leaf: bool, slots: impl Iterator<Item = Slot<T>>) -> Result<Slot<T>, NoMemory> {
+    /// Makes a node of `parts` (at least one slot, at most [`FAN`]) and the slot that names it.
+    fn make(&mut self, is_leaf: bool, parts: &[&[Slot<T>]]) -> Result<Slot<T>, NoMemory> {
         self.fresh.try_reserve(1).map_err(|_| NoMemory)?;
         let node = Box::leak(try_box(Node { is_leaf, slots: ArrayVec::new() }).map_err(|_| NoMemory)?);
-        node.slots.extend(slots);
+        for part in parts {
+            let fits = node.slots.try_extend_from_slice(part);
+            debug_assert!(fits.is_ok(), "a node is made of what fits");
+        }
         let slot = summary(node);
         self.fresh.push(NonNull::from(node));
         Ok(slot)
@@ -67,18 +70,22 @@ impl<T> Edit<T> {
         Ok(())
     }
 
-    /// Makes as many nodes as `count` slots need, equally full.
-    fn push_nodes(
-        &mut self,
-        is_leaf: bool,
-        count: usize,
-        mut slots: impl Iterator<Item = Slot<T>>,
-        out: &mut Wide<T>,
-    ) -> Result<(), NoMemory> {
-        let parts = count.div_ceil(FAN);
-        for part in 0..parts {
-            let share = count * (part + 1) / parts - count * part / parts;
-            let slot = self.make(is_leaf, slots.by_ref().take(share))?;
+    /// Makes as many nodes as `parts` need, equally full.
+    fn push_nodes(&mut self, is_leaf: bool, parts: [&[Slot<T>]; 3], out: &mut Wide<T>) -> Result<(), NoMemory> {
+        let count: usize = parts.iter().map(|part| part.len()).sum();
+        if count == 0 {
+            return Ok(());
+        }
+        if count <= FAN {
+            let slot = self.make(is_leaf, &parts)?;
+            out.push(slot);
+            return Ok(());
+        }
+        let mut all: Wide<T> = ArrayVec::new();
+        parts.iter().for_each(|part| all.extend(part.iter().copied()));
+        let nodes = count.div_ceil(FAN);
+        for part in all.chunks(count.div_ceil(nodes)) {
+            let slot = self.make(is_leaf, &[part])?;
             out.push(slot);
         }
         Ok(())
@@ -122,11 +129,11 @@ pub(super) fn build<T>(
     let mut top: Wide<T> = ArrayVec::new();
     match old {
         Some(root) => edit_node(edit, root, low, high, inserted, &mut top)?,
-        None => edit.push_nodes(true, inserted.len(), inserted.iter().copied(), &mut top)?,
+        None => edit.push_nodes(true, [inserted, &[], &[]], &mut top)?,
     }
     while top.len() > 1 {
         let mut above: Wide<T> = ArrayVec::new();
-        edit.push_nodes(false, top.len(), top.iter().copied(), &mut above)?;
+        edit.push_nodes(false, [&top, &[], &[]], &mut above)?;
         top = above;
     }
     let Some(slot) = top.first() else { return Ok(()) }; // an empty tree has a null root
@@ -161,15 +168,13 @@ fn edit_node<T>(
     if !node.is_leaf {
         let mut next: Wide<T> = ArrayVec::new();
         edit_children(edit, &node.slots, low, high, inserted, &mut next)?;
-        return edit.push_nodes(false, next.len(), next.iter().copied(), out);
+        return edit.push_nodes(false, [&next, &[], &[]], out);
     }
     let below = node.slots.partition_point(|slot| slot.high <= low);
     let above = node.slots.partition_point(|slot| slot.low < high).max(below);
     edit.replaced.try_reserve(above - below).map_err(|_| NoMemory)?;
     edit.replaced.extend(node.slots[below..above].iter().map(|slot| Item::of(slot).value));
-    let kept = below + node.slots.len() - above;
-    let next = node.slots[..below].iter().chain(inserted).chain(&node.slots[above..]).copied();
-    edit.push_nodes(true, kept + inserted.len(), next, out)
+    edit.push_nodes(true, [&node.slots[..below], inserted, &node.slots[above..]], out)
 }
 
 /// Edits the children that meet the range (or the one that the insertion belongs to) and keeps the others.
@@ -222,7 +227,7 @@ fn push_merging<T>(edit: &mut Edit<T>, child: Slot<T>, out: &mut Wide<T>) -> Res
         return Ok(());
     }
     debug_assert_eq!(left.is_leaf, right.is_leaf, "siblings are of one level");
-    let merged = edit.make(left.is_leaf, left.slots.iter().chain(&right.slots).copied())?;
+    let merged = edit.make(left.is_leaf, &[&left.slots, &right.slots])?;
     edit.discard(a)?;
     edit.discard(b)?;
     out.pop();
@@ -239,7 +244,7 @@ pub(super) fn fill<T>(edit: &mut Edit<T>, items: &[Slot<T>]) -> Result<(), NoMem
         let mut above: Vec<Slot<T>> = Vec::new();
         above.try_reserve(below.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
         for part in below.chunks(FULL) {
-            above.push(edit.make(is_leaf, part.iter().copied())?);
+            above.push(edit.make(is_leaf, &[part])?);
         }
         level = above;
         below = &level;
