@@ -13,7 +13,7 @@ use faultless::{
 
 use super::elf::{self, Elf, Segment};
 use super::memory::Image;
-use super::{Memory, Process, exit, stack, table};
+use super::{DEFAULT_STACK_LIMIT, Memory, Process, exit, stack, table};
 use crate::arch::user::{self, copy_in, cstr};
 use crate::arch::{CpuLocal, UserContext, context, cpu, fpu};
 use crate::errno::Errno;
@@ -34,6 +34,8 @@ const STACK_RESERVE: u64 = 128 << 10;
 const PROGRAM_BASE: u64 = 0x5555_5555_4000;
 /// The most that arguments and environment may take.
 const ARGS_MAX: usize = 2 << 20;
+/// Index of the stack's limit among the resource limits.
+const RLIMIT_STACK: usize = 3;
 const STRING_MAX: usize = 128 << 10;
 const PATH_MAX: usize = 4096;
 /// Scripts whose interpreter is a script whose interpreter ...
@@ -124,7 +126,8 @@ fn execute(
         context.restart.interrupt = Interrupt::KillOnly;
         return Ok(Outcome::Block);
     }
-    let (memory, entry) = load(cpu, &program)?;
+    let stack_limit = thread.process.limit(RLIMIT_STACK);
+    let (memory, entry) = load(cpu, &program, stack_limit)?;
     exit::leave_memory_behind(thread, cpu);
     let old = core::mem::replace(&mut *thread.process.memory.lock(), memory.clone());
     machine::switch_memory(cpu, Some(memory.clone()));
@@ -235,9 +238,10 @@ fn open_interpreter(
 }
 
 /// Makes the new memory. Returns it with the address to start at.
-fn load(cpu: &mut CpuLocal, program: &Program) -> Result<(Arc<Memory>, u64), Errno> {
+fn load(cpu: &mut CpuLocal, program: &Program, stack_limit: u64) -> Result<(Arc<Memory>, u64), Errno> {
     let vm = machine::vm();
-    let space = vm.new_space(&mut cpu.vm, Layout::linux()).map_err(|_| Errno::ENOMEM)?;
+    let layout = Layout { stack_limit, ..Layout::linux() };
+    let space = vm.new_space(&mut cpu.vm, layout).map_err(|_| Errno::ENOMEM)?;
     match fill(cpu, &space, program) {
         Ok((image, entry)) => Ok((Memory::new(space, Arc::new(image)), entry)),
         Err(errno) => {
@@ -404,7 +408,7 @@ pub fn spawn_first(
     fs_context: Arc<FsContext>,
 ) -> Result<Arc<Process>, Errno> {
     let program = find_program(cpu, &fs_context, request)?;
-    let (memory, entry) = load(cpu, &program)?;
+    let (memory, entry) = load(cpu, &program, DEFAULT_STACK_LIMIT)?;
     let pid = table::new_id();
     let process = Arc::new(Process::first(pid, memory.clone()));
     *process.files.lock() = Some(files);

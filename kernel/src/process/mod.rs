@@ -195,6 +195,9 @@ impl Process {
     }
 }
 
+/// How far a stack grows unless a limit says otherwise.
+pub(crate) const DEFAULT_STACK_LIMIT: u64 = 8 << 20;
+
 /// Limits of a fresh process, soft and hard, by `RLIMIT_*`.
 fn default_limits() -> [(u64, u64); 16] {
     const STACK: usize = 3;
@@ -202,7 +205,7 @@ fn default_limits() -> [(u64, u64); 16] {
     const FILES: usize = 7;
     const LOCKED: usize = 8;
     let mut limits = [(u64::MAX, u64::MAX); 16];
-    limits[STACK] = (8 << 20, u64::MAX);
+    limits[STACK] = (DEFAULT_STACK_LIMIT, u64::MAX);
     limits[CORE] = (0, u64::MAX);
     limits[FILES] = (1024, 4096);
     // Locking memory is not offered, and this is how Linux says so.

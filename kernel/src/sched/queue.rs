@@ -75,14 +75,18 @@ pub fn kick(thread: &Arc<Thread>) {
 
 /// Puts a thread into a queue; it must be in none and current nowhere.
 pub fn enqueue(thread: Arc<Thread>) {
-    let target = choose_cpu(&thread);
+    let allowed = allowed_cpus(&thread);
+    let target = choose_cpu(&thread, allowed);
     push(target, thread);
     // Orders the push before the look at IDLE; pairs with the fence in `announce_idle`.
     fence(Ordering::SeqCst);
+    let idle = IDLE.load(Ordering::Relaxed) & allowed;
     let bit = 1 << target;
-    if target != local::index() && IDLE.load(Ordering::Relaxed) & bit != 0 {
-        IDLE.fetch_and(!bit, Ordering::Relaxed);
-        apic::send(target, vector::KICK);
+    // If the target got busy meanwhile, or another CPU idle, that one comes and takes the thread.
+    let woken = if idle & bit != 0 { bit } else { idle & idle.wrapping_neg() };
+    if woken != 0 && woken != 1 << local::index() {
+        IDLE.fetch_and(!woken, Ordering::Relaxed);
+        apic::send(woken.trailing_zeros() as usize, vector::KICK);
     }
 }
 
@@ -93,17 +97,21 @@ fn push(target: usize, thread: Arc<Thread>) {
     queue.length.store(ready.len(), Ordering::Relaxed);
 }
 
-/// The CPU it ran on if that is idle, any idle one, or the one it ran on.
-fn choose_cpu(thread: &Thread) -> usize {
+/// The CPUs that the thread may run on, one bit each; not empty.
+fn allowed_cpus(thread: &Thread) -> u64 {
     // The first thread is queued before any CPU runs the scheduler.
     let online = match online_mask() {
         0 => 1 << local::index(),
         mask => mask,
     };
-    let allowed = match thread.affinity.load(Ordering::Relaxed) & online {
+    match thread.affinity.load(Ordering::Relaxed) & online {
         0 => online,
         mask => mask,
-    };
+    }
+}
+
+/// The CPU it ran on if that is idle, any idle one, or the one it ran on.
+fn choose_cpu(thread: &Thread, allowed: u64) -> usize {
     let last = 1 << thread.cpu.load(Ordering::Relaxed);
     let idle = IDLE.load(Ordering::Relaxed) & allowed;
     let choice = if idle & last != 0 || (idle == 0 && allowed & last != 0) {
@@ -116,7 +124,7 @@ fn choose_cpu(thread: &Thread) -> usize {
     choice.trailing_zeros() as usize
 }
 
-/// The next thread for this CPU: from its own queue, else from the longest other.
+/// The next thread for this CPU: from its own queue, else from another.
 pub(super) fn next(me: usize) -> Option<Arc<Thread>> {
     take_from(me, me).or_else(|| steal(me))
 }
@@ -133,21 +141,9 @@ fn take_from(index: usize, me: usize) -> Option<Arc<Thread>> {
     thread
 }
 
+/// A thread from any other queue. All are asked: what the longest holds may be bound elsewhere.
 fn steal(me: usize) -> Option<Arc<Thread>> {
-    let longest = (0..MAX_CPUS)
-        .filter(|&i| i != me && online_mask() & 1 << i != 0)
-        .max_by_key(|&i| QUEUES[i].0.length.load(Ordering::Relaxed))?;
-    take_from(longest, me)
-}
-
-/// Whether another CPU has a thread waiting that this one may run. May be wrong either way; a thread
-/// that becomes ready later finds this CPU announced as idle.
-pub(super) fn can_steal(me: usize) -> bool {
-    let allows = |thread: &Arc<Thread>| thread.affinity.load(Ordering::Relaxed) & 1 << me != 0;
-    (0..MAX_CPUS).filter(|&i| i != me).any(|i| {
-        let queue = &QUEUES[i].0;
-        queue.length.load(Ordering::Relaxed) != 0 && queue.ready.lock().iter().any(allows)
-    })
+    (1..MAX_CPUS).map(|distance| (me + distance) % MAX_CPUS).find_map(|victim| take_from(victim, me))
 }
 
 /// Says that this CPU is about to halt. The caller looks for work once more afterwards.

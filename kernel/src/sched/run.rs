@@ -31,24 +31,30 @@ pub fn run(local: &mut CpuLocal) -> ! {
     loop {
         look_around(local);
         start::retire_if_over(local);
-        match queue::next(me) {
-            Some(thread) => run_thread(local, &thread),
-            None => idle(local),
+        if let Some(thread) = queue::next(me).or_else(|| idle(local)) {
+            run_thread(local, &thread);
         }
     }
 }
 
-/// Halts until something happens, on the kernel's own root: a space must be able to end while
-/// CPUs that once used it sleep.
-fn idle(local: &mut CpuLocal) {
+/// Looks for work, this CPU being announced as idle, and halts until something happens if there
+/// is none. It halts on the kernel's own root: a space must be able to end while CPUs that once
+/// used it sleep.
+fn idle(local: &mut CpuLocal) -> Option<Arc<Thread>> {
     let me = local.index();
     machine::switch_memory(local, None);
     queue::announce_idle(me);
-    timers::arm(me, None);
-    if !queue::has_waiting(me) && !trap::has_noted() && !queue::can_steal(me) {
-        cpu::wait_for_interrupt();
+    // Whoever queues a thread for this CPU from here on sends an interrupt. Taking a lock may halt
+    // for a moment and take that interrupt, which leaves a note: so the notes are looked at last.
+    let found = queue::next(me);
+    if found.is_none() {
+        timers::arm(me, None);
+        if !trap::has_noted() {
+            cpu::wait_for_interrupt();
+        }
     }
     queue::end_idle(me);
+    found
 }
 
 fn run_thread(local: &mut CpuLocal, thread: &Arc<Thread>) {
