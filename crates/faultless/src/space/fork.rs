@@ -74,6 +74,7 @@ impl<M: Machine> Core<M> {
             table::link_child(ctx, self.root, child.root, slots);
         }
         child.touched.store(self.touched.load(Ordering::Relaxed), Ordering::Relaxed);
+        child.strays.store(self.strays.load(Ordering::Relaxed), Ordering::Relaxed);
         // Before the thaw: from then on faults change the parent's counters and tables.
         child.counters.inherit(ctx, &self.counters);
         let stamp = ctx.cpu.stamp();

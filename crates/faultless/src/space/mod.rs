@@ -99,6 +99,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) touched: AtomicU64, // (A)
     /// Has a fork ever made tables shared with another space?
     pub(crate) has_shared: AtomicBool, // (S) once true, for ever
+    /// May a table lie where no area is (PL-05)?
+    pub(crate) strays: AtomicBool, // (A) once true, for ever
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
     pub(crate) memory: Arc<Memory<M>>, // (I)
 }
@@ -119,6 +121,7 @@ impl<M: Machine> Core<M> {
             stack_limit: AtomicU64::new(layout.stack_limit),
             touched: AtomicU64::new(0),
             has_shared: AtomicBool::new(false),
+            strays: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             memory,
         }
@@ -141,6 +144,14 @@ impl<M: Machine> Core<M> {
         // Relaxed: read by a fork after its grace period, which orders it.
         if self.touched.load(Ordering::Relaxed) & bit == 0 {
             self.touched.fetch_or(bit, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a table may lie where no area is.
+    pub(crate) fn note_strays(&self) {
+        // Relaxed: read by sweeps, which see the end of the section in which a fault noted it.
+        if !self.strays.load(Ordering::Relaxed) {
+            self.strays.store(true, Ordering::Relaxed);
         }
     }
 

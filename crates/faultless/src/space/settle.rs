@@ -53,11 +53,16 @@ impl<M: Machine> Core<M> {
     fn drive(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite, quiet: bool) -> Result<(), NoTables> {
         let mut removed = Removed::new();
         let mut sweep = Sweep::new(ctx, self.root, rewrite, quiet, &mut removed);
+        // Relaxed: a fault that left a stray is over (its section's end was seen), or the sweep is not quiet.
+        sweep.strays = self.strays.load(Ordering::Relaxed);
         let mut at = low;
         // Ends: each round resumes where the last one stopped, and a round that stops has removed something.
         loop {
             let progress = self.round(ctx, &mut sweep, |sweep| sweep.run(at, high));
             self.pass_guard(ctx, &mut sweep);
+            if sweep.strays {
+                self.note_strays();
+            }
             match progress {
                 Progress::Done => return Ok(()),
                 Progress::Resume(address) => at = address,

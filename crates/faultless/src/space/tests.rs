@@ -4,9 +4,10 @@
 mod exit;
 mod fork;
 mod machine;
+mod strays;
 mod truncate;
 
-use crate::{Access, Backing, Cpu, CpuId, Layout, MapRequest, Object, Sharing, Space, VirtAddr, Vm};
+use crate::{Access, Backing, Cpu, CpuId, Layout, MapRequest, Object, PageRange, Sharing, Space, VirtAddr, Vm};
 use machine::{CPUS, Words};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -29,6 +30,10 @@ fn new_space(vm: &Vm<Words>, cpu: &mut Cpu<Words>) -> Arc<Space<Words>> {
 /// The address of a page.
 fn at(page: u64) -> VirtAddr {
     VirtAddr::new(page << 12)
+}
+
+fn pages(start: u64, count: u64) -> PageRange {
+    PageRange::new(at(start), at(start + count)).unwrap()
 }
 
 /// Maps private anonymous pages.

@@ -56,6 +56,9 @@ pub(crate) struct Sweep<'a, M: Machine> {
     pub(crate) stamp: u64,
     /// No section of the space was active after the areas died.
     pub(crate) quiet: bool,
+    /// A table may lie where no area is: a late fault linked it, or it was kept for the wrap guard (PL-05). Set by the
+    /// sweep that keeps one.
+    pub(crate) strays: bool,
     /// Change nothing but to make private the shared tables that the real sweep would have to copy.
     pub(crate) only_unshare: bool,
     /// What came out.
@@ -79,6 +82,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
             rewrite,
             stamp: ctx.cpu.stamp(),
             quiet,
+            strays: false,
             only_unshare: false,
             removed,
             delta: Delta::default(),
@@ -224,13 +228,18 @@ impl<'a, M: Machine> Sweep<'a, M> {
     }
 
     /// Takes a private table out whose span holds no area any more. It has just been swept, so it is empty but for
-    /// entries that wait for the wrap guard and tables that a fault of a dead area may have linked meanwhile.
+    /// entries that wait for the wrap guard and strays.
     fn unlink_private(&mut self, slot: &AtomicEntry, entry: Raw, table: FrameId, level: usize, start: u64) -> Visit {
-        if self.only_unshare || !self.is_whole(level, start) || !self.guarded.is_empty() {
-            return Ok(()); // with entries pending, the table stays and goes with the next operation or at exit
+        if self.only_unshare || !self.is_whole(level, start) {
+            return Ok(());
         }
-        if level > 1 {
-            self.take_strays(table, level - 1, (start, span::<M::Format>(level)))?;
+        if !self.guarded.is_empty() {
+            self.strays = true; // with entries pending, the table stays and goes with the next operation or at exit
+            return Ok(());
+        }
+        self.removed.note(start, span::<M::Format>(level));
+        if level > 1 && (self.strays || !self.quiet) {
+            self.close(table, level - 1, start)?;
         }
         if self.removed.tables.is_full() {
             return Err(Progress::Resume(start));
@@ -240,64 +249,51 @@ impl<'a, M: Machine> Sweep<'a, M> {
         if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return Ok(());
         }
-        self.removed.note(start, span::<M::Format>(level));
         self.delta.tables -= 1;
         self.removed.tables.push(Unlinked::Private(table));
-        if level > 1 && !self.quiet {
-            self.poison(table, level - 1);
-        }
         Ok(())
     }
 
-    /// Takes out the empty tables that a private upper table about to leave still names: faults of areas that died
-    /// earlier linked them outside the range that was swept (PL-05). `covered` is what the leaving table covers, start and
-    /// length. Recursion is `LEVELS` deep.
-    fn take_strays(&mut self, table: FrameId, level: usize, covered: (u64, u64)) -> Visit {
+    /// Takes the strays out of an upper table that is about to be unlinked and, unless the sweep is quiet, closes it to
+    /// the faults of dead areas that are still on their way. No page is mapped below. If there is no room for all of
+    /// them, the sweep resumes at `start`. Recursion is `LEVELS` deep.
+    fn close(&mut self, table: FrameId, level: usize, start: u64) -> Visit {
         for slot in self.ctx.entries(table) {
-            let entry = load(slot);
-            let Upper::Table { frame, shared, .. } = M::Format::upper(entry) else {
-                continue;
-            };
-            if level > 1 && !shared {
-                self.take_strays(frame, level - 1, covered)?;
-            }
-            if self.removed.tables.is_full() {
-                return Err(Progress::Resume(covered.0));
-            }
-            // AcqRel: as `restamp_upper`. Only holders of the stripe lock change the slot of a table.
-            let empty = M::Format::empty(self.stamp, 0);
-            if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                continue;
-            }
-            self.removed.note(covered.0, covered.1);
-            if shared {
-                share::weigh(self.ctx, frame, level - 1, &mut self.delta, -1);
-                self.removed.tables.push(Unlinked::Shared(frame, level - 1));
-            } else {
-                self.delta.tables -= 1;
-                self.removed.tables.push(Unlinked::Private(frame));
+            let mut entry = load(slot);
+            // Ends: each round but the last follows another CPU's successful change of this slot.
+            loop {
+                match M::Format::upper(entry) {
+                    Upper::Poison => break,
+                    Upper::Table { frame, shared: false, .. } if level > 1 => self.close(frame, level - 1, start)?,
+                    Upper::Table { .. } => {}
+                    _ if self.quiet => break,
+                    _ => {}
+                }
+                if self.removed.tables.is_full() {
+                    return Err(Progress::Resume(start));
+                }
+                // AcqRel: a fault either linked before, and is found here, or fails.
+                match slot.compare_exchange(entry, M::Format::poison(), Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => break self.book_stray(entry, level),
+                    Err(now) => entry = now,
+                }
             }
         }
         Ok(())
     }
 
-    /// Closes an unlinked upper table to late faults and takes out the empty tables they may have left (PL-05).
-    /// Recursion is `LEVELS` deep.
-    fn poison(&mut self, table: FrameId, level: usize) {
-        for slot in self.ctx.entries(table) {
-            // AcqRel: a fault either linked before, and is found here, or fails.
-            let last = slot.swap(M::Format::poison(), Ordering::AcqRel);
-            let Upper::Table { frame, .. } = M::Format::upper(last) else {
-                continue;
-            };
-            if level > 1 {
-                self.poison(frame, level - 1);
-            }
+    /// Books what was taken out of a slot of a table of `level`.
+    fn book_stray(&mut self, entry: Raw, level: usize) {
+        let Upper::Table { frame, shared, .. } = M::Format::upper(entry) else {
+            return;
+        };
+        // Never walked by hardware with a page behind it, but paging-structure caches may hold it: the flush comes first.
+        if shared {
+            share::weigh(self.ctx, frame, level - 1, &mut self.delta, -1);
+            self.removed.tables.push(Unlinked::Shared(frame, level - 1));
+        } else {
             self.delta.tables -= 1;
-            // Never walked by hardware with a page behind it, but paging-structure caches may hold it: same fate.
-            if self.removed.tables.try_push(Unlinked::Private(frame)).is_err() {
-                debug_assert!(false, "more stray tables than CPUs can leave");
-            }
+            self.removed.tables.push(Unlinked::Private(frame));
         }
     }
 

@@ -81,7 +81,11 @@ impl<M: Machine> Core<M> {
             Found::Frozen => return Err(Need::Wait),
             Found::Poison => return Err(Need::Retry),
         }
-        match populate(ctx, self.root, address, &mut work.removed, &mut work.delta) {
+        let populated = populate(ctx, self.root, address, &mut work.removed, &mut work.delta);
+        if work.delta.tables != 0 && area.is_dead() {
+            self.note_strays(); // linked, perhaps, behind the sweep of the operation that killed the area
+        }
+        match populated {
             Ok(slot) => Ok(Some(slot)),
             Err(Stop::Retry) => Err(Need::Retry),
             Err(Stop::Frozen) => Err(Need::Wait),

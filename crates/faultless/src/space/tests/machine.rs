@@ -11,6 +11,8 @@ use std::vec::Vec;
 /// Where a hook runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Point {
+    /// Before a frame is allocated on this CPU.
+    Allocate(usize),
     /// Before the entries of this table are looked at.
     Table(FrameId),
     /// After a frame was copied.
@@ -118,7 +120,8 @@ unsafe impl Machine for Words {
     fn relax(&self, _cpu: CpuId) {
         std::thread::yield_now();
     }
-    fn may_allocate(&self, _cpu: CpuId) -> bool {
+    fn may_allocate(&self, cpu: CpuId) -> bool {
+        self.pass(Point::Allocate(cpu.as_usize()));
         let left = self.budget.load(Ordering::Relaxed);
         self.budget.store(left.saturating_sub(1), Ordering::Relaxed);
         left != 0
