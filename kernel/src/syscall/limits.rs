@@ -73,6 +73,10 @@ fn set(process: &Process, index: usize, new: Limit) -> Result<Limit, Errno> {
         _ => {}
     }
     limits[index] = new;
+    drop(limits);
+    if index as u32 == linux::RLIMIT_STACK {
+        process.memory().space.set_stack_limit(soft);
+    }
     Ok(old)
 }
 
