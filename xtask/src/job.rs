@@ -3,9 +3,15 @@
 //! Called by every task. Output passes through as it comes; the counts of cargo's test harness are picked up from it.
 
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::step::{Failure, Tally};
 use crate::workspace;
@@ -87,10 +93,60 @@ impl Job {
         let failed = |what: String| Failure { what, repeat: self.line() };
         let mut child =
             command.spawn().map_err(|error| failed(format!("{} cannot be started: {error}", self.shown)))?;
+        let watchdog = Watchdog::start(child.id());
         let tally = child.stdout.take().map(forward).unwrap_or_default();
         let status = child.wait().map_err(|error| failed(error.to_string()))?;
+        if watchdog.stop() {
+            return Err(failed(format!("not finished after {} minutes", LIMIT.as_secs() / 60)));
+        }
         if status.success() { Ok(tally) } else { Err(failed(format!("{} ended with {status}", self.shown))) }
     }
+}
+
+/// After how long a command counts as hanging: the whole gate has half an hour.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// Ends a command that hangs, with everything that it started.
+struct Watchdog {
+    done: Sender<()>,
+    thread: JoinHandle<bool>,
+}
+
+impl Watchdog {
+    fn start(process: u32) -> Self {
+        let (done, waiting) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let late = waiting.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout);
+            if late {
+                kill_tree(process);
+            }
+            late
+        });
+        Watchdog { done, thread }
+    }
+
+    /// Calls it off; says whether it had to act.
+    fn stop(self) -> bool {
+        // It does not listen any more if it acted.
+        let _ = self.done.send(());
+        self.thread.join().unwrap_or(false)
+    }
+}
+
+/// Ends a process and its descendants, parents first, so that none starts another in the meantime.
+fn kill_tree(process: u32) {
+    let children = children_of(process);
+    if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(process, Signal::KILL);
+    }
+    children.into_iter().for_each(kill_tree);
+}
+
+fn children_of(process: u32) -> Vec<u32> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let lists = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+    lists.flat_map(|list| list.split_whitespace().filter_map(|id| id.parse().ok()).collect::<Vec<u32>>()).collect()
 }
 
 /// Passes lines on to standard output and adds up the closing lines of test binaries.
@@ -139,6 +195,19 @@ mod tests {
         let line = "test result: FAILED. 12 passed; 1 failed; 3 ignored; 0 measured; 9 filtered out; finished in 0.00s";
         assert_eq!(closing_line(line), Some(Tally { passed: 12, failed: 1, ignored: 3 }));
         assert_eq!(closing_line("test a ... ok"), None);
+    }
+
+    #[test]
+    fn a_tree_of_processes_is_ended_as_a_whole() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "(sleep 600; true) & echo started; wait"]).stdout(Stdio::piped());
+        let mut child = shell.spawn().expect("a shell");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        output.read_line(&mut String::new()).expect("a line");
+        kill_tree(child.id());
+        child.wait().expect("ended");
+        // The pipe is closed when the last of them is gone.
+        assert_eq!(output.read_line(&mut String::new()).expect("the end"), 0);
     }
 
     #[test]
