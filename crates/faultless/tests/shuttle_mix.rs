@@ -130,8 +130,8 @@ impl<F: Format> Actor<F> {
     }
 
     fn fork(&mut self) {
-        let free = self.family.idle.lock().expect("no panic is survived").pop();
-        let Some(mut worker) = free.filter(|_| self.depth < 2) else {
+        let idle = || self.family.idle.lock().expect("no panic is survived").pop();
+        let Some(mut worker) = (self.depth < 2).then(idle).flatten() else {
             return;
         };
         let child = self.worker.fork(&self.space);
@@ -178,6 +178,8 @@ impl<F: Format> Actor<F> {
         self.worker.leave(&self.space);
         if self.depth > 0 && thread_rng().gen_bool(0.5) {
             self.worker.exit(&self.space);
+            let gone = self.space.id();
+            self.family.spaces.lock().expect("no panic is survived").retain(|space| space.id() != gone);
         }
         self.worker.cpu.collect();
         for child in self.children {
@@ -231,9 +233,7 @@ fn finish<F: Format>(family: Arc<Family<F>>, mut workers: Vec<Worker<F>>) {
     workers.append(&mut family.idle.lock().expect("no panic is survived"));
     let spaces = std::mem::take(&mut *family.spaces.lock().expect("no panic is survived"));
     let mut workers: [Worker<F>; CPUS] = workers.try_into().unwrap_or_else(|_| panic!("a worker is missing"));
-    let exited: Vec<_> = spaces.iter().filter(|space| space.usage().tables == 0).cloned().collect();
-    let left: Vec<_> = spaces.iter().filter(|space| !exited.iter().any(|gone| gone.id() == space.id())).collect();
-    workers = family.world.recount(workers, &left, &[&family.object]);
+    workers = family.world.recount(workers, &spaces.iter().collect::<Vec<_>>(), &[&family.object]);
     for space in &spaces {
         workers[0].exit(space);
     }

@@ -11,10 +11,26 @@ use crate::sync::{Event, Ordering};
 impl<M: Machine> Core<M> {
     /// Extends the area above `address` down to it. False if there is none, or it may not grow so far.
     pub(super) fn grow_stack(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
-        if address < self.layout.lowest || address >= self.layout.highest {
+        if address < self.layout.lowest || address >= self.layout.highest || !self.is_below_stack(ctx, address) {
             return false;
         }
         ctx.count(Event::SlowStackGrowth);
+        // Named and counted: not among the locks that faults must not take.
+        let inside = ctx.cpu.held().set_in_fault(false);
+        let grown = self.grow_locked(ctx, address);
+        ctx.cpu.held().set_in_fault(inside);
+        grown
+    }
+
+    /// Is there nothing between `address` and an area that grows downwards, or an area at `address` by now? A look
+    /// without the lock, so that a wild access costs none.
+    fn is_below_stack(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
+        let section = ctx.enter(self.section_name());
+        let above = self.index.next(address.as_u64(), &section);
+        above.is_some_and(|area| area.flags.contains(AreaFlags::GROWS_DOWN) || area.range.contains(address))
+    }
+
+    fn grow_locked(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
         let low = address.align_down();
         let guard = self.lock(ctx, low.as_u64().saturating_sub(STACK_GUARD), low.as_u64() + 1);
         if self.index.find(address, &guard).is_some() {

@@ -26,6 +26,10 @@ impl<M: Machine> Core<M> {
         self.parts_beyond(ctx, object, first).into_iter().try_for_each(|part| {
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
             let _guard = self.lock(ctx, low, high);
+            // Since the areas were listed the space may have been taken down, and its tables with it.
+            if self.has_exited() {
+                return Ok(());
+            }
             self.prepare_tables(ctx, low, high, REWRITE).map_err(|_| NoMemory)
         })
     }
