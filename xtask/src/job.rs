@@ -133,7 +133,7 @@ impl Watchdog {
     }
 }
 
-/// Ends a process and its descendants, parents first, so that none starts another in the meantime.
+/// Ends a process and its descendants. The children are listed before their parent dies, because then they lose it.
 fn kill_tree(process: u32) {
     let children = children_of(process);
     if let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw) {
