@@ -34,6 +34,12 @@ pub fn monotonic() -> u64 {
     let ticks = cpu::timestamp().wrapping_sub(START.load(Ordering::Relaxed));
     // A counter that lags on another CPU must not wrap to the far future.
     let ticks = if ticks.cast_signed() < 0 { 0 } else { ticks };
+    ticks_to_ns(ticks)
+}
+
+/// Counter ticks as nanoseconds.
+#[inline]
+pub fn ticks_to_ns(ticks: u64) -> u64 {
     ((u128::from(ticks) * u128::from(SCALE.load(Ordering::Relaxed))) >> 32) as u64
 }
 

@@ -263,20 +263,6 @@ user_copy:
     xor %eax, %eax
     ret
 
-# fn user_zero(to, bytes) -> u64
-.global user_zero
-user_zero:
-    stac
-    xor %eax, %eax
-    mov %rsi, %rcx
-    shr $3, %rcx
-    rep stosq
-    mov %esi, %ecx
-    and $7, %ecx
-    rep stosb
-    clac
-    ret
-
 # fn user_load32(from, into: *mut u32) -> u64: one atomic load.
 .global user_load32
 user_load32:

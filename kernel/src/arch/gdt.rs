@@ -21,7 +21,9 @@ const USER_DATA: u64 = 0x00cf_f300_0000_ffff;
 const USER_CODE: u64 = 0x00af_fb00_0000_ffff;
 const TSS_SELECTOR: u16 = 0x30;
 
-const IST_STACK: usize = 8192;
+/// The NMI's code uses no stack beyond what the CPU pushes.
+const NMI_STACK: usize = 256;
+const FATAL_STACK: usize = 8192;
 
 #[repr(C, packed(4))]
 struct TaskState {
@@ -38,9 +40,22 @@ struct TaskState {
 struct Tables {
     gdt: [u64; 8],
     tss: TaskState,
-    nmi_stack: [u8; IST_STACK],
-    fatal_stack: [u8; IST_STACK],
 }
+
+#[repr(C, align(16))]
+struct Stacks {
+    nmi: UnsafeCell<[u8; NMI_STACK]>,
+    fatal: UnsafeCell<[u8; FATAL_STACK]>,
+}
+
+struct AllStacks([Stacks; MAX_CPUS]);
+
+// SAFETY: only the CPU an element belongs to uses it, as a stack.
+unsafe impl Sync for AllStacks {}
+
+static STACKS: AllStacks = AllStacks(
+    [const { Stacks { nmi: UnsafeCell::new([0; NMI_STACK]), fatal: UnsafeCell::new([0; FATAL_STACK]) } }; MAX_CPUS],
+);
 
 struct AllTables([UnsafeCell<Tables>; MAX_CPUS]);
 
@@ -60,8 +75,6 @@ static TABLES: AllTables = AllTables(
                 reserved3: 0,
                 io_map: size_of::<TaskState>() as u16,
             },
-            nmi_stack: [0; IST_STACK],
-            fatal_stack: [0; IST_STACK],
         })
     }; MAX_CPUS],
 );
@@ -79,8 +92,8 @@ pub fn load(index: usize, stack_top: u64) {
     // SAFETY: only this CPU uses this element, and only here; the CPU itself reads it.
     let tables = unsafe { &mut *tables };
     tables.tss.rsp[0] = stack_top;
-    tables.tss.ist[usize::from(IST_NMI) - 1] = end_of(&tables.nmi_stack);
-    tables.tss.ist[usize::from(IST_FATAL) - 1] = end_of(&tables.fatal_stack);
+    tables.tss.ist[usize::from(IST_NMI) - 1] = end_of(&raw const STACKS.0[index].nmi as u64, NMI_STACK);
+    tables.tss.ist[usize::from(IST_FATAL) - 1] = end_of(&raw const STACKS.0[index].fatal as u64, FATAL_STACK);
     let base = core::ptr::from_ref(&tables.tss) as u64;
     tables.gdt[6] = tss_low(base);
     tables.gdt[7] = base >> 32;
@@ -101,8 +114,8 @@ pub fn set_frame_top(index: usize, top: u64) {
     unsafe { rsp0.write_unaligned(top) }
 }
 
-fn end_of(stack: &[u8]) -> u64 {
-    stack.as_ptr_range().end as u64 & !15
+fn end_of(start: u64, bytes: usize) -> u64 {
+    (start + bytes as u64) & !15
 }
 
 fn tss_low(base: u64) -> u64 {

@@ -11,10 +11,7 @@ pub mod vector {
     pub const DEBUG: u64 = 1;
     pub const BREAKPOINT: u64 = 3;
     pub const OVERFLOW: u64 = 4;
-    pub const BOUND: u64 = 5;
     pub const INVALID_OPCODE: u64 = 6;
-    pub const STACK_SEGMENT: u64 = 12;
-    pub const GENERAL_PROTECTION: u64 = 13;
     pub const PAGE_FAULT: u64 = 14;
     pub const X87: u64 = 16;
     pub const ALIGNMENT: u64 = 17;

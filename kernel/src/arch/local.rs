@@ -63,7 +63,7 @@ pub struct CpuLocal {
     pub slice_end: u64,
     /// The current thread wants to give way to others.
     pub yield_now: bool,
-    /// When the current stretch of user or system time began (`clock::monotonic`).
+    /// When the current stretch of user or system time began (time stamp counter).
     pub stretch_start: u64,
 }
 

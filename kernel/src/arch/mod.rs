@@ -20,7 +20,7 @@ pub mod user;
 
 pub use context::UserContext;
 pub use local::{CpuLocal, MAX_CPUS};
-pub use trap::{Trap, enter_user};
+pub use trap::enter_user;
 
 use core::arch::global_asm;
 

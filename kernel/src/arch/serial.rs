@@ -63,13 +63,3 @@ pub fn take_input(buffer: &mut [u8]) -> usize {
     }
     count
 }
-
-/// Formatted output for messages of the kernel itself.
-pub struct Console;
-
-impl core::fmt::Write for Console {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        write(text.as_bytes());
-        Ok(())
-    }
-}

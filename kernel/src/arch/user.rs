@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use super::CpuLocal;
 use super::trap::InterruptFrame;
-use faultless::{Access, VirtAddr};
+use faultless::{Access, Resolved, VirtAddr};
 
 /// End of what user mode can address; one page is left unused below the hole.
 pub const USER_END: u64 = 0x7fff_ffff_f000;
@@ -31,7 +31,6 @@ unsafe extern "C" {
     safe static user_access_end: u8;
     safe static user_access_fault: u8;
     fn user_copy(to: *mut u8, from: *const u8, bytes: u64) -> u64;
-    fn user_zero(to: *mut u8, bytes: u64) -> u64;
     fn user_load32(from: *const u32, into: *mut u32) -> u64;
     fn user_exchange32(at: *mut u32, old: *mut u32, new: u32) -> u64;
 }
@@ -62,13 +61,6 @@ pub fn copy_out(_cpu: &mut CpuLocal, to: u64, from: &[u8]) -> Result<(), Fault> 
     // SAFETY: the destination was checked to be user memory, which no Rust reference covers; the
     // source is exactly the slice.
     result(unsafe { user_copy(to as *mut u8, from.as_ptr(), from.len() as u64) })
-}
-
-/// Zeroes user memory.
-pub fn fill(_cpu: &mut CpuLocal, to: u64, bytes: usize) -> Result<(), Fault> {
-    check(to, bytes)?;
-    // SAFETY: as for `copy_out`.
-    result(unsafe { user_zero(to as *mut u8, bytes as u64) })
 }
 
 /// Reads a zero-terminated string of at most `limit` bytes, terminator excluded. A longer one is
@@ -125,7 +117,8 @@ pub(super) fn handle_fault(cpu: &mut CpuLocal, address: u64, access: Access, fra
         None => return false,
     };
     match resolved {
-        Ok(_) => cpu.minor_faults += 1,
+        Ok(Resolved::Minor) => cpu.minor_faults += 1,
+        Ok(Resolved::Major) => cpu.major_faults += 1,
         Err(_) => frame.rip = &raw const user_access_fault as u64,
     }
     true

@@ -17,7 +17,6 @@ use crate::{clock, heap};
 
 global_asm!(include_str!("boot.s"), options(att_syntax));
 
-pub use pvh::BootInfo;
 pub use smp::release_others;
 
 /// Entry of the first CPU, on the boot stack and the boot tables.

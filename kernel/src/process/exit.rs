@@ -12,8 +12,7 @@ use faultless::VirtAddr;
 
 use super::{Process, UsageTotals, table};
 use crate::arch::{CpuLocal, UserContext};
-use crate::clock;
-use crate::sched::{self, Outcome, Thread};
+use crate::sched::{self, Outcome, Thread, end_system_stretch, end_user_stretch};
 use crate::signal::{self, Detail, SigInfo, number};
 use crate::{futex, machine, start};
 
@@ -97,7 +96,8 @@ pub(crate) fn end_thread(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut
     context.restart.abandon();
     leave_memory_behind(thread, cpu);
     let process = thread.process.clone();
-    account(thread, cpu);
+    end_system_stretch(cpu, thread);
+    end_user_stretch(cpu, thread);
     note_peak(&process);
     let memory = process.memory();
     machine::switch_memory(cpu, None);
@@ -115,16 +115,6 @@ pub(crate) fn end_thread(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut
     if is_last {
         end_process(&process, cpu);
     }
-}
-
-/// Moves what this CPU has counted for the thread into its usage.
-fn account(thread: &Thread, cpu: &mut CpuLocal) {
-    let now = clock::monotonic();
-    let spent = now.saturating_sub(core::mem::replace(&mut cpu.stretch_start, now));
-    let usage = &thread.usage;
-    usage.system.fetch_add(spent, Ordering::Relaxed);
-    usage.minor.fetch_add(core::mem::take(&mut cpu.minor_faults), Ordering::Relaxed);
-    usage.major.fetch_add(core::mem::take(&mut cpu.major_faults), Ordering::Relaxed);
 }
 
 fn note_peak(process: &Process) {

@@ -5,7 +5,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use faultless::Space;
 
@@ -22,8 +22,6 @@ pub struct Memory {
     users: AtomicUsize,
     /// (I) What `execve` put into it; forked memory shares it.
     pub image: Arc<Image>,
-    /// (A) Highest resident size seen by [`Memory::leave`] in pages; survives the space.
-    pub peak: AtomicU64,
 }
 
 /// Facts about the program that was loaded.
@@ -46,18 +44,12 @@ pub struct Image {
 impl Memory {
     /// Wraps a space that has one user.
     pub fn new(space: Space<KernelMachine>, image: Arc<Image>) -> Arc<Memory> {
-        Arc::new(Memory { space, users: AtomicUsize::new(1), image, peak: AtomicU64::new(0) })
+        Arc::new(Memory { space, users: AtomicUsize::new(1), image })
     }
 
     /// One more thread uses it. The caller must be a user already.
     pub fn enter(&self) {
         self.users.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether the calling thread is the only user.
-    pub fn is_sole_user(&self) -> bool {
-        // Acquire pairs with the Release in `leave`.
-        self.users.load(Ordering::Acquire) == 1
     }
 
     /// A thread stops using it; the last one tears the space down.

@@ -62,8 +62,6 @@ pub enum RestartKind {
     Open(Arc<OpenFile>),
     /// `nanosleep`: where in user memory the time left goes if a handler ends the sleep; 0 for nowhere.
     Sleep(u64),
-    /// A number of the call's own: a position, a snapshot of a counter.
-    Word(u64),
 }
 
 impl Restart {

@@ -5,6 +5,7 @@ use core::sync::atomic::{Ordering, fence};
 
 use super::{Thread, timers};
 use crate::arch::{CpuLocal, UserContext, cpu, fpu, gdt};
+use crate::process::Usage;
 use crate::{clock, machine};
 
 /// Length of a time slice.
@@ -23,9 +24,8 @@ pub(super) fn enter(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut Us
     local.head.frame_top = context.frame_top();
     gdt::set_frame_top(index, context.frame_top());
     local.thread = Some(thread.clone());
-    let now = clock::monotonic();
-    local.stretch_start = now;
-    begin_slice(local, now);
+    local.stretch_start = cpu::timestamp();
+    begin_slice(local, clock::monotonic());
 }
 
 /// Gives the current thread a full time slice.
@@ -39,26 +39,30 @@ pub(super) fn begin_slice(local: &mut CpuLocal, now: u64) {
 pub(super) fn leave(local: &mut CpuLocal, thread: &Thread, context: &mut UserContext) {
     fpu::save(&mut context.fx);
     end_user_stretch(local, thread);
-    let usage = &thread.usage;
-    usage.minor.fetch_add(core::mem::take(&mut local.minor_faults), Ordering::Relaxed);
-    usage.major.fetch_add(core::mem::take(&mut local.major_faults), Ordering::Relaxed);
     local.thread = None;
 }
 
-/// The time since the last call of one of these two was user time.
-pub(super) fn end_user_stretch(local: &mut CpuLocal, thread: &Thread) {
-    let spent = stretch(local);
-    thread.usage.user.fetch_add(spent, Ordering::Relaxed);
+/// The time since the last call of one of these two was user time. Also counts the faults since
+/// then: a system call may ask for them.
+#[inline]
+pub(crate) fn end_user_stretch(local: &mut CpuLocal, thread: &Thread) {
+    Usage::add_own(&thread.usage.user, stretch(local));
+    if local.minor_faults | local.major_faults != 0 {
+        Usage::add_own(&thread.usage.minor, core::mem::take(&mut local.minor_faults));
+        Usage::add_own(&thread.usage.major, core::mem::take(&mut local.major_faults));
+    }
 }
 
 /// The time since the last call of one of these two was system time.
-pub(super) fn end_system_stretch(local: &mut CpuLocal, thread: &Thread) {
-    let spent = stretch(local);
-    thread.usage.system.fetch_add(spent, Ordering::Relaxed);
+#[inline]
+pub(crate) fn end_system_stretch(local: &mut CpuLocal, thread: &Thread) {
+    Usage::add_own(&thread.usage.system, stretch(local));
 }
 
+#[inline]
 fn stretch(local: &mut CpuLocal) -> u64 {
-    let now = clock::monotonic();
+    let now = cpu::timestamp();
     let start = core::mem::replace(&mut local.stretch_start, now);
-    now.saturating_sub(start)
+    // A counter that lags on another CPU cannot be: a stretch begins and ends on one CPU.
+    clock::ticks_to_ns(now.saturating_sub(start))
 }

@@ -47,25 +47,6 @@ impl WaitQueue {
             queue::wake_wait(&entry.thread, entry.wait);
         }
     }
-
-    /// Wakes the thread that waits longest. Says whether there was one.
-    ///
-    /// Only for events that exactly one thread can use, and that a woken thread which turns out
-    /// to be interrupted by a signal passes on.
-    pub fn wake_one(&self) -> bool {
-        loop {
-            let entry = {
-                let mut waiters = self.waiters.lock();
-                if waiters.is_empty() {
-                    return false;
-                }
-                waiters.remove(0)
-            };
-            if queue::wake_wait(&entry.thread, entry.wait) {
-                return true;
-            }
-        }
-    }
 }
 
 impl Default for WaitQueue {

@@ -23,8 +23,7 @@ pub use calls::{
 };
 pub use deliver::{Verdict, before_user, is_interrupted};
 pub use send::{
-    exception, fault, page_fault, raise, reaps_children_automatically, ring, send_group, send_process, send_thread,
-    wants_stop_signals,
+    exception, page_fault, raise, reaps_children_automatically, ring, send_group, send_process, wants_stop_signals,
 };
 pub use set::{DefaultAction, SigSet, default_of, is_signal, number};
 
