@@ -163,6 +163,27 @@ scenario! {
 }
 
 scenario! {
+    /// A space that maps the object exits meanwhile, and its tables with it.
+    exit (3, 5)
+    {
+        let (world, [mut a, mut b], space, object) = mapped(Sharing::Private);
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 0)), (Some(33), Some(33)));
+        let child = a.fork(&space);
+        b.leave(&space);
+        let running = spawn(move || {
+            b.exit(&child);
+            b.cpu.collect();
+            b
+        });
+        a.resize(&object, 1);
+        a.assert_gone(&space, 1);
+        let b = running.join();
+        assert_eq!(a.read(&space, 0, 0), Some(33));
+        world.audit([a, b], &[&space], &[&object]);
+    }
+}
+
+scenario! {
     /// The object is mapped, and read, by a space that the truncation has looked at already.
     map (3, 5)
     {
