@@ -414,6 +414,12 @@ impl Discipline {
     }
 }
 
+impl Default for Discipline {
+    fn default() -> Discipline {
+        Discipline::new()
+    }
+}
+
 /// One or two bytes.
 struct Picture([u8; 2], usize);
 
