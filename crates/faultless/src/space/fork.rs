@@ -55,8 +55,10 @@ impl<M: Machine> Core<M> {
 
     /// Freezes the root slots, waits for the faults under way, flushes, shares, counts, thaws.
     fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) {
-        // An unused stripe has no table to share, and no live area for a fault to commit a page under.
-        let used: u64 = guard.stripes().filter(|stripe| self.is_used(*stripe)).map(|stripe| 1 << stripe).sum();
+        // An unused stripe has no table to share, and no live area for a fault to commit a page under. But a fault of a
+        // dead area may be under way, and the tables it links are counted: then every stripe is frozen.
+        let late = ctx.has_other_sections(self.section_name());
+        let used: u64 = guard.stripes().filter(|stripe| late || self.is_used(*stripe)).map(|stripe| 1 << stripe).sum();
         let used = || (0..64).filter(|stripe| used >> stripe & 1 == 1).map(Index::<M>::slots);
         let mut became_shared = false;
         for slots in used() {

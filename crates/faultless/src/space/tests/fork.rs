@@ -1,7 +1,10 @@
 //! Fork against faults (FK-06, SH-12, AC-01).
 
 use super::machine::Point;
-use super::{STRIPE, audit, boot, map, new_space, touch};
+use super::{STRIPE, at, audit, boot, map, new_space, pages, touch};
+use crate::{Access, FaultError};
+use std::sync::mpsc;
+use std::thread;
 
 #[test]
 fn a_fault_while_fork_thaws_is_not_counted_for_the_child() {
@@ -18,5 +21,38 @@ fn a_fault_while_fork_thaws_is_not_counted_for_the_child() {
     });
     let child = parent.fork(&mut cpus[0]).unwrap();
     assert_eq!((parent.usage().anon, child.usage().anon), (3, 2));
+    audit(&vm, &mut cpus, &[&parent, &child], &[]);
+}
+
+#[test]
+fn tables_that_a_late_fault_links_during_a_fork_are_not_counted_for_the_child() {
+    // The fault has found its area and allocates a table; the area, the only one of its stripe, goes; fork begins, and
+    // after its first look at the root the fault goes on.
+    let (vm, mut cpus) = boot();
+    let parent = new_space(&vm, &mut cpus[0]);
+    map(&parent, &mut cpus[0], 0x100, 1);
+    touch(&parent, &mut cpus[0], 0x100);
+    let page = 5 * STRIPE;
+    map(&parent, &mut cpus[0], page, 1);
+    let ((stopped, is_stopped), (go, may_go)) = (mpsc::channel(), mpsc::channel());
+    vm.machine().hook(Point::Allocate(1), 0, move || {
+        stopped.send(()).unwrap();
+        may_go.recv().unwrap();
+    });
+    let (space, mut cpu) = (parent.clone(), cpus.remove(1));
+    let late = thread::spawn(move || (space.fault(&mut cpu, at(page), Access::Write), cpu));
+    is_stopped.recv().unwrap();
+    parent.unmap(&mut cpus[0], pages(page, 1)).unwrap();
+    let machine = vm.clone();
+    vm.machine().hook(Point::Table(parent.root()), 1, move || {
+        let (again, is_again) = mpsc::channel();
+        machine.machine().hook(Point::Enter, 0, move || again.send(()).unwrap());
+        go.send(()).unwrap();
+        is_again.recv().unwrap(); // the attempt that was under way is over
+    });
+    let child = parent.fork(&mut cpus[0]).unwrap();
+    let (result, cpu) = late.join().unwrap();
+    assert_eq!(result, Err(FaultError::Unmapped));
+    cpus.insert(1, cpu);
     audit(&vm, &mut cpus, &[&parent, &child], &[]);
 }

@@ -2,6 +2,7 @@
 //! a hook, not a matter of luck.
 
 use crate::machine::X86_64;
+use crate::sync::fence;
 use crate::sync::plain::{AtomicU64, Ordering};
 use crate::{AtomicEntry, CpuId, CpuSet, Flush, FrameId, FrameRange, Machine};
 use std::boxed::Box;
@@ -13,6 +14,8 @@ use std::vec::Vec;
 pub(super) enum Point {
     /// Before a frame is allocated on this CPU.
     Allocate(usize),
+    /// On entering a section.
+    Enter,
     /// Before the entries of this table are looked at.
     Table(FrameId),
     /// After a frame was copied.
@@ -119,6 +122,10 @@ unsafe impl Machine for Words {
     fn flush_remote(&self, _cpu: CpuId, _targets: &CpuSet, _flush: &Flush) {}
     fn relax(&self, _cpu: CpuId) {
         std::thread::yield_now();
+    }
+    fn light_barrier(&self) {
+        fence(Ordering::SeqCst);
+        self.pass(Point::Enter);
     }
     fn may_allocate(&self, cpu: CpuId) -> bool {
         self.pass(Point::Allocate(cpu.as_usize()));
