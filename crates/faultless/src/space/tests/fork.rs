@@ -56,3 +56,34 @@ fn tables_that_a_late_fault_links_during_a_fork_are_not_counted_for_the_child() 
     cpus.insert(1, cpu);
     audit(&vm, &mut cpus, &[&parent, &child], &[]);
 }
+
+#[test]
+fn a_shared_table_stays_while_a_late_fault_copies_it() {
+    // The fault has checked that its space has a share of the table and allocates the copy. Its area goes, and with it
+    // the share; the other space exits, and with it the table and all that it names.
+    let (vm, mut cpus) = boot();
+    let parent = new_space(&vm, &mut cpus[0]);
+    map(&parent, &mut cpus[0], 0x100, 1);
+    touch(&parent, &mut cpus[0], 0x100);
+    let child = parent.fork(&mut cpus[0]).unwrap();
+    let (space, mut cpu) = (parent.clone(), cpus.remove(1));
+    let (thread, threads) = mpsc::channel();
+    let machine = vm.clone();
+    vm.machine().hook(Point::Allocate(0), 0, move || {
+        let (moved, has_moved) = mpsc::channel();
+        let waits = moved.clone();
+        machine.machine().hook(Point::Relax, 0, move || waits.send(()).unwrap());
+        let other = thread::spawn(move || {
+            space.unmap(&mut cpu, pages(0x100, 1)).unwrap();
+            child.exit(&mut cpu);
+            let _ = moved.send(());
+            cpu
+        });
+        thread.send(other).unwrap();
+        has_moved.recv().unwrap(); // it has done all, or it waits for us
+    });
+    assert_eq!(parent.fault(&mut cpus[0], at(0x100), Access::Write), Err(FaultError::Unmapped));
+    cpus.insert(1, threads.recv().unwrap().join().unwrap());
+    assert_eq!(parent.usage().tables, 0);
+    audit(&vm, &mut cpus, &[&parent], &[]);
+}

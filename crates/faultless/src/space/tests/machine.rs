@@ -16,6 +16,8 @@ pub(super) enum Point {
     Allocate(usize),
     /// On entering a section.
     Enter,
+    /// In a round of a waiting loop.
+    Relax,
     /// Before the entries of this table are looked at.
     Table(FrameId),
     /// After a frame was copied.
@@ -121,6 +123,7 @@ unsafe impl Machine for Words {
     fn flush_local(&self, _cpu: CpuId, _flush: &Flush) {}
     fn flush_remote(&self, _cpu: CpuId, _targets: &CpuSet, _flush: &Flush) {}
     fn relax(&self, _cpu: CpuId) {
+        self.pass(Point::Relax);
         std::thread::yield_now();
     }
     fn light_barrier(&self) {
