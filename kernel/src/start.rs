@@ -96,10 +96,8 @@ pub fn last_process_removed(cpu: &mut CpuLocal) {
     let vm = machine::vm();
     let recount = vm.audit(&mut cpu.vm, &[], &[]).err().map(|e| alloc::format!("{e}"));
     give_token_back(cpu);
-    let frames = report::Frames {
-        free_at_start: FREE_AT_START.load(Ordering::Relaxed),
-        free_at_exit: vm.stats().free_frames,
-    };
+    let frames =
+        report::Frames { free_at_start: FREE_AT_START.load(Ordering::Relaxed), free_at_exit: vm.stats().free_frames };
     report::exit(&program, frames, recount.as_deref());
     debug_port::exit(End::Orderly)
 }

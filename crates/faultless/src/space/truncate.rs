@@ -5,9 +5,9 @@
 
 use super::Core;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
-use crate::area::Area;
+use crate::area::{Area, Index};
 use crate::frame::Ctx;
-use crate::machine::Machine;
+use crate::machine::{Format, Machine};
 use crate::object::Object;
 use crate::table::Rewrite;
 use alloc::sync::Arc;
@@ -37,14 +37,14 @@ impl<M: Machine> Core<M> {
     /// Unmaps what shows pages of `object` from page `first` on; private copies go too. Fails only where a fork has
     /// shared a table anew since [`Core::prepare_beyond`].
     pub(crate) fn unmap_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Result<(), NoMemory> {
-        let found = self.parts_beyond(ctx, object, first);
-        for part in found {
-            let (low, high) = (part.start().as_u64(), part.end().as_u64());
+        for stripe in 0..M::Format::STRIPES {
+            let (low, high) = Index::<M>::bounds(stripe);
+            // Also where the index shows nothing: an operation that took an area of the object out holds the lock until
+            // its sweep and flush are done (ZP-07).
             let guard = self.lock(ctx, low, high);
-            // The areas may have changed since they were listed: only what still shows the object is swept.
             let mut parts = Vec::new();
             self.index.each(low, high, &guard, &mut |area| {
-                parts.extend(part_beyond(area, object, first).and_then(|range| range.intersect(part)));
+                parts.extend(part_beyond(area, object, first));
                 true
             });
             for range in parts {

@@ -74,6 +74,24 @@ scenario! {
 }
 
 scenario! {
+    /// Two faults in a row: a fork that waits for the first may see the second instead of its end.
+    two_faults (2, 4)
+    {
+        let (world, [mut a, mut b], space) = parent();
+        assert!(a.write(&space, 1, 0, 1));
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.fault(&other, 0, Access::Write) && b.fault(&other, 1, Access::Write));
+            b
+        });
+        let child = a.fork(&space);
+        let b = running.join();
+        assert_eq!((a.inspect(&child, 0, 0), a.inspect(&child, 1, 0)), (Some(0), Some(1)));
+        world.audit([a, b], &[&space, &child], &[]);
+    }
+}
+
+scenario! {
     /// The page must be copied: another space has it too.
     cow (2, 3)
     reaches ["before", "after"]
