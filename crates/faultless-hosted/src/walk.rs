@@ -69,7 +69,6 @@ pub(crate) trait Steps {
     fn passed(&mut self, _node: Node) {}
 }
 
-
 /// The node of a root table.
 pub(crate) fn root(table: FrameId) -> Node {
     Node { table, level: LEVELS - 1, write: true, execute: true }

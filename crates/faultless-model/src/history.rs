@@ -5,6 +5,9 @@
 //! value is *early* if its write begins after the read has ended. What is neither is possible. That judgement never
 //! blames a correct run, and it catches lost stores, stale translations and mixed views (REQUIREMENTS CW-04, I-LOST).
 //!
+//! A read that only one write can explain is a witness: that write had happened when the read ended, whatever it
+//! believed itself.
+//!
 //! Called by the tests of the hosted machine. Time is any counter that all CPUs agree on.
 
 use std::fmt;
@@ -18,10 +21,23 @@ pub struct Span {
     pub end: u64,
 }
 
+/// The number of an operation, chosen by the caller; one operation may write many places.
+pub type OperationId = usize;
+
+/// Something that was written.
+#[derive(Clone, Copy, Debug)]
+struct Write<V> {
+    by: Option<OperationId>,
+    span: Span,
+    value: V,
+    /// False if the operation may have written another place instead: then it replaces nothing for sure.
+    certain: bool,
+}
+
 /// A place whose value operations replace.
 #[derive(Clone, Debug)]
 pub struct Register<V> {
-    writes: Vec<(Span, V)>,
+    writes: Vec<Write<V>>,
 }
 
 /// A result that no order of the operations explains.
@@ -46,36 +62,58 @@ impl<V: Copy + PartialEq> Register<V> {
     /// A place that holds `value` from the beginning.
     #[must_use]
     pub fn new(value: V) -> Self {
-        Self { writes: vec![(Span { start: 0, end: 0 }, value)] }
+        Self::born(Span { start: 0, end: 0 }, vec![value])
     }
 
     /// A place that comes into being during `span` with one of `values`.
     #[must_use]
     pub fn born(span: Span, values: Vec<V>) -> Self {
-        Self { writes: values.into_iter().map(|value| (span, value)).collect() }
+        let write = |value| Write { by: None, span, value, certain: true };
+        Self { writes: values.into_iter().map(write).collect() }
     }
 
-    /// Somebody stored `value`.
-    pub fn write(&mut self, span: Span, value: V) {
-        self.writes.push((span, value));
+    /// An operation stored `value`.
+    pub fn write(&mut self, by: OperationId, span: Span, value: V) {
+        self.writes.push(Write { by: Some(by), span, value, certain: true });
     }
 
-    /// Somebody saw `value`: if only one write can have stored it, that write had happened by the end of the read.
-    pub fn witness(&mut self, span: Span, value: V) {
-        let mut writes = self.writes.iter_mut().filter(|(_, written)| *written == value);
-        if let (Some((write, _)), None) = (writes.next(), writes.next()) {
-            write.end = write.end.min(span.end);
+    /// An operation stored `value` here or somewhere else.
+    pub fn may_write(&mut self, by: OperationId, span: Span, value: V) {
+        self.writes.push(Write { by: Some(by), span, value, certain: false });
+    }
+
+    /// The operation had happened by `end`. True if that is news.
+    pub fn had_happened(&mut self, by: OperationId, end: u64) -> bool {
+        let mut news = false;
+        for write in self.writes.iter_mut().filter(|write| write.by == Some(by) && write.span.end > end) {
+            write.span.end = end;
+            news = true;
         }
+        news
+    }
+
+    fn visible(&self, span: Span) -> impl Iterator<Item = &Write<V>> {
+        self.writes.iter().filter(move |write| {
+            let replaces =
+                |other: &&Write<V>| other.certain && write.span.end < other.span.start && other.span.end < span.start;
+            write.span.start <= span.end && !self.writes.iter().any(|other| replaces(&other))
+        })
     }
 
     /// The values that a read during `span` may see.
     #[must_use]
     pub fn possible(&self, span: Span) -> Vec<V> {
-        let may_see = |write: &Span| {
-            let replaced = |other: &Span| write.end < other.start && other.end < span.start;
-            write.start <= span.end && !self.writes.iter().any(|(other, _)| replaced(other))
-        };
-        self.writes.iter().filter(|(write, _)| may_see(write)).map(|(_, value)| *value).collect()
+        self.visible(span).map(|write| write.value).collect()
+    }
+
+    /// The one operation that can explain a read of `value`, if there is only one explanation.
+    #[must_use]
+    pub fn explanation(&self, span: Span, value: V) -> Option<OperationId> {
+        let mut writes = self.visible(span).filter(|write| write.value == value);
+        match (writes.next(), writes.next()) {
+            (Some(write), None) => write.by,
+            _ => None,
+        }
     }
 
     /// Judges a read.
@@ -100,7 +138,7 @@ mod tests {
     #[test]
     fn a_value_that_was_surely_replaced_is_impossible() {
         let mut place = Register::new(0);
-        place.write(span(10, 20), 1);
+        place.write(1, span(10, 20), 1);
         assert_eq!(place.possible(span(5, 9)), [0]);
         assert_eq!(place.possible(span(12, 30)), [0, 1]);
         assert_eq!(place.possible(span(21, 30)), [1]);
@@ -110,11 +148,11 @@ mod tests {
     #[test]
     fn overlapping_writes_leave_both_possible() {
         let mut place = Register::new(0);
-        place.write(span(10, 20), 1);
-        place.write(span(15, 25), 2);
+        place.write(1, span(10, 20), 1);
+        place.write(2, span(15, 25), 2);
         assert_eq!(place.possible(span(30, 31)), [1, 2]);
-        // Somebody saw 2 already at 16, so 1 may still be the later one, but 0 is gone.
-        place.witness(span(15, 16), 2);
+        assert_eq!(place.explanation(span(15, 16), 2), Some(2));
+        assert!(place.had_happened(2, 16));
         assert_eq!(place.possible(span(17, 18)), [1, 2]);
         assert_eq!(place.possible(span(16, 18)), [0, 1, 2]);
     }
@@ -122,9 +160,26 @@ mod tests {
     #[test]
     fn a_witness_makes_later_reads_of_older_values_impossible() {
         let mut place = Register::new(0);
-        place.write(span(10, 100), 1);
-        place.witness(span(20, 30), 1);
+        place.write(1, span(10, 100), 1);
+        assert_eq!(place.explanation(span(20, 30), 1), Some(1));
+        assert!(place.had_happened(1, 30) && !place.had_happened(1, 30));
         assert!(place.judge(span(31, 40), 0).is_err(), "a mixed view: one CPU saw the new value, another the old");
         assert!(place.judge(span(29, 40), 0).is_ok());
+    }
+
+    #[test]
+    fn a_write_that_may_have_gone_elsewhere_replaces_nothing() {
+        let mut place = Register::new(0);
+        place.may_write(1, span(10, 20), 1);
+        assert_eq!(place.possible(span(30, 40)), [0, 1]);
+    }
+
+    #[test]
+    fn equal_values_explain_only_if_one_of_them_is_visible() {
+        let mut place = Register::new(0);
+        place.write(1, span(1, 2), 5);
+        place.write(2, span(10, 50), 0);
+        assert_eq!(place.explanation(span(12, 13), 0), Some(2), "the first 0 was replaced for sure");
+        assert_eq!(place.explanation(span(1, 1), 0), None, "from the beginning");
     }
 }

@@ -6,28 +6,107 @@ use faultless_model::{PAGE, Place, Rights};
 /// One step. Numbers of spaces, objects and CPUs are taken modulo how many there are, so any part of a script is one.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    Run { cpu: usize, space: usize },
-    Map { cpu: usize, space: usize, request: Mapping },
-    Unmap { cpu: usize, space: usize, at: u64, pages: u64 },
-    Protect { cpu: usize, space: usize, at: u64, pages: u64, rights: Rights },
-    Brk { cpu: usize, space: usize, to: u64 },
-    Fork { cpu: usize, space: usize },
-    Exit { cpu: usize, space: usize },
+    Run {
+        cpu: usize,
+        space: usize,
+    },
+    Map {
+        cpu: usize,
+        space: usize,
+        request: Mapping,
+    },
+    Unmap {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        pages: u64,
+    },
+    Protect {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        pages: u64,
+        rights: Rights,
+    },
+    Brk {
+        cpu: usize,
+        space: usize,
+        to: u64,
+    },
+    Fork {
+        cpu: usize,
+        space: usize,
+    },
+    Exit {
+        cpu: usize,
+        space: usize,
+    },
     /// The handle is dropped without an exit.
-    Drop { cpu: usize, space: usize },
-    Load { cpu: usize, at: u64, len: usize },
-    Store { cpu: usize, at: u64, len: usize, value: u8 },
-    Execute { cpu: usize, at: u64 },
+    Drop {
+        cpu: usize,
+        space: usize,
+    },
+    Load {
+        cpu: usize,
+        at: u64,
+        len: usize,
+    },
+    Store {
+        cpu: usize,
+        at: u64,
+        len: usize,
+        value: u8,
+    },
+    Execute {
+        cpu: usize,
+        at: u64,
+    },
     /// One word into each of many pages.
-    Fill { cpu: usize, at: u64, pages: u64, value: u8 },
-    Read { cpu: usize, space: usize, at: u64, len: usize },
-    Write { cpu: usize, space: usize, at: u64, len: usize, value: u8 },
-    NewObject { pages: u64, file: bool },
-    Resize { cpu: usize, object: usize, size: u64 },
-    ReadObject { cpu: usize, object: usize, offset: u64, len: usize },
-    WriteObject { cpu: usize, object: usize, offset: u64, len: usize, value: u8 },
+    Fill {
+        cpu: usize,
+        at: u64,
+        pages: u64,
+        value: u8,
+    },
+    Read {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        len: usize,
+    },
+    Write {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        len: usize,
+        value: u8,
+    },
+    NewObject {
+        pages: u64,
+        file: bool,
+    },
+    Resize {
+        cpu: usize,
+        object: usize,
+        size: u64,
+    },
+    ReadObject {
+        cpu: usize,
+        object: usize,
+        offset: u64,
+        len: usize,
+    },
+    WriteObject {
+        cpu: usize,
+        object: usize,
+        offset: u64,
+        len: usize,
+        value: u8,
+    },
     /// Compare all contents and areas, recount.
-    Audit { cpu: usize },
+    Audit {
+        cpu: usize,
+    },
 }
 
 /// A mapping, with its object as a number.
@@ -91,9 +170,7 @@ fn step(rng: &mut Rng, shape: Shape) -> Step {
         14 => Step::NewObject { pages: rng.range(1, 9), file: rng.once_in(2) },
         15 => Step::Resize { cpu, object, size: object_offset(rng) },
         16 => Step::ReadObject { cpu, object, offset: object_offset(rng), len: length(rng) },
-        17 => {
-            Step::WriteObject { cpu, object, offset: object_offset(rng), len: length(rng).max(1), value: value(rng) }
-        }
+        17 => Step::WriteObject { cpu, object, offset: object_offset(rng), len: length(rng).max(1), value: value(rng) },
         _ => Step::Audit { cpu },
     }
 }

@@ -414,10 +414,9 @@ impl<M: Mmu> Twin<M> {
         let expected = self.world.areas(id);
         self.learn_names(&got, &objects, &expected);
         for (area, object) in got.iter_mut().zip(&objects) {
-            area.attributes.object =
-                object.map(|(number, offset)| (self.names.get(&number).copied(), offset)).and_then(|(id, offset)| {
-                    Some((id?, offset))
-                });
+            area.attributes.object = object
+                .map(|(number, offset)| (self.names.get(&number).copied(), offset))
+                .and_then(|(id, offset)| Some((id?, offset)));
         }
         agree("areas", join(got), expected)
     }

@@ -1,0 +1,161 @@
+//! Several CPUs at once on a few pages, judged by [`faultless_model::history`] after the run.
+//!
+//! Each CPU does random operations on spaces that others use too: loads and stores through its MMU, remote reads and
+//! writes, mmap, munmap, mprotect, fork, exit, truncation of an object. Every operation is logged with the times of its
+//! beginning and end; every result must be possible, and at the end every counter must equal its recount.
+
+mod actor;
+mod judge;
+mod stage;
+
+use actor::Actor;
+use faultless::{CpuId, Vm};
+use faultless_hosted::{Body, HostedCpu, Hostile, HostileConfig};
+use stage::Stage;
+
+const PAGE: u64 = 4096;
+/// Words of a page that are used, far apart.
+const SLOTS: usize = 3;
+
+/// The pages that a storm is about: on both sides of the borders of a leaf table, an upper table and a stripe.
+const PAGES: [u64; 8] = [
+    (2 << 20) - 2 * PAGE,
+    (2 << 20) - PAGE,
+    2 << 20,
+    (512 << 30) - PAGE,
+    512 << 30,
+    2 << 40,
+    // These two show the object.
+    (3 << 40) - PAGE,
+    3 << 40,
+];
+const FIRST_OF_OBJECT: usize = 6;
+const OBJECT_PAGES: u64 = 2;
+
+/// What a storm is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Storm {
+    pub seed: u64,
+    pub cpus: usize,
+    /// Operations per CPU.
+    pub operations: usize,
+    /// What each CPU does; the last one is for all the others.
+    pub roles: &'static [Role],
+    /// The pages it is about.
+    pub pages: &'static [usize],
+    /// Fork the first space this often before the start, so that tables are shared.
+    pub forks_before: usize,
+    /// Lets allocations fail now and then.
+    pub failing: bool,
+    /// Keep to the first space.
+    pub one_space: bool,
+}
+
+/// What one CPU does.
+#[derive(Clone, Copy, Debug)]
+pub struct Role {
+    /// The space that it runs first.
+    pub home: usize,
+    /// Operations and their weights, in the order of [`Doing`].
+    pub weights: [u64; 10],
+}
+
+const fn role(home: usize, weights: [u64; 10]) -> Role {
+    Role { home, weights }
+}
+
+/// Kinds of storms: roles, pages, forks before.
+const KINDS: [(&[Role], &[usize], u64); 10] = [
+    // Everything evenly.
+    (&[role(0, [12, 14, 3, 3, 3, 3, 4, 3, 2, 1])], &[0, 1, 2, 3, 4, 5, 6, 7], 3),
+    // Copy-on-write in a tree of forks.
+    (&[role(0, [10, 20, 2, 4, 1, 1, 1, 6, 4, 0])], &[0, 1, 2, 3, 4, 5, 6, 7], 3),
+    // Range operations against faults.
+    (&[role(0, [10, 12, 1, 2, 6, 6, 8, 1, 1, 0])], &[0, 1, 2, 5], 2),
+    // The object.
+    (&[role(0, [8, 10, 4, 6, 2, 4, 3, 2, 1, 6])], &[5, 6, 7], 3),
+    // One page, copied again and again.
+    (&[role(0, [20, 16, 1, 2, 0, 0, 0, 5, 1, 0])], &[1], 3),
+    // Two neighbours, replaced again and again.
+    (&[role(0, [16, 16, 1, 1, 3, 8, 4, 1, 1, 0])], &[1, 2], 2),
+    // One replaces, the others use.
+    (&[role(0, [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]), role(0, [5, 5, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1], 1),
+    // One unmaps and maps, the others store.
+    (&[role(0, [0, 0, 0, 0, 3, 2, 0, 0, 0, 0]), role(0, [1, 8, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1], 1),
+    // One forks, the others store.
+    (&[role(0, [1, 1, 0, 0, 0, 0, 0, 6, 0, 0]), role(0, [2, 8, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1, 2], 2),
+    // Two spaces that share tables, two CPUs in the first one.
+    (&[role(1, [4, 8, 0, 0, 0, 0, 0, 0, 0, 0]), role(0, [8, 4, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1, 2], 0),
+];
+
+/// What a CPU may do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Doing {
+    Load,
+    Store,
+    RemoteRead,
+    RemoteWrite,
+    Unmap,
+    Map,
+    Protect,
+    Fork,
+    Leave,
+    Resize,
+}
+
+const ALL: [Doing; 10] = [
+    Doing::Load,
+    Doing::Store,
+    Doing::RemoteRead,
+    Doing::RemoteWrite,
+    Doing::Unmap,
+    Doing::Map,
+    Doing::Protect,
+    Doing::Fork,
+    Doing::Leave,
+    Doing::Resize,
+];
+
+impl Storm {
+    /// A storm of this seed.
+    pub fn of(seed: u64) -> Self {
+        let (roles, pages, forks) = KINDS[seed as usize / 7 % KINDS.len()];
+        let homes = roles.iter().map(|role| role.home).max().unwrap_or(0);
+        let most = if forks == 0 { 0 } else { (seed / 3 % forks) as usize };
+        Self {
+            seed,
+            cpus: 2 + seed as usize % 3,
+            operations: 12,
+            roles,
+            pages,
+            forks_before: homes.max(most),
+            failing: false,
+            one_space: seed.is_multiple_of(5),
+        }
+    }
+
+    /// Runs the storm; returns a digest of its schedule.
+    ///
+    /// # Errors
+    ///
+    /// What was impossible, or wrong in the recount.
+    pub fn run(&self) -> Result<u64, String> {
+        let mut config = HostileConfig::new(512, self.cpus, self.seed);
+        config.evict = [0, 0, 6, 40][self.seed as usize % 4];
+        let vm = Vm::new(Hostile::new(config).expect("memory for the arena")).expect("a machine");
+        let mut cpus: Vec<_> =
+            (0..self.cpus as u32).map(|id| HostedCpu::new(&vm, CpuId::new(id)).expect("a CPU")).collect();
+        let stage = Stage::new(&vm, &mut cpus, self);
+        let bodies = cpus.iter_mut().enumerate().map(|(number, cpu)| {
+            let stage = &stage;
+            let body: Body<'_> = Box::new(move || Actor::new(stage, cpu, number, self).act());
+            (CpuId::new(number as u32), body)
+        });
+        vm.machine().run(bodies.collect());
+        vm.machine().fail_no_allocation();
+        stage.look_once_more(&mut cpus[0]);
+        stage.judge()?;
+        stage.recount(&vm, &mut cpus)?;
+        Ok(vm.machine().digest())
+    }
+}
