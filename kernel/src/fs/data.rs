@@ -25,9 +25,13 @@ pub type FileObject = Object<KernelMachine>;
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
 /// Bytes that go through the kernel at a time on their way between user memory and an object.
-const CHUNK: usize = 16 << 10;
-/// Frames that files leave free for everything else.
+const CHUNK: usize = 8 << 10;
+/// The share of all frames that files leave free for everything else.
 const RESERVE_SHARE: u64 = 16;
+/// Bytes that files may grow by before the free frames are counted again.
+static ALLOWANCE: AtomicU64 = AtomicU64::new(0);
+/// The largest allowance: counting is not free, but other things take frames meanwhile.
+const ALLOWANCE_MAX: u64 = 4 << 20;
 
 /// Files by the id of their object: mappings know only that.
 static BY_OBJECT: Lock<BTreeMap<u64, Weak<Inode>>> = Lock::new(BTreeMap::new());
@@ -283,11 +287,29 @@ fn bounce(wanted: usize) -> Result<Vec<u8>, Errno> {
 
 /// Writes a chunk if memory is not short.
 fn put(object: &FileObject, cpu: &mut CpuLocal, offset: u64, bytes: &[u8]) -> Result<usize, Errno> {
+    let growth = (offset + bytes.len() as u64).saturating_sub(object.size());
+    // A page for a byte at worst, where the file had a hole.
+    allow(growth.min(bytes.len() as u64).next_multiple_of(PAGE_SIZE))?;
+    object.write(&mut cpu.vm, offset, bytes).map_err(errno_of)
+}
+
+/// Takes `bytes` from the allowance, which is renewed while enough frames are free.
+fn allow(bytes: u64) -> Result<(), Errno> {
+    if bytes == 0 {
+        return Ok(());
+    }
+    let take = |left: u64| left.checked_sub(bytes);
+    // Relaxed: a bound on memory use, nothing else depends on it.
+    if ALLOWANCE.try_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok() {
+        return Ok(());
+    }
     let (free, total) = super::frames();
-    if offset + bytes.len() as u64 > object.size() && free < total / RESERVE_SHARE {
+    let spare = free.saturating_sub(total / RESERVE_SHARE) * PAGE_SIZE;
+    if spare < bytes {
         return Err(Errno::ENOSPC);
     }
-    object.write(&mut cpu.vm, offset, bytes).map_err(errno_of)
+    ALLOWANCE.store((spare / 4).min(ALLOWANCE_MAX).saturating_sub(bytes), Ordering::Relaxed);
+    Ok(())
 }
 
 fn errno_of(error: ObjectError) -> Errno {

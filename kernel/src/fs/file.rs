@@ -15,6 +15,7 @@ use super::data::{MAX_SIZE, WriteAt};
 use super::inode::{Body, Inode};
 use super::pipe::Ends;
 use super::poll::Readiness;
+use super::quota::OpenTicket;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
 use crate::sched::{Restart, Thread};
@@ -47,6 +48,8 @@ pub struct OpenFile {
     partner_opens: Option<u64>,
     /// (L) The position, and the text of a /proc file as of its last read from the beginning.
     cursor: Lock<Cursor>,
+    /// (I) Its place among all open files.
+    _ticket: OpenTicket,
 }
 
 /// What a file was opened for.
@@ -95,19 +98,25 @@ pub enum At {
 
 impl OpenFile {
     /// Opens `inode`. Waiting for the other end of a FIFO is the caller's affair.
-    pub fn new(inode: Arc<Inode>, flags: u32) -> Arc<OpenFile> {
+    ///
+    /// # Errors
+    ///
+    /// `ENFILE`.
+    pub fn new(inode: Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
+        let ticket = OpenTicket::new()?;
         let rights = Rights::of_flags(flags);
         let partner_opens = match &inode.body {
             Body::Fifo(pipe) if !rights.path => pipe.open(rights.ends()),
             _ => None,
         };
-        Arc::new(OpenFile {
+        Ok(Arc::new(OpenFile {
             inode,
             rights,
             flags: AtomicU32::new(flags & (SHOWN | linux::O_ACCMODE)),
             partner_opens,
             cursor: Lock::new(Cursor::default()),
-        })
+            _ticket: ticket,
+        }))
     }
 
     /// What it was opened for.

@@ -30,6 +30,7 @@ mod namespace;
 mod pipe;
 mod poll;
 mod proc;
+mod quota;
 mod ring;
 mod seals;
 mod table;
@@ -64,6 +65,7 @@ pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};
 
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
+use crate::heap;
 use crate::machine::{self, KernelMachine};
 use crate::uaccess::KernelSink;
 
@@ -86,6 +88,7 @@ pub struct Executable {
 ///
 /// `EINVAL` for a malformed archive or manifest, `ENOENT` without a manifest, `ENOSPC`, `ENOMEM`.
 pub fn init(cpu: &mut CpuLocal, archive: &'static [u8]) -> Result<Manifest, Errno> {
+    quota::init(heap::usage().0);
     let root = namespace::new_directory(0o755);
     namespace::set_root(Some(root.clone()));
     unpack::unpack(&root, archive)?;
@@ -102,16 +105,21 @@ pub fn init(cpu: &mut CpuLocal, archive: &'static [u8]) -> Result<Manifest, Errn
 }
 
 /// The tables of the first process: the console as 0, 1 and 2.
+///
+/// # Panics
+///
+/// If not even these can be opened.
 pub fn first_tables(_cpu: &mut CpuLocal, manifest: &Manifest) -> (Arc<FileTable>, Arc<FsContext>) {
+    let open = |inode, flags| OpenFile::new(inode, flags).expect("nothing else is open yet");
     let files = if manifest.tty {
         let terminal = Inode::new(Body::Device(Device::of_number(5, 1)), 0o600);
         let terminal = lookup(b"/dev/console").unwrap_or(terminal);
-        let file = OpenFile::new(terminal, linux::O_RDWR | linux::O_LARGEFILE);
+        let file = open(terminal, linux::O_RDWR | linux::O_LARGEFILE);
         FileTable::new([file.clone(), file.clone(), file])
     } else {
         let stream = Inode::new(Body::Device(Device::Stream), 0o600);
-        let output = OpenFile::new(stream.clone(), linux::O_WRONLY);
-        FileTable::new([OpenFile::new(stream, linux::O_RDONLY), output.clone(), output])
+        let output = open(stream.clone(), linux::O_WRONLY);
+        FileTable::new([open(stream, linux::O_RDONLY), output.clone(), output])
     };
     let directory = lookup(&manifest.cwd).ok().filter(|inode| inode.is_directory());
     (files, FsContext::new(directory.unwrap_or_else(namespace::root)))
@@ -260,6 +268,11 @@ pub fn stream_length() -> usize {
 
 /// Files that have a name, and how many may.
 pub fn file_count() -> (u64, u64) {
-    let (used, most) = namespace::count();
-    (used as u64, most as u64)
+    let (used, most) = quota::names();
+    (used as u64, most.max(used) as u64)
+}
+
+/// Files that are open, and how many may be.
+pub fn open_file_count() -> (usize, usize) {
+    quota::open_files()
 }

@@ -8,21 +8,16 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::directory::Directory;
 use super::inode::{Body, Inode};
+use super::quota;
 use crate::errno::Errno;
 use crate::sync::{Guard, Lock};
 
 /// Held by every change.
 static CHANGES: Lock<()> = Lock::new(());
 static ROOT: Lock<Option<Arc<Inode>>> = Lock::new(None);
-/// Files with a name; each costs kernel heap.
-static NAMED: AtomicUsize = AtomicUsize::new(0);
-
-/// Files that may have a name at once.
-const MAX_NAMED: usize = 1 << 17;
 const MAX_LINKS: u32 = 32_000;
 
 /// What `rename` does when the target exists.
@@ -94,11 +89,6 @@ pub fn is_root(inode: &Arc<Inode>) -> bool {
     ROOT.lock().as_ref().is_some_and(|root| Arc::ptr_eq(root, inode))
 }
 
-/// Files that have a name, and how many may.
-pub fn count() -> (usize, usize) {
-    (NAMED.load(Ordering::Relaxed), MAX_NAMED)
-}
-
 /// An empty directory.
 pub fn new_directory(permissions: u32) -> Arc<Inode> {
     let inode = Inode::new(Body::Directory(Lock::new(Directory::new())), permissions);
@@ -118,10 +108,7 @@ fn begin() -> Guard<'static, ()> {
 pub fn create(spot: Spot<'_>, inode: &Arc<Inode>) -> Result<(), Errno> {
     let _changes = begin();
     admit(spot)?;
-    if NAMED.load(Ordering::Relaxed) >= MAX_NAMED {
-        return Err(Errno::ENOSPC);
-    }
-    NAMED.fetch_add(1, Ordering::Relaxed);
+    quota::add_name()?;
     if inode.is_directory() {
         spot.directory.attributes.lock().links += 1;
     } else {
@@ -158,9 +145,7 @@ pub fn link(spot: Spot<'_>, inode: &Arc<Inode>, nameless: Nameless) -> Result<()
         let mut attributes = inode.attributes.lock();
         match attributes.links {
             0 if nameless == Nameless::Refuse => return Err(Errno::ENOENT),
-            0 => {
-                NAMED.fetch_add(1, Ordering::Relaxed);
-            }
+            0 => quota::add_name()?,
             MAX_LINKS.. => return Err(Errno::EMLINK),
             _ => {}
         }
@@ -207,7 +192,7 @@ fn drop_name(inode: &Arc<Inode>) {
     attributes.links -= 1;
     attributes.changed = super::inode::Stamp::now();
     if attributes.links == 0 {
-        NAMED.fetch_sub(1, Ordering::Relaxed);
+        quota::remove_name();
     }
 }
 
@@ -240,7 +225,7 @@ fn retire(directory: &Arc<Inode>) -> Result<(), Errno> {
     entries.set_gone();
     drop(entries);
     directory.attributes.lock().links = 0;
-    NAMED.fetch_sub(1, Ordering::Relaxed);
+    quota::remove_name();
     Ok(())
 }
 
@@ -328,5 +313,4 @@ pub fn dismantle() {
             pending.extend(children);
         }
     }
-    NAMED.store(0, Ordering::Relaxed);
 }

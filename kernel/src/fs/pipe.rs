@@ -9,6 +9,7 @@
 use linux_raw_sys::general as linux;
 
 use super::poll::Readiness;
+use super::quota;
 use super::ring::Ring;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
@@ -33,6 +34,8 @@ pub struct Pipe {
 
 struct State {
     ring: Ring,
+    /// Bytes of the capacity that count against the quota.
+    accounted: usize,
     readers: u32,
     writers: u32,
     /// How often each end was ever opened: `open` of a FIFO waits for a change.
@@ -50,11 +53,13 @@ pub struct Ends {
 }
 
 impl Pipe {
-    /// An empty pipe that nobody has open.
-    pub const fn new() -> Pipe {
+    /// An empty pipe that nobody has open. It is a small one if pipes take too much memory already.
+    pub fn new() -> Pipe {
+        let accounted = if quota::add_pipe_bytes(CAPACITY) { CAPACITY } else { 0 };
         Pipe {
             state: Lock::new(State {
-                ring: Ring::new(CAPACITY),
+                accounted,
+                ring: Ring::new(accounted.max(PIPE_BUF)),
                 readers: 0,
                 writers: 0,
                 reader_opens: 0,
@@ -183,7 +188,7 @@ impl Pipe {
     ///
     /// # Errors
     ///
-    /// `EPERM` beyond the maximum, `EBUSY` if more than that is in it, `EINVAL` beyond any power of two.
+    /// `EPERM` beyond the maximum or the share that pipes may have, `EBUSY` if more than that is in it, `EINVAL` beyond any power of two.
     pub fn set_capacity(&self, wanted: u32) -> Result<usize, Errno> {
         if wanted > 1 << 31 {
             return Err(Errno::EINVAL);
@@ -192,9 +197,7 @@ impl Pipe {
         if capacity > MAX_CAPACITY {
             return Err(Errno::EPERM);
         }
-        if !self.state.lock().ring.set_capacity(capacity) {
-            return Err(Errno::EBUSY);
-        }
+        self.state.lock().resize(capacity)?;
         self.writable.wake_all();
         Ok(capacity)
     }
@@ -229,7 +232,27 @@ impl Pipe {
     }
 }
 
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        quota::remove_pipe_bytes(self.state.get_mut().accounted);
+    }
+}
+
 impl State {
+    fn resize(&mut self, capacity: usize) -> Result<(), Errno> {
+        let more = capacity.saturating_sub(self.accounted);
+        if !quota::add_pipe_bytes(more) {
+            return Err(Errno::EPERM);
+        }
+        if !self.ring.set_capacity(capacity) {
+            quota::remove_pipe_bytes(more);
+            return Err(Errno::EBUSY);
+        }
+        quota::remove_pipe_bytes(self.accounted.saturating_sub(capacity));
+        self.accounted = capacity;
+        Ok(())
+    }
+
     fn has_partner(&self, ends: Ends) -> bool {
         (ends.reads && self.writers > 0) || (ends.writes && self.readers > 0)
     }

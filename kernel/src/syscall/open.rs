@@ -144,12 +144,12 @@ fn open_place(call: &mut Call<'_>, place: Place<Arc<Inode>>, request: Request) -
             if request.flags & linux::O_DIRECT != 0 {
                 return Err(Errno::EINVAL);
             }
-            Ok(opened(inode, request.flags))
+            opened(inode, request.flags)
         }
     }
 }
 
-fn opened(inode: Arc<Inode>, flags: u32) -> Arc<OpenFile> {
+fn opened(inode: Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
     OpenFile::new(inode, flags | linux::O_LARGEFILE)
 }
 
@@ -160,7 +160,7 @@ fn open_existing(call: &mut Call<'_>, inode: Arc<Inode>, request: Request) -> Re
         if flags & linux::O_DIRECTORY != 0 && !inode.is_directory() {
             return Err(Errno::ENOTDIR);
         }
-        return Ok(OpenFile::new(inode, flags));
+        return OpenFile::new(inode, flags);
     }
     let wants_write = rights.write || flags & linux::O_TRUNC != 0;
     if inode.is_symlink() {
@@ -180,7 +180,7 @@ fn open_existing(call: &mut Call<'_>, inode: Arc<Inode>, request: Request) -> Re
     if let (Some(data), true) = (inode.data(), flags & linux::O_TRUNC != 0) {
         data.resize(&inode, call.cpu, 0)?;
     }
-    Ok(opened(inode, flags))
+    opened(inode, flags)
 }
 
 /// Whether this kind of file can be opened in this way.
@@ -222,7 +222,7 @@ fn open_temporary(place: Place<Arc<Inode>>, request: Request) -> Result<Arc<Open
         return Err(Errno::EOPNOTSUPP);
     }
     let inode = Inode::new(Body::Regular(FileData::new(&[])), request.permissions);
-    Ok(opened(inode, request.flags))
+    opened(inode, request.flags)
 }
 
 fn pipe(call: &mut Call<'_>) -> SysResult {
@@ -241,12 +241,11 @@ fn pipe2(call: &mut Call<'_>) -> SysResult {
 fn make_pipe(call: &mut Call<'_>, flags: u32) -> SysResult {
     let inode = Inode::new(Body::Fifo(Arc::new(Pipe::new())), 0o600);
     let status = flags & linux::O_NONBLOCK;
-    let ends = [linux::O_RDONLY, linux::O_WRONLY];
-    let ends = ends.map(|mode| OpenFile::new(inode.clone(), mode | status));
+    let read = OpenFile::new(inode.clone(), linux::O_RDONLY | status)?;
+    let write = OpenFile::new(inode, linux::O_WRONLY | status)?;
     let on_exec = OnExec::closing_if(flags & linux::O_CLOEXEC != 0);
     let files = call.files();
     let limit = call.file_limit();
-    let [read, write] = ends;
     let read = files.add(read, on_exec, 0, limit)?;
     let write = match files.add(write, on_exec, 0, limit) {
         Ok(write) => write,
@@ -289,7 +288,7 @@ fn memfd_create(call: &mut Call<'_>) -> SysResult {
     let inode = Inode::new(Body::Regular(data), 0o777);
     inode.set_label(&[b"memfd:", &name[..]].concat());
     let on_exec = OnExec::closing_if(flags & linux::MFD_CLOEXEC != 0);
-    install(call, OpenFile::new(inode, linux::O_RDWR | linux::O_LARGEFILE), on_exec)
+    install(call, OpenFile::new(inode, linux::O_RDWR | linux::O_LARGEFILE)?, on_exec)
 }
 
 fn eventfd(call: &mut Call<'_>) -> SysResult {
@@ -309,13 +308,13 @@ fn make_event(call: &mut Call<'_>, flags: u32) -> SysResult {
     let inode = Inode::new(Body::Event(EventCounter::new(call.uint(0), mode)), 0o600);
     let on_exec = OnExec::closing_if(flags & linux::EFD_CLOEXEC != 0);
     let status = flags & linux::EFD_NONBLOCK;
-    install(call, OpenFile::new(inode, linux::O_RDWR | status), on_exec)
+    install(call, OpenFile::new(inode, linux::O_RDWR | status)?, on_exec)
 }
 
 /// An epoll instance under a new descriptor.
 pub(super) fn make_epoll(call: &mut Call<'_>, on_exec: OnExec) -> SysResult {
     let inode = Inode::new(Body::Epoll(fs::Epoll::new()), 0o600);
-    install(call, OpenFile::new(inode, linux::O_RDWR), on_exec)
+    install(call, OpenFile::new(inode, linux::O_RDWR)?, on_exec)
 }
 
 /// A directory, FIFO, device or whatever `mknod` makes.

@@ -21,7 +21,7 @@ pub(super) const CALLS: Calls =
     &[(linux::__NR_sendfile, Full(sendfile)), (linux::__NR_copy_file_range, Plain(copy_file_range))];
 
 /// Bytes that go through the kernel at a time.
-const CHUNK: usize = 16 << 10;
+const CHUNK: usize = 8 << 10;
 
 /// Where the bytes come from: a file, and the offset in user memory that stands for its position.
 struct From {

@@ -62,7 +62,11 @@ type SysFile = (&'static str, fn(&mut Text));
 
 /// The files below /proc/sys, sorted.
 pub const SYS: &[SysFile] = &[
-    ("fs/file-max", |t| put!(t, "{}\n", fs::MAX_FILES)),
+    ("fs/file-max", |t| put!(t, "{}\n", fs::open_file_count().1)),
+    ("fs/file-nr", |t| {
+        let (open, most) = fs::open_file_count();
+        put!(t, "{open}\t0\t{most}\n");
+    }),
     ("fs/nr_open", |t| put!(t, "{}\n", fs::MAX_FILES)),
     ("fs/pipe-max-size", |t| put!(t, "{}\n", fs::MAX_PIPE_CAPACITY)),
     ("kernel/cap_last_cap", |t| put!(t, "40\n")),
