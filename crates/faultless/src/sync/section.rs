@@ -43,7 +43,9 @@ impl Sections {
         let last = word.load(Ordering::Relaxed);
         debug_assert!(last & ACTIVE == 0, "sections do not nest");
         let sequence = last.wrapping_add(2) & SEQUENCE;
-        word.store(u64::from(space) << SPACE_SHIFT | sequence | ACTIVE, Ordering::Relaxed);
+        // Release, for the section before this one: a waiter that finds this word instead of the one it waited to see
+        // end must see all that section did, and a plain store would end the release sequence of its end.
+        word.store(u64::from(space) << SPACE_SHIFT | sequence | ACTIVE, Ordering::Release);
         barrier();
         Section { word }
     }
@@ -51,7 +53,8 @@ impl Sections {
     /// Is a section of `space` active on a CPU other than `me`? The caller has issued the heavy barrier.
     pub(crate) fn is_active(&self, me: usize, space: u32) -> bool {
         self.words.iter().enumerate().any(|(cpu, word)| {
-            // Acquire pairs with the Release in `Section::drop`: a section seen ended has all its effects visible.
+            // Acquire pairs with the Releases in `enter` and `Section::drop`: a section that is over, seen ended or
+            // followed by another, has all its effects visible.
             let word = word.0.load(Ordering::Acquire);
             cpu != me && word & ACTIVE != 0 && word >> SPACE_SHIFT == u64::from(space)
         })
@@ -61,7 +64,7 @@ impl Sections {
     /// barrier, stands in no section and holds no table lock. Ends because sections never block.
     pub(crate) fn wait(&self, me: usize, space: u32, relax: impl Fn()) {
         for (cpu, word) in self.words.iter().enumerate() {
-            // Acquire pairs with the Release in `Section::drop`.
+            // Acquire here and below pairs with the Releases in `enter` and `Section::drop`.
             let first = word.0.load(Ordering::Acquire);
             if cpu == me || first & ACTIVE == 0 || first >> SPACE_SHIFT != u64::from(space) {
                 continue;
@@ -87,7 +90,7 @@ impl Sections {
         snapshot
             .iter()
             .zip(&self.words)
-            // Acquire pairs with the Release in `Section::drop`.
+            // Acquire pairs with the Releases in `enter` and `Section::drop`.
             .all(|(then, word)| then & ACTIVE == 0 || word.0.load(Ordering::Acquire) != *then)
     }
 
