@@ -16,8 +16,8 @@ use crate::frame::{CpuLocal, Ctx, Memory, MemoryError};
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError, Pager};
 use crate::space::{
-    AccessError, AreaInfo, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Registry, Resolved,
-    Space, UnmapError, Usage,
+    AccessError, AreaInfo, Backing, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Registry,
+    Resolved, Space, UnmapError, Usage,
 };
 use crate::sync::Ordering;
 use crate::table;
@@ -154,6 +154,18 @@ impl<M: Machine> Cpu<M> {
         Ctx { memory: &self.vm.memory, cpu: &self.local }
     }
 
+    /// The same for work on something that lives in `memory`. Sections and locks of one [`Vm`] protect nothing of
+    /// another.
+    ///
+    /// # Panics
+    ///
+    /// If the token belongs to another [`Vm`].
+    #[inline]
+    fn ctx_in(&self, memory: &Memory<M>) -> Ctx<'_, M> {
+        assert!(core::ptr::eq(&*self.vm.memory, memory), "the token of a CPU of another Vm");
+        self.ctx()
+    }
+
     /// The CPU's number.
     #[must_use]
     pub fn id(&self) -> CpuId {
@@ -195,7 +207,7 @@ impl<M: Machine> fmt::Debug for Cpu<M> {
     }
 }
 
-/// The operations. Each takes the token of the CPU it runs on.
+/// The operations. Each takes the token of the CPU it runs on, and panics if that belongs to another [`Vm`].
 impl<M: Machine> Space<M> {
     /// The root table: what the MMU is given.
     #[must_use]
@@ -217,12 +229,12 @@ impl<M: Machine> Space<M> {
 
     /// `cpu` is about to run this space: call before its MMU is given [`Space::root`].
     pub fn activate(&self, cpu: &mut Cpu<M>) {
-        self.core.mask.insert(cpu.id());
+        self.core.mask.insert(cpu.ctx_in(&self.core.memory).cpu.id());
     }
 
     /// `cpu` runs another space: call after its MMU was given another root and has forgotten this one.
     pub fn deactivate(&self, cpu: &mut Cpu<M>) {
-        self.core.mask.remove(cpu.id());
+        self.core.mask.remove(cpu.ctx_in(&self.core.memory).cpu.id());
     }
 
     /// Resolves a page fault at `addr`. On success the instruction is repeated.
@@ -232,7 +244,7 @@ impl<M: Machine> Space<M> {
     /// [`FaultError`]: what the program is told. Nothing has changed.
     #[inline]
     pub fn fault(&self, cpu: &mut Cpu<M>, addr: VirtAddr, access: Access) -> Result<Resolved, FaultError> {
-        self.core.fault(cpu.ctx(), addr, access)
+        self.core.fault(cpu.ctx_in(&self.core.memory), addr, access)
     }
 
     /// Maps memory and returns its address.
@@ -240,9 +252,16 @@ impl<M: Machine> Space<M> {
     /// # Errors
     ///
     /// [`MapError`]; a failed call has changed nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the object of the request belongs to another [`Vm`].
     pub fn map(&self, cpu: &mut Cpu<M>, request: MapRequest<M>) -> Result<VirtAddr, MapError> {
-        let vm = &cpu.vm;
-        self.core.map(cpu.ctx(), request, |size| vm.new_memory(size, "/dev/zero (deleted)").ok())
+        let (vm, ctx) = (&cpu.vm, cpu.ctx_in(&self.core.memory));
+        if let Backing::Object { object, .. } = &request.backing {
+            assert!(core::ptr::eq(object.memory(), ctx.memory), "an object of another Vm");
+        }
+        self.core.map(ctx, request, |size| vm.new_memory(size, "/dev/zero (deleted)").ok())
     }
 
     /// Unmaps what is in `range`. When it returns, no CPU can use a translation of it.
@@ -251,7 +270,7 @@ impl<M: Machine> Space<M> {
     ///
     /// [`UnmapError`]; a failed call has changed nothing.
     pub fn unmap(&self, cpu: &mut Cpu<M>, range: PageRange) -> Result<(), UnmapError> {
-        self.core.unmap(cpu.ctx(), range)
+        self.core.unmap(cpu.ctx_in(&self.core.memory), range)
     }
 
     /// Gives `range` other rights. When it returns, no CPU can use a right that was taken.
@@ -260,7 +279,7 @@ impl<M: Machine> Space<M> {
     ///
     /// [`ProtectError`] names the address where it stopped; areas before it have been changed, as on Linux.
     pub fn protect(&self, cpu: &mut Cpu<M>, range: PageRange, rights: Rights) -> Result<(), ProtectError> {
-        self.core.protect(cpu.ctx(), range, rights)
+        self.core.protect(cpu.ctx_in(&self.core.memory), range, rights)
     }
 
     /// Sets where the heap begins; before the first [`Space::brk`].
@@ -276,7 +295,7 @@ impl<M: Machine> Space<M> {
 
     /// Moves the end of the heap to `to`, if that is possible; returns where it is afterwards, as Linux's `brk`.
     pub fn brk(&self, cpu: &mut Cpu<M>, to: VirtAddr) -> VirtAddr {
-        self.core.set_break(cpu.ctx(), to)
+        self.core.set_break(cpu.ctx_in(&self.core.memory), to)
     }
 
     /// Sets how large an area that grows downwards may become, in bytes (RLIMIT_STACK). Children start with the same.
@@ -290,7 +309,7 @@ impl<M: Machine> Space<M> {
     ///
     /// [`ForkError`]; the parent is as it was.
     pub fn fork(&self, cpu: &mut Cpu<M>) -> Result<Space<M>, ForkError> {
-        let ctx = cpu.ctx();
+        let ctx = cpu.ctx_in(&self.core.memory);
         self.registry.bury(ctx);
         let core = self.core.fork(ctx, &self.registry)?;
         Ok(Space { core, registry: Arc::clone(&self.registry) })
@@ -302,7 +321,7 @@ impl<M: Machine> Space<M> {
     ///
     /// If a CPU still has the space active.
     pub fn exit(&self, cpu: &mut Cpu<M>) {
-        let ctx = cpu.ctx();
+        let ctx = cpu.ctx_in(&self.core.memory);
         self.core.exit(ctx, &self.registry);
         self.registry.bury(ctx);
     }
@@ -313,7 +332,7 @@ impl<M: Machine> Space<M> {
     ///
     /// [`AccessError`] says how far it came and why it stopped.
     pub fn read(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
-        self.core.read(cpu.ctx(), addr, into)
+        self.core.read(cpu.ctx_in(&self.core.memory), addr, into)
     }
 
     /// Copies `from` into the space, resolving faults as needed. Rights are checked as for a CPU.
@@ -322,17 +341,17 @@ impl<M: Machine> Space<M> {
     ///
     /// [`AccessError`] says how far it came and why it stopped.
     pub fn write(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
-        self.core.write(cpu.ctx(), addr, from)
+        self.core.write(cpu.ctx_in(&self.core.memory), addr, from)
     }
 
     /// Calls `visit` with each area, ascending: a snapshot taken without a lock.
     pub fn areas(&self, cpu: &mut Cpu<M>, visit: impl FnMut(AreaInfo<M>)) {
-        self.core.areas(cpu.ctx()).into_iter().for_each(visit);
+        self.core.areas(cpu.ctx_in(&self.core.memory)).into_iter().for_each(visit);
     }
 
     /// The area that covers `addr`.
     pub fn area_at(&self, cpu: &mut Cpu<M>, addr: VirtAddr) -> Option<AreaInfo<M>> {
-        self.core.area_at(cpu.ctx(), addr)
+        self.core.area_at(cpu.ctx_in(&self.core.memory), addr)
     }
 
     /// Pages, tables and faults of this space.
@@ -342,7 +361,7 @@ impl<M: Machine> Space<M> {
     }
 }
 
-/// File-like access. Each takes the token of the CPU it runs on.
+/// File-like access. Each takes the token of the CPU it runs on, and panics if that belongs to another [`Vm`].
 impl<M: Machine> Object<M> {
     /// Reads from `offset`; returns how many bytes there were before the end.
     ///
@@ -350,7 +369,7 @@ impl<M: Machine> Object<M> {
     ///
     /// [`ObjectError`] if a page could not be had.
     pub fn read(&self, cpu: &mut Cpu<M>, offset: u64, into: &mut [u8]) -> Result<usize, ObjectError> {
-        self.read_at(cpu.ctx(), offset, into)
+        self.read_at(cpu.ctx_in(self.memory()), offset, into)
     }
 
     /// Writes at `offset`, extending the object; returns how many bytes were written, fewer if memory ran out.
@@ -359,7 +378,7 @@ impl<M: Machine> Object<M> {
     ///
     /// [`ObjectError`] if nothing could be written.
     pub fn write(&self, cpu: &mut Cpu<M>, offset: u64, from: &[u8]) -> Result<usize, ObjectError> {
-        self.write_at(cpu.ctx(), offset, from)
+        self.write_at(cpu.ctx_in(self.memory()), offset, from)
     }
 
     /// Sets the size. What lies beyond a smaller size is gone, also where it is mapped: accesses there get
@@ -374,7 +393,7 @@ impl<M: Machine> Object<M> {
         if size >= 1 << 63 {
             return Err(ObjectError::TooBig);
         }
-        let ctx = cpu.ctx();
+        let ctx = cpu.ctx_in(self.memory());
         if size >= self.size() && !self.is_torn() {
             self.grow(size);
             return Ok(());

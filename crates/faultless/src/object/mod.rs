@@ -121,6 +121,11 @@ impl<M: Machine> Object<M> {
         self.size.load(Ordering::Acquire)
     }
 
+    /// The memory it lives in.
+    pub(crate) fn memory(&self) -> &Memory<M> {
+        &self.memory
+    }
+
     /// How its pages are counted.
     pub(crate) fn kind(&self) -> Kind {
         if self.pager.is_some() { Kind::File } else { Kind::Memory }
