@@ -9,7 +9,7 @@ use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::sync::Ordering;
-use crate::table::{Found, find, load};
+use crate::table::{Found, find, load, user_end};
 
 /// Why an access stopped. The bytes before it have been transferred.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +24,7 @@ pub struct AccessError {
 enum Step {
     Done,
     Fault,
-    /// The space has been taken down.
+    /// No space has anything there, or the space has been taken down.
     Gone,
 }
 
@@ -70,6 +70,10 @@ impl<M: Machine> Core<M> {
 
     /// Copies within one page if its entry permits, marking it as the MMU would.
     fn access_page(&self, ctx: Ctx<'_, M>, at: VirtAddr, access: Access, copy: impl FnOnce(FrameId)) -> Step {
+        // No area is asked for, and the walk knows no end of user space: beyond it are the embedder's tables.
+        if at.as_u64() >= user_end::<M::Format>() {
+            return Step::Gone;
+        }
         let _section = ctx.enter(self.section_name());
         // Exit frees the root after the sections that were active then; whoever enters later sees this.
         if self.has_exited() {

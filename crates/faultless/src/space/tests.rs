@@ -1,6 +1,7 @@
 //! Interleavings of two operations on one space or object, each forced by a hook of the machine: what one operation
 //! finds when another runs in its middle, and what is counted afterwards.
 
+mod access;
 mod exit;
 mod fork;
 mod machine;
