@@ -2,38 +2,41 @@
 //!
 //! Small sizes come from per-CPU lists, one per size class, without a lock: interrupts are off
 //! while the kernel runs, so a list belongs to whoever runs on its CPU. Lists are refilled from
-//! and spilled to shared lists in batches, and those grow by runs of pages. Larger sizes are runs
-//! of pages themselves (`runs`). The region is reserved at boot and does not grow.
-//!
-//! Absent on purpose: giving pages of small classes back to the runs. A class keeps its high-water
-//! mark, which is the price of frees that touch nothing but the block.
+//! and spilled to the slabs of their class in batches (`slabs`), and those are runs of pages.
+//! Larger sizes are runs of pages themselves (`runs`). The region is reserved at boot and does not
+//! grow: system calls that need memory ask [`is_low`] first and are refused in time.
 
 mod classes;
 mod runs;
+mod slabs;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{MAX_CPUS, local};
 use crate::sync::Lock;
 use classes::{CLASS_COUNT, class_of, class_size};
 use runs::Runs;
+use slabs::{Partial, SLAB, Table};
 
-/// Blocks that move between a CPU's list and the shared one at a time.
+/// Blocks that move between a CPU's list and the slabs at a time.
 const BATCH: u32 = 32;
 /// A CPU's list spills when it is longer than this.
 const SPILL_AT: u32 = 2 * BATCH;
-/// Pages that a class takes at a time.
-const GROW_BYTES: usize = 16 << 10;
+/// Bounds of what is kept for those who cannot do without.
+const RESERVE_MIN: usize = 2 << 20;
+const RESERVE_MAX: usize = 16 << 20;
 
-/// A free block holds the address of the next one.
+/// Free blocks of one class that belong to one CPU.
 #[derive(Clone, Copy)]
 struct List {
     head: *mut Block,
     count: u32,
 }
 
+/// A free block holds the address of the next one.
 struct Block {
     next: *mut Block,
 }
@@ -75,14 +78,27 @@ unsafe impl Sync for CpuLists {}
 
 static CPU_LISTS: [CpuLists; MAX_CPUS] = [const { CpuLists(UnsafeCell::new([List::EMPTY; CLASS_COUNT])) }; MAX_CPUS];
 
-struct SharedList(List);
-
-// SAFETY: the blocks are plain memory; the lock around the list makes access exclusive.
-unsafe impl Send for SharedList {}
-
-static SHARED: [Lock<SharedList>; CLASS_COUNT] = [const { Lock::new(SharedList(List::EMPTY)) }; CLASS_COUNT];
+static SLABS: [Lock<Partial>; CLASS_COUNT] = [const { Lock::new(Partial::new()) }; CLASS_COUNT];
 
 static RUNS: Lock<Runs> = Lock::new(Runs::new());
+
+/// Free bytes in runs, readable without the lock.
+static FREE: AtomicUsize = AtomicUsize::new(0);
+/// With less than this the heap is low.
+static RESERVE: AtomicUsize = AtomicUsize::new(0);
+
+/// The table of the slabs; set once by [`init`].
+struct TheTable(UnsafeCell<Table>);
+
+// SAFETY: written once before any other CPU runs; entries are used under their class's lock.
+unsafe impl Sync for TheTable {}
+
+static TABLE: TheTable = TheTable(UnsafeCell::new(Table::none()));
+
+fn table() -> Table {
+    // SAFETY: not written any more once there is something to allocate.
+    unsafe { *TABLE.0.get() }
+}
 
 /// The allocator behind `alloc`.
 struct KernelHeap;
@@ -92,7 +108,17 @@ static HEAP: KernelHeap = KernelHeap;
 
 /// Gives the heap its region, which must be mapped and used by nobody.
 pub fn init(start: usize, bytes: usize) {
-    RUNS.lock().init(start, bytes);
+    let aligned = start.next_multiple_of(SLAB);
+    let bytes = (bytes - (aligned - start)) & !(SLAB - 1);
+    // SAFETY: the caller gives the region away, once.
+    let (table, table_bytes) = unsafe { Table::make(aligned, bytes) };
+    // SAFETY: nobody allocates yet.
+    unsafe { *TABLE.0.get() = table };
+    let first = aligned + table_bytes.next_multiple_of(SLAB);
+    let mut runs = RUNS.lock();
+    runs.init(first, aligned + bytes - first);
+    FREE.store(runs.free(), Ordering::Relaxed);
+    RESERVE.store((runs.total() / 4).clamp(RESERVE_MIN, RESERVE_MAX), Ordering::Relaxed);
 }
 
 /// Bytes of the region, and bytes in runs that are not handed out.
@@ -101,13 +127,32 @@ pub fn usage() -> (usize, usize) {
     (runs.total(), runs.free())
 }
 
+/// Whether so little is left that calls that could do without memory must.
+#[inline]
+pub fn is_low() -> bool {
+    FREE.load(Ordering::Relaxed) < RESERVE.load(Ordering::Relaxed)
+}
+
+fn take_run(bytes: usize, align: usize) -> *mut u8 {
+    let mut runs = RUNS.lock();
+    let run = runs.take(bytes, align);
+    FREE.store(runs.free(), Ordering::Relaxed);
+    run
+}
+
+fn give_run(address: usize, bytes: usize) {
+    let mut runs = RUNS.lock();
+    runs.give(address, bytes);
+    FREE.store(runs.free(), Ordering::Relaxed);
+}
+
 // SAFETY: blocks come from the region given to `init`, are as large and aligned as asked (class
 // sizes are checked in `class_of`, runs are page aligned), and are handed out once until freed.
 unsafe impl GlobalAlloc for KernelHeap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(class) = class_of(layout) else {
-            return RUNS.lock().take(layout.size(), layout.align());
+            return take_run(layout.size(), layout.align());
         };
         let block = with_list(class, List::pop);
         if block.is_null() {
@@ -119,7 +164,7 @@ unsafe impl GlobalAlloc for KernelHeap {
     #[inline]
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
         let Some(class) = class_of(layout) else {
-            RUNS.lock().give(at as usize, layout.size());
+            give_run(at as usize, layout.size());
             return;
         };
         let count = with_list(class, |list| {
@@ -164,47 +209,40 @@ fn with_list<R>(class: usize, work: impl FnOnce(&mut List) -> R) -> R {
 /// Gets a batch for this CPU and returns one block of it; null if memory is out.
 #[cold]
 fn refill(class: usize) -> *mut Block {
-    let mut shared = SHARED[class].lock();
-    if shared.0.head.is_null() {
-        grow(class, &mut shared.0);
+    let table = table();
+    let mut slabs = SLABS[class].lock();
+    if slabs.is_empty() {
+        let run = take_run(SLAB, SLAB);
+        if run.is_null() {
+            return null_mut();
+        }
+        // SAFETY: a fresh run of that size and alignment.
+        unsafe { slabs.add(&table, class, run as usize) };
     }
-    with_list(class, |local| {
-        move_blocks(&mut shared.0, local);
-        local.pop()
-    })
-}
-
-/// Moves a batch from this CPU's list to the shared one.
-#[cold]
-fn spill(class: usize) {
-    let mut shared = SHARED[class].lock();
-    with_list(class, |local| move_blocks(local, &mut shared.0));
-}
-
-/// Moves up to a batch of blocks between two lists of the same class.
-fn move_blocks(from: &mut List, to: &mut List) {
-    for _ in 0..BATCH {
-        let block = from.pop();
+    let first = slabs.take(&table);
+    for _ in 1..BATCH {
+        let block = slabs.take(&table);
         if block.is_null() {
             break;
         }
-        // SAFETY: a free block of the same class.
-        unsafe { to.push(block) };
+        // SAFETY: a free block of this class.
+        with_list(class, |list| unsafe { list.push(block) });
     }
+    first
 }
 
-/// Cuts a run of pages into blocks of `class`.
-fn grow(class: usize, list: &mut List) {
-    let size = class_size(class);
-    let bytes = GROW_BYTES.max(size);
-    let run = RUNS.lock().take(bytes, 1);
-    if run.is_null() {
-        return;
-    }
-    for n in (0..bytes / size).rev() {
-        // SAFETY: inside the run.
-        let block = unsafe { run.add(n * size) };
-        // SAFETY: the run is ours, and blocks do not overlap.
-        unsafe { list.push(block.cast()) };
+/// Moves a batch from this CPU's list back to its slabs.
+#[cold]
+fn spill(class: usize) {
+    let table = table();
+    let mut slabs = SLABS[class].lock();
+    for _ in 0..BATCH {
+        let block = with_list(class, List::pop);
+        if block.is_null() {
+            break;
+        }
+        if let Some(run) = slabs.give(&table, class, block) {
+            give_run(run, SLAB);
+        }
     }
 }

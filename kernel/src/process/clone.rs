@@ -60,6 +60,9 @@ const SUPPORTED: u64 = VM
     | CHILD_SETTID
     | WITHOUT_EFFECT;
 
+/// As many threads as there may be, all processes together.
+const MOST_THREADS: usize = 32_768;
+
 /// `fork()`.
 pub fn sys_fork(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     let args = CloneArgs { exit_signal: signal::number::SIGCHLD, ..CloneArgs::default() };
@@ -179,6 +182,9 @@ fn make_child(
     }
     if has(SETTLS) {
         child_context.fs_base = args.tls;
+    }
+    if table::counts().1 >= MOST_THREADS {
+        return Err(Errno::EAGAIN);
     }
     let tid = table::new_id();
     if has(PARENT_SETTID) {

@@ -16,6 +16,7 @@
 //!
 //! Absent on purpose: priorities, nice levels, real-time classes.
 
+mod pressure;
 mod queue;
 mod restart;
 mod run;

@@ -143,7 +143,19 @@ fn take_from(index: usize, me: usize) -> Option<Arc<Thread>> {
 
 /// A thread from any other queue. All are asked: what the longest holds may be bound elsewhere.
 fn steal(me: usize) -> Option<Arc<Thread>> {
-    (1..MAX_CPUS).map(|distance| (me + distance) % MAX_CPUS).find_map(|victim| take_from(victim, me))
+    let others = online_mask() & !(1 << me);
+    // Those after this CPU first, so that not all idle CPUs ask the same one.
+    let mut after = (others >> me) << me;
+    let mut before = others & !after;
+    while after | before != 0 {
+        let part = if after != 0 { &mut after } else { &mut before };
+        let victim = part.trailing_zeros() as usize;
+        *part &= *part - 1;
+        if let Some(thread) = take_from(victim, me) {
+            return Some(thread);
+        }
+    }
+    None
 }
 
 /// Says that this CPU is about to halt. The caller looks for work once more afterwards.

@@ -6,12 +6,13 @@
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
-use super::{Interrupt, Outcome, Restart, RestartKind, Thread, Timer, queue, switch, timers};
+use super::{Interrupt, Outcome, Restart, RestartKind, Thread, Timer, pressure, queue, switch, timers};
 use crate::arch::idt::vector;
 use crate::arch::trap::{self, Leave, Noted, Trap};
 use crate::arch::{CpuLocal, UserContext, cpu, enter_user};
+use crate::errno::Errno;
 use crate::signal::{self, Verdict};
-use crate::{clock, fs, machine, start, syscall};
+use crate::{clock, fs, heap, machine, start, syscall};
 
 /// Why a CPU stops working for a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub fn run(local: &mut CpuLocal) -> ! {
 fn idle(local: &mut CpuLocal) -> Option<Arc<Thread>> {
     let me = local.index();
     machine::switch_memory(local, None);
+    // What this CPU has retired would stay with it as long as it sleeps.
+    local.vm.collect();
     queue::announce_idle(me);
     // Whoever queues a thread for this CPU from here on sends an interrupt. Taking a lock may halt
     // for a moment and take that interrupt, which leaves a note: so the notes are looked at last.
@@ -150,7 +153,11 @@ enum Next {
 fn system_call(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -> Next {
     thread.begin_call();
     switch::end_user_stretch(local, thread);
-    let outcome = syscall::dispatch(thread, local, context);
+    let outcome = if heap::is_low() && pressure::refuses(context.syscall_number()) {
+        Errno::ENOMEM.into()
+    } else {
+        syscall::dispatch(thread, local, context)
+    };
     let next = match outcome {
         Outcome::Done(value) => {
             context.set_result(value);
