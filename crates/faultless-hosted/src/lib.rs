@@ -6,8 +6,6 @@
 //! - [`Fast`]: for embedding, emulators and benchmarks;
 //! - [`Hostile`]: everything that the processor's manual allows and nobody hopes for, replayed exactly from a seed.
 //!
-//! [`conformance`] checks any machine against the promises of [`faultless::Machine`].
-//!
 //! ```
 //! use faultless::{CpuId, Layout, MapRequest, VirtAddr, Vm};
 //! use faultless_hosted::{Fast, FastConfig, HostedCpu};
@@ -36,7 +34,6 @@
 //! | `barrier`, `entry`, `walk`, `rng` | membarrier; the manual's entry bits; the page walk; seeded choices | no |
 //! | `mmu`, `cpu` | what both faces have in common | no |
 //! | `fast`, `hostile` | the machines (the promise to `faultless` is an `unsafe impl`) | impl |
-//! | [`conformance`] | the contract, checked | no |
 
 #![warn(missing_docs)]
 

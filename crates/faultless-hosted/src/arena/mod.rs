@@ -5,7 +5,7 @@
 //! sound whatever a wrong caller does:
 //!
 //! - no `&T` or `&mut T` to data is ever made, so there is nothing that a racing store could invalidate; data moves
-//!   through machine instructions outside the language's memory model ([`bytes`]), as for any memory that is shared
+//!   through machine instructions outside the language's memory model (`bytes`), as for any memory that is shared
 //!   with a device or another process;
 //! - tables are atomics, for everybody;
 //! - each access is checked against the arena's end.
