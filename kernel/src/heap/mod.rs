@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{MAX_CPUS, local};
 use crate::sync::Lock;
-use classes::{CLASS_COUNT, class_of, class_size};
+use classes::{CLASS_COUNT, class_of};
 use runs::Runs;
 use slabs::{Partial, SLAB, Table};
 

@@ -57,8 +57,9 @@ impl Table {
         let slabs = start as *mut Slab;
         for n in 0..count {
             let slab = Slab { free: null_mut(), free_count: 0, next: NONE, previous: NONE };
+            let entry = slabs.wrapping_add(n);
             // SAFETY: inside the region, which is ours by the caller's promise.
-            unsafe { slabs.add(n).write(slab) };
+            unsafe { entry.write(slab) };
         }
         (Table { slabs, base: start, count }, count * size_of::<Slab>())
     }
