@@ -13,6 +13,12 @@ fn storms_have_an_explanation() {
 }
 
 #[test]
+fn storms_with_failing_allocations_have_an_explanation() {
+    let test = "hostile storms_with_failing_allocations_have_an_explanation";
+    each_seed(test, 1_000_000, 400, |seed| catch(|| Storm { failing: true, ..Storm::of(seed) }.run()).map(drop));
+}
+
+#[test]
 fn a_seed_replays_exactly() {
     for seed in 5000..5010 {
         let digests = [0, 1].map(|_| catch(|| Storm::of(seed).run()));

@@ -63,3 +63,28 @@ fn storms_find_every_mutant() {
     let _ = std::panic::take_hook();
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
+
+/// For those who tune the table above: which kinds of storms find the mutant in `FAULTLESS_MUTANT`?
+#[test]
+#[ignore = "a survey, not a check"]
+fn survey() {
+    let only = std::env::var("FAULTLESS_MUTANT").expect("names a mutant");
+    std::panic::set_hook(Box::new(|_| ()));
+    let all = FOUND.iter().map(|(mutant, _)| *mutant).chain([
+        Mutant::ForkWithoutLock,
+        Mutant::NoActivateFence,
+        Mutant::NoAloneCheck,
+        Mutant::SweepByStore,
+    ]);
+    for mutant in all.filter(|mutant| format!("{mutant:?}") == only) {
+        set(mutant);
+        for kind in 0..common::storm::KINDS_OF_STORMS {
+            let most = 1000 * env("FAULTLESS_ROUNDS", 1);
+            let found =
+                (1..=most).find_map(|seed| catch(|| Storm::of_kind(kind, seed).run()).err().map(|what| (seed, what)));
+            let text = found.map(|(seed, what)| format!("seed {seed}: {:.120}", what.lines().next().unwrap_or_default()));
+            println!("{mutant:?} kind {kind}: {}", text.unwrap_or("-".into()));
+        }
+        set(Mutant::None);
+    }
+}

@@ -60,12 +60,15 @@ pub struct Role {
     pub weights: [u64; 10],
 }
 
+/// How many kinds of storms there are.
+pub const KINDS_OF_STORMS: usize = KINDS.len();
+
 const fn role(home: usize, weights: [u64; 10]) -> Role {
     Role { home, weights }
 }
 
 /// Kinds of storms: roles, pages, forks before.
-const KINDS: [(&[Role], &[usize], u64); 10] = [
+const KINDS: [(&[Role], &[usize], u64); 11] = [
     // Everything evenly.
     (&[role(0, [12, 14, 3, 3, 3, 3, 4, 3, 2, 1])], &[0, 1, 2, 3, 4, 5, 6, 7], 3),
     // Copy-on-write in a tree of forks.
@@ -82,8 +85,10 @@ const KINDS: [(&[Role], &[usize], u64); 10] = [
     (&[role(0, [0, 0, 0, 0, 0, 1, 0, 0, 0, 0]), role(0, [5, 5, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1], 1),
     // One unmaps and maps, the others store.
     (&[role(0, [0, 0, 0, 0, 3, 2, 0, 0, 0, 0]), role(0, [1, 8, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1], 1),
-    // One forks, the others store.
-    (&[role(0, [1, 1, 0, 0, 0, 0, 0, 6, 0, 0]), role(0, [2, 8, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1, 2], 2),
+    // One forks, the others store into old and fresh pages.
+    (&[role(0, [1, 1, 0, 0, 0, 0, 0, 6, 0, 0]), role(0, [2, 8, 0, 0, 1, 3, 0, 0, 0, 0])], &[0, 1, 2, 5], 2),
+    // One forks and replaces, the others write from outside.
+    (&[role(0, [1, 0, 0, 0, 0, 5, 0, 4, 0, 0]), role(1, [0, 0, 2, 8, 0, 0, 0, 0, 0, 0])], &[0, 1, 2, 5], 0),
     // Two spaces that share tables, two CPUs in the first one.
     (&[role(1, [4, 8, 0, 0, 0, 0, 0, 0, 0, 0]), role(0, [8, 4, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1, 2], 0),
 ];
@@ -119,7 +124,12 @@ const ALL: [Doing; 10] = [
 impl Storm {
     /// A storm of this seed.
     pub fn of(seed: u64) -> Self {
-        let (roles, pages, forks) = KINDS[seed as usize / 7 % KINDS.len()];
+        Self::of_kind(seed as usize / 7 % KINDS.len(), seed)
+    }
+
+    /// A storm of this kind and seed.
+    pub fn of_kind(kind: usize, seed: u64) -> Self {
+        let (roles, pages, forks) = KINDS[kind];
         let homes = roles.iter().map(|role| role.home).max().unwrap_or(0);
         let most = if forks == 0 { 0 } else { (seed / 3 % forks) as usize };
         Self {
@@ -130,7 +140,7 @@ impl Storm {
             pages,
             forks_before: homes.max(most),
             failing: false,
-            one_space: seed.is_multiple_of(5),
+            one_space: seed % 5 < 2,
         }
     }
 
