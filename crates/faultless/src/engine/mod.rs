@@ -97,8 +97,14 @@ impl<M: Machine> Vm<M> {
     /// # Errors
     ///
     /// [`OutOfMemory`] if there is no frame for its root table.
+    ///
+    /// # Panics
+    ///
+    /// If the layout is not in order or not of whole pages, if it reaches beyond the user half of the root (which the
+    /// machine's [`init_root`](Machine::init_root) may have filled), or if the token belongs to another [`Vm`].
     pub fn new_space(&self, cpu: &mut Cpu<M>, layout: Layout) -> Result<Space<M>, OutOfMemory> {
-        let ctx = cpu.ctx();
+        assert!(layout.fits::<M::Format>(), "{layout:?} does not fit the user half");
+        let ctx = cpu.ctx_in(&self.memory);
         self.registry.bury(ctx);
         let root = table::alloc_root(ctx).ok_or(OutOfMemory)?;
         let core = Arc::new(Core::new(Arc::clone(&self.memory), self.registry.next_id(), root, layout));

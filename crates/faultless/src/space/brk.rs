@@ -22,7 +22,8 @@ impl<M: Machine> Core<M> {
     /// Moves the break to `to` if that is possible; returns where it is afterwards.
     pub(crate) fn set_break(&self, ctx: Ctx<'_, M>, to: VirtAddr) -> VirtAddr {
         let (start, _) = self.brk_range();
-        if to < start || to > self.layout.highest {
+        // A heap that begins below everything was never set up.
+        if start < self.layout.lowest || to < start || to > self.layout.highest {
             return self.brk_range().1;
         }
         let guard = self.lock_break(ctx, to.as_u64());
@@ -65,6 +66,7 @@ impl<M: Machine> Core<M> {
         if !self.is_clear(range, guard) {
             return false;
         }
+        let mut changes = Changes::new();
         for part in super::map::stripe_parts::<M>(range) {
             let attributes = Attributes {
                 range: part,
@@ -75,12 +77,11 @@ impl<M: Machine> Core<M> {
                 object: None,
                 offset: part.start().as_u64(),
             };
-            let mut changes = Changes::new();
             if self.prepare_replace(&mut changes, part, Some(attributes), guard).is_err() {
                 return false;
             }
-            self.commit_all(ctx, &mut changes, guard, || {});
         }
+        self.commit_all(ctx, &mut changes, guard, || {});
         true
     }
 

@@ -38,8 +38,9 @@ pub use usage::Usage;
 use crate::addr::{FrameId, VirtAddr};
 use crate::area::{Index, StripeGuard};
 use crate::frame::{Ctx, Memory};
-use crate::machine::Machine;
+use crate::machine::{Format, Machine};
 use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::table::user_end;
 use crate::tlb::Mask;
 use alloc::sync::Arc;
 use core::fmt;
@@ -68,6 +69,12 @@ impl Layout {
             mmap_top: VirtAddr::new(0x7fff_f7ff_f000),
             stack_limit: 8 << 20,
         }
+    }
+
+    /// Are the addresses in order, of whole pages, and inside user space?
+    pub(crate) fn fits<F: Format>(&self) -> bool {
+        let ends = [self.lowest, self.mmap_top, self.highest, VirtAddr::new(user_end::<F>())];
+        ends.is_sorted() && ends.iter().all(|end| end.is_aligned()) && self.lowest < self.mmap_top
     }
 }
 

@@ -5,12 +5,12 @@ mod access;
 mod exit;
 mod fork;
 mod machine;
+mod misuse;
 mod strays;
 mod truncate;
 
 use crate::{Access, Backing, Cpu, CpuId, Layout, MapRequest, Object, PageRange, Sharing, Space, VirtAddr, Vm};
 use machine::{CPUS, Words};
-use std::panic;
 use std::sync::Arc;
 use std::vec::Vec;
 
@@ -67,20 +67,4 @@ fn audit(vm: &Vm<Words>, cpus: &mut [Cpu<Words>], spaces: &[&Space<Words>], obje
         cpus.iter_mut().for_each(|cpu| _ = cpu.collect());
     }
     vm.audit(&mut cpus[0], spaces, objects).unwrap_or_else(|error| panic!("{error}"));
-}
-
-#[test]
-fn tokens_and_objects_of_another_vm_are_refused() {
-    let ((vm, mut cpus), (other, mut others)) = (boot(), boot());
-    let (space, object) = (new_space(&vm, &mut cpus[0]), vm.new_memory(4096, "file").unwrap());
-    map(&space, &mut cpus[0], 0x100, 1);
-    let refused = |operation: &mut dyn FnMut()| {
-        assert!(panic::catch_unwind(panic::AssertUnwindSafe(operation)).is_err());
-    };
-    refused(&mut || _ = space.fault(&mut others[0], at(0x100), Access::Write));
-    refused(&mut || _ = object.read(&mut others[0], 0, &mut [0]));
-    let elsewhere = new_space(&other, &mut others[0]);
-    refused(&mut || map_object(&elsewhere, &mut others[0], 0x100, 1, &object, Sharing::Shared));
-    audit(&vm, &mut cpus, &[&space], &[&object]);
-    audit(&other, &mut others, &[&elsewhere], &[]);
 }
