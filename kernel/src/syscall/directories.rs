@@ -116,14 +116,15 @@ fn list(directory: &Arc<Inode>, position: &mut u64, listing: &mut Listing) -> Re
             }
         }
         Body::Proc(node) => {
-            let entries = node.entries()?;
-            let seen = (*position - FIRST_COOKIE) as usize;
-            for entry in entries.iter().skip(seen) {
-                let (number, kind) = (entry.node.number(), entry.node.kind());
-                if !listing.add(number, *position + 1, kind, &entry.name) {
+            for (index, entry) in node.entries()?.iter().enumerate() {
+                let at = entry.position(index);
+                if at < *position {
+                    continue;
+                }
+                if !listing.add(entry.node.number(), at + 1, entry.node.kind(), &entry.name) {
                     return Ok(false);
                 }
-                *position += 1;
+                *position = at + 1;
             }
         }
         _ => return Err(Errno::ENOTDIR),

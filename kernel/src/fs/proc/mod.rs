@@ -17,6 +17,7 @@ use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
+use super::directory::FIRST_COOKIE;
 use super::inode::{Body, Inode, PROC_DEVICE};
 use super::walk::Link;
 use crate::arch::CpuLocal;
@@ -85,6 +86,22 @@ pub struct Entry {
     pub name: Vec<u8>,
     /// What it is.
     pub node: Node,
+}
+
+impl Entry {
+    /// Where a reader of the directory finds it. What comes and goes has a place of its own, so that a
+    /// reader who closes descriptors on the way misses none.
+    pub fn position(&self, index: usize) -> u64 {
+        /// Processes come after everything else in the root.
+        const PROCESSES: u64 = 1 << 10;
+        FIRST_COOKIE
+            + match self.node {
+                Node::Process(_, Part::Descriptor(fd) | Part::DescriptorInfo(fd)) => u64::from(fd.cast_unsigned()),
+                Node::Process(Owner { tid: Some(tid), .. }, Part::Directory) => u64::from(tid.cast_unsigned()),
+                Node::Process(Owner { pid, .. }, Part::Directory) => PROCESSES + u64::from(pid.cast_unsigned()),
+                _ => index as u64,
+            }
+    }
 }
 
 fn entry(name: impl Into<Vec<u8>>, node: Node) -> Entry {
@@ -227,7 +244,7 @@ impl Node {
         entries.find(|e| e.name == name).map(|e| e.node).ok_or(Errno::ENOENT)
     }
 
-    /// The entries of a directory, without `.` and `..`.
+    /// The entries of a directory, without `.` and `..`, by position.
     ///
     /// # Errors
     ///

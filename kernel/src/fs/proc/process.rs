@@ -185,7 +185,8 @@ pub fn entries(owner: Owner, part: Part) -> Result<Vec<Entry>, Errno> {
             numbers().into_iter().map(|fd| named(fd, node(fd))).collect()
         }
         Part::Tasks => {
-            let threads = process.threads.lock().clone();
+            let mut threads = process.threads.lock().clone();
+            threads.sort_by_key(|thread| thread.tid);
             let node = |tid| Node::Process(Owner { pid: owner.pid, tid: Some(tid) }, Part::Directory);
             threads.iter().map(|t| named(t.tid, node(t.tid))).collect()
         }

@@ -81,6 +81,9 @@ impl Discipline {
         let was_canonical = self.termios.is_canonical();
         self.termios = termios;
         if was_canonical && !termios.is_canonical() {
+            // Ends of lines mean nothing in raw mode: a cell without a byte would read as the end of input.
+            self.ready.retain(|&cell| cell != Cell::Eof);
+            self.lines = self.ready.iter().filter(|cell| matches!(cell, Cell::End(_))).count();
             self.ready.extend(self.line.drain(..).map(Cell::Byte));
         } else if !was_canonical && termios.is_canonical() && !self.ready.is_empty() {
             self.ready.push_back(Cell::Eof);
