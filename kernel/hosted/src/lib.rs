@@ -9,10 +9,14 @@
 
 extern crate alloc;
 
+#[path = "../../src/heap/classes.rs"]
+pub mod classes;
 #[path = "../../src/fs/cpio.rs"]
 pub mod cpio;
 #[path = "../../src/fs/tty/discipline.rs"]
 pub mod discipline;
+#[path = "../../src/process/elf.rs"]
+pub mod elf;
 #[path = "../../src/errno.rs"]
 pub mod errno;
 #[path = "../../src/fs/tty/framing.rs"]
@@ -23,6 +27,14 @@ pub mod manifest;
 pub mod names;
 #[path = "../../src/fs/ring.rs"]
 pub mod ring;
+#[path = "../../src/heap/runs.rs"]
+pub mod runs;
+#[path = "../../src/signal/set.rs"]
+pub mod set;
+#[path = "../../src/heap/slabs.rs"]
+pub mod slabs;
+#[path = "../../src/process/stack.rs"]
+pub mod stack;
 #[path = "../../src/fs/tty/termios.rs"]
 pub mod termios;
 #[allow(unused_imports)] // its macro is for its siblings in the kernel
@@ -30,3 +42,14 @@ pub mod termios;
 pub mod text;
 #[path = "../../src/fs/walk.rs"]
 pub mod walk;
+
+/// What `elf` finds beside it in the kernel.
+pub mod exec {
+    /// Size of a page.
+    pub const PAGE: u64 = 4096;
+}
+
+/// What `slabs` finds above it in the kernel.
+pub struct Block {
+    next: *mut Block,
+}

@@ -120,6 +120,20 @@ fn raw_mode_hands_bytes_over_at_once() {
 }
 
 #[test]
+fn type_ahead_carried_through_canonical_mode_is_no_end_of_input() {
+    let mut tty = with(|t| t.local &= !linux::ICANON);
+    let raw = *tty.termios();
+    let canonical = Termios { local: raw.local | linux::ICANON, ..raw };
+    type_in(&mut tty, "one\ntwo\n");
+    let mut line = [0; 4];
+    assert_eq!(tty.read(&mut line), 4);
+    tty.set_termios(canonical);
+    tty.set_termios(raw);
+    assert_eq!(read(&mut tty), "two\n");
+    assert!(!tty.is_ready(1), "a read would find no byte");
+}
+
+#[test]
 fn switching_modes_keeps_what_was_typed() {
     let mut tty = Discipline::new();
     type_in(&mut tty, "abc");
