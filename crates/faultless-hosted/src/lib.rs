@@ -39,6 +39,7 @@
 
 pub mod arena;
 mod barrier;
+pub mod conformance;
 mod cpu;
 mod entry;
 mod fast;

@@ -82,7 +82,8 @@ fn survey() {
             let most = 1000 * env("FAULTLESS_ROUNDS", 1);
             let found =
                 (1..=most).find_map(|seed| catch(|| Storm::of_kind(kind, seed).run()).err().map(|what| (seed, what)));
-            let text = found.map(|(seed, what)| format!("seed {seed}: {:.120}", what.lines().next().unwrap_or_default()));
+            let text =
+                found.map(|(seed, what)| format!("seed {seed}: {:.120}", what.lines().next().unwrap_or_default()));
             println!("{mutant:?} kind {kind}: {}", text.unwrap_or("-".into()));
         }
         set(Mutant::None);

@@ -13,6 +13,9 @@ pub struct Scratch {
     pages: usize,
 }
 
+// SAFETY: the mapping belongs to the value, whichever thread has it.
+unsafe impl Send for Scratch {}
+
 impl Scratch {
     /// Maps `pages` pages that nobody has touched.
     ///
@@ -30,7 +33,7 @@ impl Scratch {
     }
 
     /// Stores `value` into the first word of each page.
-    pub fn touch(&self, value: u64) {
+    pub fn touch(&mut self, value: u64) {
         for page in 0..self.pages {
             // SAFETY: inside the mapping.
             let at = unsafe { self.base.as_ptr().add(page * PAGE) };
