@@ -6,6 +6,7 @@ mod common;
 
 use common::replay::{catch, each_seed};
 use common::storm::Storm;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[test]
 fn storms_have_an_explanation() {
@@ -23,5 +24,47 @@ fn a_seed_replays_exactly() {
     for seed in 5000..5010 {
         let digests = [0, 1].map(|_| catch(|| Storm::of(seed).run()));
         assert_eq!(digests[0], digests[1], "seed {seed}");
+    }
+}
+
+#[test]
+fn generations_come_round() {
+    let waits = AtomicU64::new(0);
+    each_seed("hostile generations_come_round", 1, 16, |seed| {
+        let (_, stats) = catch(|| Storm::of_generations(seed).run())?;
+        waits.fetch_add(stats.get("wrap_guard_waits"), Ordering::Relaxed);
+        Ok(())
+    });
+    let replays = std::env::var_os("FAULTLESS_SEED").is_some();
+    assert!(waits.into_inner() > 0 || replays, "no storm makes a generation come round");
+}
+
+/// The storms come to every corner that only several CPUs come to.
+#[test]
+fn storms_reach_every_slow_path() {
+    let mut sums = std::collections::BTreeMap::new();
+    for seed in 7000..7300 {
+        let (_, stats) = catch(|| Storm::of(seed).run()).unwrap_or_else(|what| panic!("seed {seed}: {what}"));
+        stats.iter().for_each(|(name, count)| *sums.entry(name).or_insert(0) += count);
+    }
+    println!("{sums:#?}");
+    for name in [
+        "fault_retries",
+        "fault_waits",
+        "fault_cow",
+        "fault_cow_zero",
+        "fault_reuse",
+        "fault_finish",
+        "fault_early_copy",
+        "fault_shared",
+        "fault_spurious",
+        "cow_remote_flushes",
+        "slow_unshare_copy",
+        "slow_unshare_take",
+        "fork_section_waits",
+        "flush_local",
+        "flush_remote",
+    ] {
+        assert!(sums[name] > 0, "no storm reaches {name}: {sums:#?}");
     }
 }

@@ -29,7 +29,7 @@ impl<'a> Actor<'a> {
     pub(super) fn act(&mut self) {
         let role = self.storm.roles[self.number.min(self.storm.roles.len() - 1)];
         self.enter(role.home);
-        for _ in 0..self.storm.operations {
+        for _ in 0..self.storm.operations * role.times {
             let doing = ALL[self.rng.weighted(&role.weights)];
             if self.storm.failing && self.rng.once_in(4) {
                 let more = self.rng.below(6);
@@ -80,11 +80,18 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// The range of one to three pages from `page` on that are neighbours, and their numbers.
-    fn range(&mut self, page: usize) -> (PageRange, Vec<usize>) {
+    /// A range from `page` on and the pages in it: up to three neighbours, or seldom everything up to another page, with
+    /// the tables and stripes between. `before` is the first page that it may not reach.
+    fn range(&mut self, page: usize, before: usize) -> (PageRange, Vec<usize>) {
+        if self.rng.once_in(6) && page < before {
+            let last = self.rng.range(page as u64, before as u64) as usize;
+            let range = PageRange::new(VirtAddr::new(PAGES[page]), VirtAddr::new(PAGES[last] + PAGE));
+            return (range.expect("ascending"), (page..=last).collect());
+        }
         let mut pages = vec![page];
         while pages.len() < 3
             && self.rng.once_in(2)
+            && page + pages.len() < before
             && let Some(next) = PAGES.get(page + pages.len())
             && *next == PAGES[page] + pages.len() as u64 * PAGE
         {
@@ -95,7 +102,7 @@ impl<'a> Actor<'a> {
     }
 
     fn unmap(&mut self, on: &Known, page: usize) {
-        let (range, pages) = self.range(page);
+        let (range, pages) = self.range(page, PAGES.len());
         let (result, span) = self.stage.timed(|| on.space.unmap(self.cpu.token(), range));
         if result.is_ok() {
             self.note(span, on.number, &pages, What::Becomes(State::Unmapped));
@@ -103,17 +110,28 @@ impl<'a> Actor<'a> {
     }
 
     fn map(&mut self, on: &Known, page: usize) {
-        let sharing = self.rng.pick(&[Sharing::Shared, Sharing::Private]);
-        let (result, span) = self.stage.timed(|| self.stage.map_at(&on.space, self.cpu.token(), page, sharing));
+        if page >= FIRST_OF_OBJECT {
+            return self.map_object(on, page);
+        }
+        let (range, pages) = self.range(page, FIRST_OF_OBJECT);
+        let (result, span) = self.stage.timed(|| self.stage.map_fresh(&on.space, self.cpu.token(), range));
         if result.is_ok() {
-            let shows = if page < FIRST_OF_OBJECT { None } else { Some(sharing) };
+            self.note(span, on.number, &pages, What::Becomes(State::Mapped(Rights::READ | Rights::WRITE)));
+            self.note(span, on.number, &pages, What::Shows(None));
+        }
+    }
+
+    fn map_object(&mut self, on: &Known, page: usize) {
+        let sharing = self.rng.pick(&[Sharing::Shared, Sharing::Private]);
+        let (result, span) = self.stage.timed(|| self.stage.map_object(&on.space, self.cpu.token(), page, sharing));
+        if result.is_ok() {
             self.note(span, on.number, &[page], What::Becomes(State::Mapped(Rights::READ | Rights::WRITE)));
-            self.note(span, on.number, &[page], What::Shows(shows));
+            self.note(span, on.number, &[page], What::Shows(Some(sharing)));
         }
     }
 
     fn protect(&mut self, on: &Known, page: usize) {
-        let (range, mut pages) = self.range(page);
+        let (range, mut pages) = self.range(page, PAGES.len());
         let rights = self.rng.pick(&[Rights::NONE, Rights::READ, Rights::READ | Rights::WRITE]);
         let (result, span) = self.stage.timed(|| on.space.protect(self.cpu.token(), range, rights));
         if let Err(ProtectError::Unmapped(at) | ProtectError::Denied(at) | ProtectError::NoMemory(at)) = result {

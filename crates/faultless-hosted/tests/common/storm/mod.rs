@@ -9,7 +9,7 @@ mod judge;
 mod stage;
 
 use actor::Actor;
-use faultless::{CpuId, Vm};
+use faultless::{CpuId, Stats, Vm};
 use faultless_hosted::{Body, HostedCpu, Hostile, HostileConfig};
 use stage::Stage;
 
@@ -58,13 +58,19 @@ pub struct Role {
     pub home: usize,
     /// Operations and their weights, in the order of [`Doing`].
     pub weights: [u64; 10],
+    /// So many times the storm's number of operations.
+    pub times: usize,
 }
 
 /// How many kinds of storms there are.
 pub const KINDS_OF_STORMS: usize = KINDS.len();
 
 const fn role(home: usize, weights: [u64; 10]) -> Role {
-    Role { home, weights }
+    Role { home, weights, times: 1 }
+}
+
+const fn busy(home: usize, times: usize, weights: [u64; 10]) -> Role {
+    Role { home, weights, times }
 }
 
 /// Kinds of storms: roles, pages, forks before.
@@ -144,12 +150,19 @@ impl Storm {
         }
     }
 
-    /// Runs the storm; returns a digest of its schedule.
+    /// A long storm about one page: one CPU takes and gives rights until generations come round, the others use it.
+    pub fn of_generations(seed: u64) -> Self {
+        const ROLES: &[Role] =
+            &[busy(0, 40, [0, 0, 0, 0, 0, 0, 1, 0, 0, 0]), busy(0, 40, [4, 8, 0, 0, 0, 0, 0, 0, 0, 0])];
+        Self { roles: ROLES, pages: &[1], cpus: 3, ..Self::of(seed) }
+    }
+
+    /// Runs the storm; returns a digest of its schedule, and the counters.
     ///
     /// # Errors
     ///
     /// What was impossible, or wrong in the recount.
-    pub fn run(&self) -> Result<u64, String> {
+    pub fn run(&self) -> Result<(u64, Stats), String> {
         let mut config = HostileConfig::new(512, self.cpus, self.seed);
         config.evict = [0, 0, 6, 40][self.seed as usize % 4];
         let vm = Vm::new(Hostile::new(config).expect("memory for the arena")).expect("a machine");
@@ -166,6 +179,6 @@ impl Storm {
         stage.look_once_more(&mut cpus[0]);
         stage.judge()?;
         stage.recount(&vm, &mut cpus)?;
-        Ok(vm.machine().digest())
+        Ok((vm.machine().digest(), vm.stats()))
     }
 }

@@ -2,7 +2,8 @@
 
 use super::{FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, SLOTS, Storm};
 use faultless::{
-    Access, Backing, Cpu, FaultError, Layout, MapError, MapRequest, Object, Rights, Sharing, Space, VirtAddr, Vm,
+    Access, Backing, Cpu, FaultError, Layout, MapError, MapRequest, Object, PageRange, Rights, Sharing, Space,
+    VirtAddr, Vm,
 };
 use faultless_hosted::{HostedCpu, Hostile, Rng};
 use faultless_model::history::Span;
@@ -97,7 +98,12 @@ impl Stage {
             values: AtomicU64::new(1),
             operations: AtomicU64::new(1),
         };
-        (0..PAGES.len()).for_each(|page| stage.map_at(&space, token, page, Sharing::Shared).expect("memory"));
+        for page in 0..FIRST_OF_OBJECT {
+            stage.map_fresh(&space, token, PageRange::page(word(page, 0))).expect("memory");
+        }
+        for page in FIRST_OF_OBJECT..PAGES.len() {
+            stage.map_object(&space, token, page, Sharing::Shared).expect("memory");
+        }
         stage.add(space, None);
         let first = Arc::clone(&lock(&stage.spaces)[0]);
         let mut rng = Rng::new(storm.seed ^ 0x5eed);
@@ -114,8 +120,18 @@ impl Stage {
         stage
     }
 
-    /// Maps one page: fresh memory, or the object.
-    pub(super) fn map_at(
+    /// Maps fresh memory in place of what is there.
+    pub(super) fn map_fresh(
+        &self,
+        space: &Space<Hostile>,
+        token: &mut Cpu<Hostile>,
+        range: PageRange,
+    ) -> Result<(), MapError> {
+        space.map(token, MapRequest::anonymous(range.len()).fixed(range.start())).map(drop)
+    }
+
+    /// Maps a page of the object in place of what is there.
+    pub(super) fn map_object(
         &self,
         space: &Space<Hostile>,
         token: &mut Cpu<Hostile>,
@@ -123,11 +139,9 @@ impl Stage {
         sharing: Sharing,
     ) -> Result<(), MapError> {
         let mut request = MapRequest::anonymous(PAGE).fixed(VirtAddr::new(PAGES[page]));
-        if page >= FIRST_OF_OBJECT {
-            let offset = (page - FIRST_OF_OBJECT) as u64 * PAGE;
-            request.backing = Backing::Object { object: Arc::clone(&self.object), offset };
-            request.sharing = sharing;
-        }
+        let offset = (page - FIRST_OF_OBJECT) as u64 * PAGE;
+        request.backing = Backing::Object { object: Arc::clone(&self.object), offset };
+        request.sharing = sharing;
         space.map(token, request).map(drop)
     }
 
