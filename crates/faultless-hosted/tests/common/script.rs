@@ -137,9 +137,26 @@ const KIB: u64 = 1 << 10;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-/// Borders of leaf tables, of upper tables, of stripes; the top of the mmap area; a stack's place.
-const BORDERS: [u64; 7] =
-    [2048 * KIB, GIB, 512 * GIB, 2 * TIB, 6 * TIB + 2048 * KIB, 0x7fff_f7ff_f000, 0x7fff_0000_0000];
+/// Borders of leaf tables, of upper tables, of stripes; the top of the mmap area; a stack's place; both ends.
+const BORDERS: [u64; 9] = [
+    2048 * KIB,
+    GIB,
+    512 * GIB,
+    2 * TIB,
+    6 * TIB + 2048 * KIB,
+    0x7fff_f7ff_f000,
+    0x7fff_0000_0000,
+    0x1_0000,
+    0x7fff_ffff_f000,
+];
+
+/// Addresses that no space has: no user's, not canonical, with an end beyond 2^64.
+const WILD: [u64; 6] = [0, 1 << 47, 1 << 63, 0xffff_8000_0000_0000, u64::MAX - PAGE + 1, u64::MAX - 8191];
+
+/// Any address at all, to be loaded from or stored to.
+fn anywhere(rng: &mut Rng) -> u64 {
+    if rng.once_in(40) { rng.pick(&WILD) + rng.below(PAGE) } else { address(rng) + offset(rng) }
+}
 
 /// A script of `shape`.
 pub fn generate(rng: &mut Rng, shape: Shape) -> Vec<Step> {
@@ -160,13 +177,13 @@ fn step(rng: &mut Rng, shape: Shape) -> Step {
         5 => Step::Fork { cpu, space },
         6 => Step::Exit { cpu, space },
         7 => Step::Drop { cpu, space },
-        8 => Step::Load { cpu, at: address(rng) + offset(rng), len: length(rng) },
-        9 => Step::Store { cpu, at: address(rng) + offset(rng), len: length(rng), value: value(rng) },
-        10 => Step::Execute { cpu, at: address(rng) + offset(rng) },
+        8 => Step::Load { cpu, at: anywhere(rng), len: length(rng) },
+        9 => Step::Store { cpu, at: anywhere(rng), len: length(rng), value: value(rng) },
+        10 => Step::Execute { cpu, at: anywhere(rng) },
         11 if shape.large => Step::Fill { cpu, at: address(rng), pages: rng.range(8, 700), value: value(rng) },
         11 => Step::Fill { cpu, at: address(rng), pages: rng.range(2, 8), value: value(rng) },
-        12 => Step::Read { cpu, space, at: address(rng) + offset(rng), len: length(rng) },
-        13 => Step::Write { cpu, space, at: address(rng) + offset(rng), len: length(rng), value: value(rng) },
+        12 => Step::Read { cpu, space, at: anywhere(rng), len: length(rng) },
+        13 => Step::Write { cpu, space, at: anywhere(rng), len: length(rng), value: value(rng) },
         14 => Step::NewObject { pages: rng.range(1, 9), file: rng.once_in(2) },
         15 => Step::Resize { cpu, object, size: object_offset(rng) },
         16 => Step::ReadObject { cpu, object, offset: object_offset(rng), len: length(rng) },
@@ -176,6 +193,22 @@ fn step(rng: &mut Rng, shape: Shape) -> Step {
 }
 
 fn mapping(rng: &mut Rng, shape: Shape) -> Mapping {
+    let mut mapping = sane_mapping(rng, shape);
+    // One thing wrong at a time: which of several errors is reported is nobody's business.
+    match rng.below(120) {
+        0 => mapping.len = 0,
+        1 => mapping.len = rng.pick(&[u64::MAX, u64::MAX - PAGE, 1 << 47, 1 << 63]),
+        2 => mapping.place = Place::Fixed(rng.pick(&WILD)),
+        3 => mapping.place = Place::FixedNoReplace(address(rng) + 8),
+        4 => mapping.object = mapping.object.map(|(object, _)| (object, 100)),
+        5 => mapping.object = mapping.object.map(|(object, _)| (object, u64::MAX - PAGE + 1)),
+        6 => mapping.most = Rights { read: mapping.rights.read, write: !mapping.rights.write, execute: false },
+        _ => {}
+    }
+    mapping
+}
+
+fn sane_mapping(rng: &mut Rng, shape: Shape) -> Mapping {
     let at = address(rng);
     let place = match rng.below(8) {
         0 | 1 => Place::Anywhere,

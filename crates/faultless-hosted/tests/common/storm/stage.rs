@@ -2,8 +2,8 @@
 
 use super::{FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, SLOTS, Storm};
 use faultless::{
-    Access, Backing, Cpu, FaultError, Layout, MapError, MapRequest, Object, PageRange, Rights, Sharing, Space,
-    VirtAddr, Vm,
+    Access, Backing, Cpu, FaultError, Layout, MapError, MapRequest, Object, PageRange, PageWriter, Pager, PagerError,
+    Rights, Sharing, Space, VirtAddr, Vm,
 };
 use faultless_hosted::{HostedCpu, Hostile, Rng};
 use faultless_model::history::Span;
@@ -85,10 +85,25 @@ pub(super) fn word(page: usize, slot: usize) -> VirtAddr {
     VirtAddr::new(PAGES[page] + slot as u64 * 1360)
 }
 
+/// A file of zeroes, so that what a truncation cut off looks like what was never written. Its writes are steps.
+struct Zeroes;
+
+impl Pager for Zeroes {
+    fn fill(&self, _index: u64, page: &mut PageWriter<'_>) -> Result<(), PagerError> {
+        page.write(0, &[0; 8]);
+        page.write(2048, &[0; 8]);
+        Ok(())
+    }
+}
+
 impl Stage {
     pub(super) fn new(vm: &Vm<Hostile>, cpus: &mut [HostedCpu<Hostile>], storm: &Storm) -> Self {
         let token = cpus[0].token();
-        let object = vm.new_memory(OBJECT_PAGES * PAGE, "object").expect("memory");
+        let size = OBJECT_PAGES * PAGE;
+        let object = match storm.seed % 2 {
+            0 => vm.new_memory(size, "memory").expect("memory"),
+            _ => vm.new_file(size, Arc::new(Zeroes), "file").expect("memory"),
+        };
         let space = Arc::new(vm.new_space(token, Layout::linux()).expect("memory"));
         let stage = Self {
             spaces: Mutex::new(Vec::new()),
