@@ -97,22 +97,22 @@ impl<M: Machine> Index<M> {
         stripe * per_stripe..(stripe + 1) * per_stripe
     }
 
-    /// The area that covers `address`.
+    /// The area that covers `address`, in a stripe that the reader may look at.
     #[inline]
-    pub(crate) fn find<'r>(&'r self, address: VirtAddr, reader: &'r impl Reader) -> Option<&'r Area<M>> {
+    pub(crate) fn find<'r>(&'r self, address: VirtAddr, reader: &'r impl Look) -> Option<&'r Area<M>> {
         if address.as_u64() >= table::user_end::<M::Format>() {
             return None;
         }
-        self.stripes[Self::stripe_of(address.as_u64())].tree.find(address.as_u64(), reader)
+        let stripe = Self::stripe_of(address.as_u64());
+        debug_assert!(reader.stripes_of(self.stripes.len()).contains(&stripe), "the lock of another stripe");
+        self.stripes[stripe].tree.find(address.as_u64(), reader)
     }
 
     /// The first area that ends above `address`, in the stripes that the reader may look at.
     pub(crate) fn next<'r>(&'r self, address: u64, reader: &'r impl Look) -> Option<&'r Area<M>> {
         let seen = reader.stripes_of(self.stripes.len());
         let first = Self::stripe_of(address).max(*seen.start());
-        (first..=*seen.end())
-            .find_map(|stripe| self.stripes[stripe].tree.next(address, reader))
-            .map(|item| item.get(reader))
+        (first..=*seen.end()).find_map(|stripe| self.stripes[stripe].tree.next(address, reader)).map(|item| item.value)
     }
 
     /// The last area that starts below `address`, in the stripes that the reader may look at.
@@ -122,7 +122,7 @@ impl<M: Machine> Index<M> {
         (*seen.start()..=last)
             .rev()
             .find_map(|stripe| self.stripes[stripe].tree.previous(address, reader))
-            .map(|item| item.get(reader))
+            .map(|item| item.value)
     }
 
     /// Has the stripe no areas? Exact under its lock.
@@ -212,7 +212,7 @@ impl<M: Machine> Index<M> {
                 continue;
             }
             let mut items = NewItems::new();
-            let complete = from.tree.each(guard, &mut |item| push(&mut items, (**item.get(guard)).clone()).is_ok());
+            let complete = from.tree.each(guard, &mut |item| push(&mut items, (**item.value).clone()).is_ok());
             if !complete {
                 return Err(NoMemory);
             }

@@ -8,7 +8,7 @@
 
 mod edit;
 
-use super::{AtomicPtr, Garbage, Ordering, RawGuard, Section, mutant, try_box};
+use super::{AtomicPtr, Garbage, Ordering, Section, mutant, try_box};
 use alloc::boxed::Box;
 use arrayvec::ArrayVec;
 use core::marker::PhantomData;
@@ -27,7 +27,6 @@ const FULL: usize = FAN - FAN / 4;
 /// Proof that nodes and values stay allocated while they are looked at.
 pub(crate) trait Reader {}
 impl Reader for Section<'_> {}
-impl Reader for RawGuard<'_> {}
 
 /// One slot of a node. In a leaf: a value and the range that it stands for. Above: a node, and a summary of what is
 /// below it.
@@ -85,24 +84,24 @@ impl<T> Slot<T> {
     }
 }
 
-/// A value in the tree, and its range.
-pub(crate) struct Item<T> {
+/// A value in the tree, and where its range begins. It goes with the proof of the reader who was given it.
+pub(crate) struct Item<'r, T> {
     /// First address.
     pub(crate) start: u64,
-    value: NonNull<T>,
+    /// The value.
+    pub(crate) value: &'r T,
 }
 
-impl<T> Item<T> {
-    /// The item of a leaf's slot (of a leaf: the value is looked at later).
-    fn of(slot: &Slot<T>) -> Self {
-        Self { start: slot.low, value: slot.what.cast() }
-    }
-
-    /// The value.
-    pub(crate) fn get<'r>(&self, _reader: &'r (impl Reader + ?Sized)) -> &'r T {
-        // SAFETY: items are handed out to readers and writers only; values are freed after a grace period that
-        // `_reader` holds up, or by the writer that `_reader` proves to be us.
-        unsafe { self.value.as_ref() }
+impl<'r, T> Item<'r, T> {
+    /// The item of a leaf's slot.
+    ///
+    /// # Safety
+    ///
+    /// The slot is a leaf's, and for `'r` there is a reader who keeps the value: values are freed after a grace period
+    /// that a section holds up, or by the writer of the tree, who is the reader.
+    unsafe fn of(slot: &Slot<T>) -> Self {
+        // SAFETY: a leaf's, so it names a value, by the caller's promise allocated for as long as `'r`.
+        Self { start: slot.low, value: unsafe { slot.what.cast().as_ref() } }
     }
 }
 
@@ -152,6 +151,8 @@ unsafe impl<T: Send + Sync> Sync for Tree<T> {}
 
 /// A change on its way: made, prepared, then published; dropped before that, it takes everything back.
 pub(crate) struct Edit<T> {
+    /// The root that the edit was prepared for.
+    old: *mut Node<T>,
     root: *mut Node<T>,
     /// Nodes that the edit made.
     fresh: SmallVec<[NonNull<Node<T>>; 6]>,
@@ -188,12 +189,13 @@ impl<T> Tree<T> {
 
     /// The first value that ends above `address`.
     #[inline]
-    pub(crate) fn next<'r>(&'r self, address: u64, reader: &'r (impl Reader + ?Sized)) -> Option<Item<T>> {
+    pub(crate) fn next<'r>(&'r self, address: u64, reader: &'r (impl Reader + ?Sized)) -> Option<Item<'r, T>> {
         let mut node = self.root(reader)?;
         loop {
             let slot = node.slots.iter().find(|slot| slot.high > address)?;
             if node.is_leaf {
-                return Some(Item::of(slot));
+                // SAFETY: a leaf's, and `reader` keeps the version.
+                return Some(unsafe { Item::of(slot) });
             }
             // SAFETY: not a leaf's, and `reader` keeps the version.
             node = unsafe { slot.node() };
@@ -201,12 +203,13 @@ impl<T> Tree<T> {
     }
 
     /// The last value that starts below `address`.
-    pub(crate) fn previous<'r>(&'r self, address: u64, reader: &'r (impl Reader + ?Sized)) -> Option<Item<T>> {
+    pub(crate) fn previous<'r>(&'r self, address: u64, reader: &'r (impl Reader + ?Sized)) -> Option<Item<'r, T>> {
         let mut node = self.root(reader)?;
         loop {
             let slot = node.slots.iter().rfind(|slot| slot.low < address)?;
             if node.is_leaf {
-                return Some(Item::of(slot));
+                // SAFETY: a leaf's, and `reader` keeps the version.
+                return Some(unsafe { Item::of(slot) });
             }
             // SAFETY: not a leaf's, and `reader` keeps the version.
             node = unsafe { slot.node() };
@@ -217,7 +220,7 @@ impl<T> Tree<T> {
     #[inline]
     pub(crate) fn find<'r>(&'r self, address: u64, reader: &'r (impl Reader + ?Sized)) -> Option<&'r T> {
         let item = self.next(address, reader)?;
-        (item.start <= address).then(|| item.get(reader))
+        (item.start <= address).then_some(item.value)
     }
 
     /// The highest start of a free range of `len` bytes inside `low..high`, guards respected.
@@ -244,8 +247,8 @@ impl<T> Tree<T> {
         debug_assert!(edit.inserted.0.len() <= MOST_INSERTED && edit.fresh.is_empty());
         let inserted: ArrayVec<Slot<T>, MOST_INSERTED> = edit.inserted.0.iter().copied().collect();
         // Relaxed: the writer's lock orders it after the last publication.
-        let old = NonNull::new(self.root.load(Ordering::Relaxed));
-        build(edit, old, low, high, &inserted)
+        edit.old = self.root.load(Ordering::Relaxed);
+        build(edit, NonNull::new(edit.old), low, high, &inserted)
     }
 
     /// Publishes an edit. Replaced nodes go to `retire`; replaced values stay in the edit.
@@ -253,6 +256,9 @@ impl<T> Tree<T> {
     where
         T: Send + Sync + 'static,
     {
+        // Relaxed: as `prepare`. Of two edits that were prepared side by side, the second would bring back what the first
+        // gave up.
+        assert!(self.root.load(Ordering::Relaxed) == edit.old, "an edit of an older version of the tree");
         // Release pairs with the Acquire in `root`.
         self.root.store(edit.root, mutant::weaken(mutant::Mutant::RelaxedPublish, Ordering::Release));
         edit.fresh.clear(); // the tree owns them now
@@ -279,7 +285,11 @@ impl<T> Tree<T> {
     }
 
     /// Calls `visit` with each item, ascending, until it returns `false`.
-    pub(crate) fn each(&self, reader: &(impl Reader + ?Sized), visit: &mut impl FnMut(Item<T>) -> bool) -> bool {
+    pub(crate) fn each<'r>(
+        &'r self,
+        reader: &'r (impl Reader + ?Sized),
+        visit: &mut impl FnMut(Item<'r, T>) -> bool,
+    ) -> bool {
         self.root(reader).is_none_or(|root| each(root, visit))
     }
 
@@ -297,7 +307,7 @@ impl<T> Tree<T> {
                 retire(unsafe { Garbage::new(node) });
             },
             &mut |slot| {
-                let value = Item::of(&slot).value;
+                let value = slot.what.cast::<T>();
                 // SAFETY: the value is freed only as the garbage made below.
                 let seen = unsafe { value.as_ref() };
                 // SAFETY: the value came from a Box (`NewItems::push`) and its tree is no longer published.
@@ -347,10 +357,11 @@ fn fits(floor: u64, low: u64, ceiling: u64, len: u64) -> Option<u64> {
     (start >= floor && start >= low).then_some(start)
 }
 
-fn each<T>(node: &Node<T>, visit: &mut impl FnMut(Item<T>) -> bool) -> bool {
+fn each<'r, T>(node: &'r Node<T>, visit: &mut impl FnMut(Item<'r, T>) -> bool) -> bool {
     node.slots.iter().all(|slot| {
         if node.is_leaf {
-            return visit(Item::of(slot));
+            // SAFETY: a leaf's; the caller's reader, who gave `node` for `'r`, keeps its values as long.
+            return visit(unsafe { Item::of(slot) });
         }
         // SAFETY: not a leaf's; the caller's reader keeps the version.
         each(unsafe { slot.node() }, visit)

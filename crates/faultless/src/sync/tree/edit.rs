@@ -15,7 +15,7 @@ impl<T> Edit<T> {
     /// An edit that puts `inserted` in, to be prepared.
     pub(crate) fn new(inserted: NewItems<T>) -> Self {
         let (fresh, stale, replaced) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
-        Self { root: ptr::null_mut(), fresh, stale, replaced, inserted }
+        Self { old: ptr::null_mut(), root: ptr::null_mut(), fresh, stale, replaced, inserted }
     }
 
     /// Adds a value to put in; see [`NewItems::push`].
@@ -24,13 +24,15 @@ impl<T> Edit<T> {
     }
 
     /// The values that the edit puts in, before it is published.
-    pub(crate) fn inserted<'r>(&'r self, writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
-        self.inserted.0.iter().map(move |slot| Item::of(slot).get(writer))
+    pub(crate) fn inserted<'r>(&'r self, _writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
+        // SAFETY: each is a leaf's slot, and its value stays with the edit, or in the tree of which we are the writer.
+        self.inserted.0.iter().map(|slot| unsafe { Item::of(slot) }.value)
     }
 
     /// The values that a published edit replaced.
-    pub(crate) fn replaced<'r>(&'r self, writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
-        self.replaced.iter().map(move |value| Item { start: 0, value: *value }.get(writer))
+    pub(crate) fn replaced<'r>(&'r self, _writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
+        // SAFETY: until `retire_replaced`, which wants the edit for itself, the edit keeps the values that left the tree.
+        self.replaced.iter().map(|value| unsafe { value.as_ref() })
     }
 
     /// Gives the replaced values up, to be freed when no reader can hold them any more. After publication.
@@ -173,7 +175,7 @@ fn edit_node<T>(
     let below = node.slots.partition_point(|slot| slot.high <= low);
     let above = node.slots.partition_point(|slot| slot.low < high).max(below);
     edit.replaced.try_reserve(above - below).map_err(|_| NoMemory)?;
-    edit.replaced.extend(node.slots[below..above].iter().map(|slot| Item::of(slot).value));
+    edit.replaced.extend(node.slots[below..above].iter().map(|slot| slot.what.cast()));
     edit.push_nodes(true, [&node.slots[..below], inserted, &node.slots[above..]], out)
 }
 

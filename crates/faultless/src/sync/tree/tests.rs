@@ -9,7 +9,7 @@ struct Model(BTreeMap<u64, (u64, u64, u32)>); // start -> end, guard, tag
 fn check(tree: &Tree<u32>, model: &Model, reader: &impl Reader) {
     let mut got = std::vec::Vec::new();
     tree.each(reader, &mut |item| {
-        got.push((item.start, *item.get(reader)));
+        got.push((item.start, *item.value));
         true
     });
     let want: std::vec::Vec<_> = model.0.iter().map(|(start, (_, _, tag))| (*start, *tag)).collect();
@@ -108,11 +108,26 @@ fn filling_gives_the_items_back() {
         let reader = sections.enter(0, 1, || ());
         let mut seen = 0;
         tree.each(&reader, &mut |item| {
-            assert_eq!(*item.get(&reader), seen);
+            assert_eq!(*item.value, seen);
             seen += 1;
             true
         });
         assert_eq!(seen as usize, count);
         assert_eq!(tree.is_empty(), count == 0);
     }
+}
+
+#[test]
+#[should_panic(expected = "older version")]
+fn of_two_edits_prepared_side_by_side_the_second_is_refused() {
+    let sections = Sections::new(1);
+    let reader = sections.enter(0, 1, || ());
+    let tree = Tree::new();
+    let mut edits = [1, 2].map(|start| {
+        let mut edit = Edit::new(NewItems::new());
+        edit.insert(start * 10, start * 10 + 5, 0, start).unwrap();
+        tree.prepare(&mut edit, start * 10, start * 10 + 5, &reader).unwrap();
+        edit
+    });
+    edits.iter_mut().for_each(|edit| tree.publish(edit, drop));
 }
