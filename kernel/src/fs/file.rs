@@ -13,6 +13,7 @@ use linux_raw_sys::general as linux;
 
 use super::data::{MAX_SIZE, WriteAt};
 use super::inode::{Body, Inode};
+use super::locks::Owner;
 use super::pipe::Ends;
 use super::poll::Readiness;
 use super::quota::OpenTicket;
@@ -333,5 +334,9 @@ impl Drop for OpenFile {
         if let (Body::Fifo(pipe), false) = (&self.inode.body, self.rights.path) {
             pipe.close(self.ends());
         }
+        // The address that locks know this file by is free for another one from here on.
+        let at = core::ptr::from_ref(self) as usize;
+        self.inode.locks.forget(Owner::Whole(at));
+        self.inode.locks.forget(Owner::Open(at));
     }
 }

@@ -17,6 +17,7 @@ use super::device::Device;
 use super::directory::Directory;
 use super::epoll::Epoll;
 use super::event::EventCounter;
+use super::locks::Locks;
 use super::pipe::Pipe;
 use super::walk::{Link, Tree};
 use super::{namespace, proc};
@@ -104,6 +105,8 @@ pub struct Inode {
     pub body: Body,
     /// (L) Who may do what, and times.
     pub attributes: Lock<Attributes>,
+    /// (L) Advisory locks.
+    pub locks: Locks,
     /// (L) The name it was last known by.
     place: Lock<Name>,
     /// (I) Itself.
@@ -145,6 +148,7 @@ impl Inode {
             device,
             body,
             attributes: Lock::new(attributes),
+            locks: Locks::new(),
             place: Lock::new(Name::default()),
             me: me.clone(),
         })

@@ -9,6 +9,7 @@
 //! | `inode`, `directory`, `namespace` | files, their names, changes of names |
 //! | `walk` | from a path to an inode |
 //! | `data` | contents of regular files: faultless objects |
+//! | `locks`, `quota`, `seals` | what keeps users from each other and from the heap |
 //! | `pipe`, `device`, `tty`, `event`, `epoll`, `proc` | everything else that can be opened |
 //! | `file`, `table`, `context` | what a process holds of it |
 //!
@@ -25,6 +26,7 @@ mod epoll;
 mod event;
 mod file;
 mod inode;
+mod locks;
 mod manifest;
 mod namespace;
 mod pipe;
@@ -44,6 +46,7 @@ use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use faultless::Machine;
 use linux_raw_sys::general as linux;
 
 pub use context::FsContext;
@@ -54,6 +57,7 @@ pub use epoll::{Control, Epoll, Event};
 pub use event::{EventCounter, EventMode};
 pub use file::{At, CHANGEABLE, OpenFile, Rights};
 pub use inode::{Body, Inode, PROC_DEVICE, Stamp};
+pub use locks::{Kind as LockKind, Owner as LockOwner, Record as LockRecord, queue as lock_queue};
 pub use manifest::Manifest;
 pub use namespace::{Nameless, Replace, Spot, create, link, new_directory, rename, rmdir, unlink};
 pub use pipe::{Ends, MAX_CAPACITY as MAX_PIPE_CAPACITY, Pipe};
@@ -198,6 +202,8 @@ fn proc_root() -> Arc<Inode> {
 fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
     let dev = directory(root, b"dev", 0o755)?;
     directory(root, b"tmp", 0o1777)?;
+    // Where C libraries keep shared memory and semaphores.
+    directory(&dev, b"shm", 0o1777)?;
     for (name, major, minor, permissions) in [
         (&b"null"[..], 1, 3, 0o666),
         (b"zero", 1, 5, 0o666),
@@ -225,6 +231,9 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
     let mut here = root.clone();
     for name in [&b"sys"[..], b"devices", b"system", b"cpu"] {
         here = directory(&here, name, 0o755)?;
+    }
+    for cpu in 0..machine::vm().machine().cpus() {
+        directory(&here, format!("cpu{cpu}").as_bytes(), 0o755)?;
     }
     for name in [&b"online"[..], b"possible", b"present"] {
         // Read once per boot and kept for good: the list lives as long as the file.

@@ -5,8 +5,10 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::file::OpenFile;
+use super::locks::Owner;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
 use crate::sync::Lock;
@@ -14,8 +16,12 @@ use crate::sync::Lock;
 /// No process gets more numbers than this, whatever its limits say.
 pub const MAX_FILES: u64 = 65_536;
 
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
 /// The open files of a process.
 pub struct FileTable {
+    /// Names the table as the owner of locks; its address changes when it is moved.
+    id: u64,
     slots: Lock<Vec<Option<Slot>>>,
 }
 
@@ -46,12 +52,22 @@ impl FileTable {
     /// A table with these files from number 0 on.
     pub fn new(files: impl IntoIterator<Item = Arc<OpenFile>>) -> Arc<FileTable> {
         let slots = files.into_iter().map(|file| Some(Slot { file, on_exec: OnExec::Keep }));
-        Arc::new(FileTable { slots: Lock::new(slots.collect()) })
+        FileTable::with(slots.collect())
     }
 
     /// A table of its own with the same files.
     pub fn fork(&self) -> Arc<FileTable> {
-        Arc::new(FileTable { slots: Lock::new(self.slots.lock().clone()) })
+        FileTable::with(self.slots.lock().clone())
+    }
+
+    fn with(slots: Vec<Option<Slot>>) -> Arc<FileTable> {
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Arc::new(FileTable { id, slots: Lock::new(slots) })
+    }
+
+    /// The table as the owner of locks that process `pid` takes.
+    pub fn owner(&self, pid: i32) -> Owner {
+        Owner::Table { id: self.id, pid }
     }
 
     /// Closes what is not to survive `execve`.
@@ -65,13 +81,22 @@ impl FileTable {
                 }
             }
         }
-        drop(closed);
+        self.release(closed);
     }
 
     /// Closes everything.
     pub fn close_all(&self, _cpu: &mut CpuLocal) {
         let closed = core::mem::take(&mut *self.slots.lock());
-        drop(closed);
+        self.release(closed.into_iter().flatten());
+    }
+
+    /// Drops files that have left the table, and the record locks it had on them: closing any
+    /// descriptor of a file ends all of them, as POSIX has it.
+    fn release(&self, closed: impl IntoIterator<Item = Slot>) {
+        let owner = self.owner(0);
+        for slot in closed {
+            slot.file.inode.locks.forget(owner);
+        }
     }
 
     /// The file with this number, `O_PATH` files included.
@@ -147,7 +172,7 @@ impl FileTable {
             }
             slots[index].replace(Slot { file, on_exec })
         };
-        drop(old);
+        self.release(old);
         Ok(())
     }
 
@@ -162,7 +187,8 @@ impl FileTable {
             let slot = usize::try_from(fd).ok().and_then(|fd| slots.get_mut(fd));
             slot.and_then(Option::take)
         };
-        closed.map(drop).ok_or(Errno::EBADF)
+        self.release([closed.ok_or(Errno::EBADF)?]);
+        Ok(())
     }
 
     /// Frees all numbers from `first` to `last`.
@@ -175,7 +201,7 @@ impl FileTable {
                 closed.extend(slot.take());
             }
         }
-        drop(closed);
+        self.release(closed);
     }
 
     /// Sets what `execve` does to all numbers from `first` to `last`.
@@ -220,5 +246,12 @@ impl FileTable {
     /// Places in the table (`FDSize` in /proc).
     pub fn size(&self) -> usize {
         self.slots.lock().len().next_power_of_two().max(64)
+    }
+}
+
+impl Drop for FileTable {
+    fn drop(&mut self) {
+        let closed = core::mem::take(self.slots.get_mut());
+        self.release(closed.into_iter().flatten());
     }
 }

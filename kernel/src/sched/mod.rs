@@ -29,6 +29,7 @@ pub use queue::{enqueue, kick, online_mask, wake};
 pub use restart::{Interrupt, Restart, RestartKind};
 pub use run::{request_yield, run};
 pub(crate) use switch::{end_system_stretch, end_user_stretch};
+pub use switch::SLICE;
 pub use thread::{Thread, ThreadState};
 pub use timers::{Timer, TimerId, cancel, schedule};
 pub use wait::WaitQueue;

@@ -9,7 +9,7 @@ use crate::process::Usage;
 use crate::{clock, machine};
 
 /// Length of a time slice.
-const SLICE: u64 = 10_000_000;
+pub const SLICE: u64 = 10_000_000;
 
 /// Makes `thread` current on this CPU.
 pub(super) fn enter(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) {

@@ -1,15 +1,16 @@
 //! Descriptors: closing, copying, `fcntl`, `ioctl`.
 //!
-//! Absent on purpose: record locks (`ENOLCK`), leases, signals on input.
+//! Absent on purpose: leases, signals on input.
 
 use linux_raw_sys::general as linux;
 use linux_raw_sys::ioctl as request;
 
-use super::Calls;
-use super::Handler::Plain;
+use super::Handler::{Full, Plain};
 use super::call::Call;
+use super::{Calls, locks};
 use crate::errno::{Errno, SysResult};
 use crate::fs::{Body, CHANGEABLE, Device, OnExec, OpenFile};
+use crate::sched::Outcome;
 use crate::uaccess;
 
 pub(super) const CALLS: Calls = &[
@@ -18,7 +19,7 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_dup, Plain(dup)),
     (linux::__NR_dup2, Plain(dup2)),
     (linux::__NR_dup3, Plain(dup3)),
-    (linux::__NR_fcntl, Plain(fcntl)),
+    (linux::__NR_fcntl, Full(fcntl)),
     (linux::__NR_ioctl, Plain(ioctl)),
 ];
 
@@ -84,7 +85,16 @@ fn replace(call: &Call<'_>, old: i32, new: i32, on_exec: OnExec) -> SysResult {
     Ok(i64::from(new))
 }
 
-fn fcntl(call: &mut Call<'_>) -> SysResult {
+fn fcntl(call: &mut Call<'_>) -> Outcome {
+    let command = call.uint(1);
+    match call.file(0) {
+        Ok(file) => locks::fcntl(call, &file, command).unwrap_or_else(|| control(call).into()),
+        // It may be a file of O_PATH, which some commands take.
+        Err(_) => control(call).into(),
+    }
+}
+
+fn control(call: &Call<'_>) -> SysResult {
     let files = call.files();
     let (fd, command, argument) = (call.int(0), call.uint(1), call.word(2));
     let file = files.get(fd)?;
@@ -126,8 +136,6 @@ fn on_file(file: &OpenFile, command: u32, argument: u64) -> SysResult {
         (Body::Regular(data), linux::F_GET_SEALS) => Ok(i64::from(data.seals())),
         (Body::Regular(_), linux::F_ADD_SEALS) if !file.rights().write => Err(Errno::EPERM),
         (Body::Regular(data), linux::F_ADD_SEALS) => data.add_seals(argument as u32).map(|()| 0),
-        (_, linux::F_GETLK | linux::F_SETLK | linux::F_SETLKW) => Err(Errno::ENOLCK),
-        (_, linux::F_OFD_GETLK | linux::F_OFD_SETLK | linux::F_OFD_SETLKW) => Err(Errno::ENOLCK),
         _ => Err(Errno::EINVAL),
     }
 }

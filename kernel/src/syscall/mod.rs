@@ -15,6 +15,7 @@ mod epoll;
 mod identity;
 mod io;
 mod limits;
+mod locks;
 mod memory;
 mod names;
 mod open;

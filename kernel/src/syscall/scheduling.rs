@@ -26,6 +26,7 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_sched_setparam, Plain(|call| set_policy(call, linux::SCHED_NORMAL, 1))),
     (linux::__NR_sched_get_priority_max, Plain(|call| priority(call, 99))),
     (linux::__NR_sched_get_priority_min, Plain(|call| priority(call, 1))),
+    (linux::__NR_sched_rr_get_interval, Plain(sched_rr_get_interval)),
     (linux::__NR_getpriority, Plain(getpriority)),
     (linux::__NR_getcpu, Plain(getcpu)),
 ];
@@ -41,8 +42,15 @@ fn sched_yield(call: &mut Call<'_>) -> SysResult {
 /// The thread that argument 0 names; 0 is the caller.
 fn thread_of(call: &Call<'_>) -> Result<Arc<Thread>, Errno> {
     match call.int(0) {
-        0 => Ok(call.thread.clone()),
         tid if tid < 0 => Err(Errno::EINVAL),
+        tid => any_thread(call, tid),
+    }
+}
+
+/// The same for calls that do not mind negative numbers.
+fn any_thread(call: &Call<'_>, tid: i32) -> Result<Arc<Thread>, Errno> {
+    match tid {
+        0 => Ok(call.thread.clone()),
         tid => table::find_thread(tid).ok_or(Errno::ESRCH),
     }
 }
@@ -52,7 +60,7 @@ fn sched_getaffinity(call: &mut Call<'_>) -> SysResult {
     if size < MASK_SIZE || !size.is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
-    let thread = thread_of(call)?;
+    let thread = any_thread(call, call.int(0))?;
     let mask = thread.affinity.load(Ordering::Relaxed) & sched::online_mask();
     let to = call.word(2);
     uaccess::write(call.cpu, to, &mask.to_le_bytes())?;
@@ -65,7 +73,7 @@ fn sched_setaffinity(call: &mut Call<'_>) -> SysResult {
     let mut mask = [0; MASK_SIZE];
     crate::arch::user::copy_in(call.cpu, from, &mut mask[..size])?;
     let mask = u64::from_le_bytes(mask);
-    let thread = thread_of(call)?;
+    let thread = any_thread(call, call.int(0))?;
     if mask & sched::online_mask() == 0 {
         return Err(Errno::EINVAL);
     }
@@ -105,6 +113,13 @@ fn priority(call: &Call<'_>, real_time: i64) -> SysResult {
         linux::SCHED_NORMAL | linux::SCHED_BATCH | linux::SCHED_IDLE => Ok(0),
         _ => Err(Errno::EINVAL),
     }
+}
+
+fn sched_rr_get_interval(call: &mut Call<'_>) -> SysResult {
+    thread_of(call)?;
+    let to = call.word(1);
+    super::time::timespec(sched::SLICE).write(call.cpu, to)?;
+    Ok(0)
 }
 
 /// Nice values are all 0; the kernel returns 20 minus the value.

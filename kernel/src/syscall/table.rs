@@ -4,8 +4,8 @@ use linux_raw_sys::general as linux;
 
 use super::Handler::{self, Machine};
 use super::{
-    Calls, attributes, descriptors, directories, epoll, identity, io, limits, memory, open, poll, scheduling, status,
-    system, time, transfer,
+    Calls, attributes, descriptors, directories, epoll, identity, io, limits, locks, memory, open, poll, scheduling,
+    status, system, time, transfer,
 };
 use crate::{futex, process, signal};
 
@@ -54,6 +54,7 @@ const FAMILIES: &[Calls] = &[
     identity::CALLS,
     io::CALLS,
     limits::CALLS,
+    locks::CALLS,
     memory::CALLS,
     open::CALLS,
     poll::CALLS,

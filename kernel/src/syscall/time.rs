@@ -21,6 +21,8 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_clock_gettime, Plain(clock_gettime)),
     (linux::__NR_clock_getres, Plain(clock_getres)),
     (linux::__NR_clock_settime, Plain(clock_settime)),
+    (linux::__NR_adjtimex, Plain(|call| adjust(call, 0))),
+    (linux::__NR_clock_adjtime, Plain(clock_adjtime)),
     (linux::__NR_clock_nanosleep, Full(clock_nanosleep)),
     (linux::__NR_nanosleep, Full(nanosleep)),
     (linux::__NR_gettimeofday, Plain(gettimeofday)),
@@ -111,6 +113,42 @@ fn clock_settime(call: &mut Call<'_>) -> SysResult {
     let from = call.word(1);
     read_timespec(call.cpu, from)?;
     Err(Errno::EPERM)
+}
+
+fn clock_adjtime(call: &mut Call<'_>) -> SysResult {
+    if call.uint(0) != linux::CLOCK_REALTIME {
+        read_clock(call, call.int(0))?;
+        return Err(Errno::EOPNOTSUPP);
+    }
+    adjust(call, 1)
+}
+
+/// Tells that the clock is not synchronised with anything, which nobody may change. Argument
+/// `pointer` points to a `struct timex`.
+fn adjust(call: &mut Call<'_>, pointer: usize) -> SysResult {
+    const UNSYNCHRONISED: u32 = 0x40;
+    const TIME_ERROR: i64 = 5;
+    const LARGEST_ERROR: u64 = 16_000_000;
+    let at = call.word(pointer);
+    if uaccess::read_u32(call.cpu, at)? != 0 {
+        return Err(Errno::EPERM);
+    }
+    let now = clock::realtime();
+    Layout::new()
+        .u64(0)
+        .zeroes(2 * 8)
+        .u64(LARGEST_ERROR)
+        .u64(LARGEST_ERROR)
+        .u32(UNSYNCHRONISED)
+        .zeroes(4 + 8)
+        .u64(1)
+        .u64(32_768_000)
+        .u64(now / SECOND)
+        .u64(now % SECOND / 1000)
+        .u64(10_000)
+        .zeroes(208 - 96)
+        .write(call.cpu, at)?;
+    Ok(TIME_ERROR)
 }
 
 fn clock_getres(call: &mut Call<'_>) -> SysResult {
