@@ -20,7 +20,7 @@ use crate::errno::Errno;
 use crate::fs::{self, FileTable, FsContext};
 use crate::machine::{self, KernelMachine};
 use crate::random;
-use crate::sched::{self, Interrupt, Outcome, Thread};
+use crate::sched::{self, Interrupt, Outcome, Thread, end_system_stretch};
 use crate::signal::SigSet;
 
 /// Size of a page.
@@ -133,11 +133,38 @@ fn execute(
     machine::switch_memory(cpu, Some(memory.clone()));
     old.leave(cpu);
     become_program(thread, cpu, &program);
-    *context = UserContext::new(entry, memory.image.stack);
+    let fresh = UserContext::new(entry, memory.image.stack);
+    if thread.tid != thread.process.pid {
+        take_first_place(thread, cpu, fresh);
+        return Ok(Outcome::Exit);
+    }
+    *context = fresh;
     cpu::set_fs_base(0);
     cpu::set_user_gs_base(0);
     fpu::load(&mut context.fx);
     Ok(Outcome::Switched)
+}
+
+/// After `execve` the only thread has the process' id, whichever of its threads called: another
+/// thread object with that id goes on, and the calling one, which the caller ends, is no more.
+fn take_first_place(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: UserContext) {
+    let process = &thread.process;
+    end_system_stretch(cpu, thread);
+    let first = Thread::new(process.pid, process.clone(), context, thread.blocked());
+    first.affinity.store(thread.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
+    first.cpu.store(cpu.index() as u32, Ordering::Relaxed);
+    *first.name.lock() = *thread.name.lock();
+    first.signals.lock().pending = core::mem::take(&mut thread.signals.lock().pending);
+    table::remove_thread(thread.tid);
+    table::insert_thread(&first);
+    {
+        let mut threads = process.threads.lock();
+        process.usage.add(thread.usage.totals());
+        threads.clear();
+        threads.push(first.clone());
+    }
+    first.note_attention();
+    sched::enqueue(first);
 }
 
 /// Ends the other threads of the process. Says whether there are none left; if not, the calling
