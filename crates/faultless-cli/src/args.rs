@@ -98,7 +98,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
 
-    /// Count instructions instead of time: each run is exactly the same
+    /// Count instructions instead of time: with one CPU each run is exactly the same
     #[arg(long)]
     pub icount: bool,
 

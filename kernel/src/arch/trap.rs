@@ -83,7 +83,9 @@ fn access_of(code: u64) -> Access {
     }
 }
 
-/// A page fault of user code. Returns whether it is resolved.
+/// A page fault of user code. Returns whether it is resolved and the CPU can go straight back: not if it has waited for
+/// something and taken an interrupt meanwhile, which only the run loop looks at. The timer goes off once; missed here,
+/// the thread would keep the CPU for ever.
 #[unsafe(no_mangle)]
 extern "C" fn user_page_fault(cpu: &mut CpuLocal, address: u64, code: u64) -> bool {
     if code & error_code::RESERVED_BIT != 0 {
@@ -100,7 +102,7 @@ extern "C" fn user_page_fault(cpu: &mut CpuLocal, address: u64, code: u64) -> bo
             return false;
         }
     }
-    true
+    !has_noted()
 }
 
 /// A page fault of kernel code: an access to user memory, or the end.
@@ -166,7 +168,7 @@ pub fn take_noted() -> Noted {
 }
 
 /// Acknowledges an interrupt and does the part of it that cannot wait. What it is about is looked
-/// at by the run loop, which runs next in any case.
+/// at by the run loop, which runs before user mode does.
 pub fn note_interrupt(number: u64) {
     match number {
         vector::SHOOTDOWN => tlb::serve(),
