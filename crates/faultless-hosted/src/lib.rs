@@ -51,7 +51,7 @@ mod walk;
 pub use arena::{Arena, Populate, Word};
 pub use cpu::HostedCpu;
 pub use fast::{Barriers, Fast, FastConfig};
-pub use hostile::{Body, Hostile, HostileConfig, Schedule};
+pub use hostile::{Body, Failing, Hostile, HostileConfig, Schedule};
 pub use mmu::Mmu;
 pub use rng::Rng;
 pub use rustix::io::Errno;

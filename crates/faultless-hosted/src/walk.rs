@@ -173,3 +173,6 @@ pub(crate) fn index(address: VirtAddr, level: usize) -> usize {
 pub(crate) fn shift(level: usize) -> u32 {
     PAGE_SHIFT + INDEX_BITS * level as u32
 }
+
+#[cfg(test)]
+mod tests;

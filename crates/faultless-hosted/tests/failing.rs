@@ -8,7 +8,7 @@ use faultless::{
     Access, Backing, CpuId, FaultError, ForkError, Layout, MapError, MapRequest, Object, ObjectError, PageRange,
     ProtectError, Rights, Sharing, Space, UnmapError, Usage, VirtAddr, Vm,
 };
-use faultless_hosted::{HostedCpu, Hostile, HostileConfig};
+use faultless_hosted::{Failing, HostedCpu, Hostile, HostileConfig};
 use std::sync::Arc;
 
 const PAGE: u64 = 4096;
@@ -164,26 +164,38 @@ fn range(at: u64, pages: u64) -> PageRange {
     PageRange::with_len(VirtAddr::new(at), pages * PAGE).expect("aligned")
 }
 
-/// Runs `operation` with the n-th allocation failing, for n from 1 until it does not fail any more. Returns how many
-/// allocations failed.
+/// Runs `operation` with the n-th allocation failing, once or with all that follow, for n from 1 until none fails any
+/// more. Returns how many allocations the operation needs.
 fn sweep(name: &str, prepare: impl Fn(&mut Scene), operation: impl Fn(&mut Scene) -> Result<(), NoMemory>) -> u64 {
+    let needs = sweep_of(name, Failing::AllFromThenOn, &prepare, &operation);
+    assert_eq!(needs, sweep_of(name, Failing::Once, &prepare, &operation), "{name}");
+    needs
+}
+
+fn sweep_of(
+    name: &str,
+    which: Failing,
+    prepare: &impl Fn(&mut Scene),
+    operation: &impl Fn(&mut Scene) -> Result<(), NoMemory>,
+) -> u64 {
     for n in 0..200 {
         let mut scene = Scene::new();
         scene.write_half();
         prepare(&mut scene);
         let before = scene.look();
-        scene.vm.machine().fail_allocation_after(n);
+        scene.vm.machine().fail_allocation_after(n, which);
         let result = operation(&mut scene);
-        let unused = scene.vm.machine().fail_no_allocation();
+        let has_failed = scene.vm.machine().fail_no_allocation();
+        assert!(result.is_err() || which == Failing::Once || !has_failed, "{name}: who gives in to the {n}th failure?");
         if result.is_err() {
-            assert!(!unused, "{name}: out of memory, but allocation {n} did not fail");
+            assert!(has_failed, "{name}: out of memory, but allocation {n} did not fail");
             assert_eq!(scene.look(), before, "{name}: allocation {n} failed and something has changed");
         }
         scene.audit(&format!("{name}: after allocation {n} failed"));
         assert!(result.is_ok() || operation(&mut scene).is_ok(), "{name}: with memory it works");
         scene.audit(&format!("{name}: at the end"));
         scene.end();
-        if unused {
+        if !has_failed {
             return n;
         }
     }

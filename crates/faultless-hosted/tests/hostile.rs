@@ -1,5 +1,8 @@
 //! Several CPUs at once on the hostile machine: each schedule is chosen by a seed and replayed exactly by it.
 //!
+//! Rows of REQUIREMENTS: F-03, F-05, F-06, F-08, F-12, F-15, AN-02, CW-01 to CW-05, PL-04, PL-05, FK-02, FK-05, FK-06,
+//! SH-01, SH-05 to SH-07, SH-09, ZP-05, ZP-07, TB-01, TB-03, TB-04, VM-02 to VM-06, VM-12, VM-13, AC-01, AC-02, AC-06.
+//!
 //! Environment: `FAULTLESS_SEED` replays one seed, `FAULTLESS_ROUNDS` (default 1) multiplies the rounds.
 
 mod common;

@@ -71,7 +71,8 @@ fn shoots_down<M: Mmu>(vm: &Vm<M>, far: u32) {
     space.unmap(near.token(), page).expect("mapped");
     assert_eq!(far.load::<u64>(AT), Err(FaultError::Unmapped));
     assert_eq!(far.execute(AT), Err(FaultError::Unmapped));
-    (near.stop(), far.stop());
+    near.stop();
+    far.stop();
     child.exit(near.token());
     space.exit(near.token());
 }

@@ -89,7 +89,8 @@ fn survey() {
         let most = 100 * env("FAULTLESS_ROUNDS", 1);
         let found =
             (1..=most).find_map(|seed| catch(|| Storm::of_generations(seed).run()).err().map(|what| (seed, what)));
-        println!("{mutant:?} generations: {found:.120?}");
+        let text = found.map(|(seed, what)| format!("seed {seed}: {:.120}", what.lines().next().unwrap_or_default()));
+        println!("{mutant:?} generations: {}", text.unwrap_or("-".into()));
         set(Mutant::None);
     }
 }

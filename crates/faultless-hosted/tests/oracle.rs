@@ -3,6 +3,9 @@
 //! After each step results, areas and resident pages must agree; at audits and at the end all contents, and every
 //! counter against a recount. Three CPUs run spaces in turn and keep their TLBs, so a flush that misses one shows.
 //!
+//! Rows of REQUIREMENTS: F-09, F-10, AN-01, AN-02, CW-01, CW-05, FK-01, FK-02, SH-02, SH-03, SH-04, SH-11, SH-12, ZP-01,
+//! ZP-03, ZP-08, TB-04, VM-01, VM-04, VM-08, AC-01, AC-02, AC-06, TR-01.
+//!
 //! Environment: `FAULTLESS_SEED` replays one seed, `FAULTLESS_ROUNDS` (default 1) multiplies the rounds.
 
 mod common;

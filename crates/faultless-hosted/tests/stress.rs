@@ -87,8 +87,12 @@ fn disjoint(barriers: Barriers) {
             assert_eq!(cpu.load::<u64>(page(first + offset)), Ok(0), "fresh memory is zero");
             assert_eq!(cpu.store(page(first + offset), first + offset), Ok(()));
         }
+        let mut bytes = [0; PAGE as usize];
         for offset in 0..pages {
-            assert_eq!(cpu.load::<u64>(page(first + offset)), Ok(first + offset));
+            cpu.read(page(first + offset), &mut bytes).expect("mapped");
+            let (word, rest) = bytes.split_at(8);
+            assert_eq!(word, (first + offset).to_le_bytes());
+            assert!(rest.iter().all(|byte| *byte == 0), "fresh memory is zero in every byte");
         }
     });
     assert_eq!(crowd.space.usage().anon, pages * THREADS as u64);

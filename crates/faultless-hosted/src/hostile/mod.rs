@@ -42,6 +42,15 @@ pub struct Hostile {
     stage: Stage,
 }
 
+/// Which allocations fail.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Failing {
+    /// The one named, and no other: who asks again gets a frame.
+    Once,
+    /// The one named and all that follow.
+    AllFromThenOn,
+}
+
 /// Everything that changes, in the hands of whoever runs.
 #[derive(Debug)]
 struct State {
@@ -54,7 +63,8 @@ struct State {
     /// Allocations asked for so far.
     allocations: u64,
     /// The allocation that fails.
-    failing: Option<u64>,
+    failing: Option<(u64, Failing)>,
+    has_failed: bool,
     /// A digest of all choices, to compare two runs of a seed.
     digest: u64,
 }
@@ -73,21 +83,25 @@ impl Hostile {
             interrupts: 0,
             allocations: 0,
             failing: None,
+            has_failed: false,
             digest: 0,
         };
         let arena = Arena::new(config.frames, Populate::Lazily)?;
         Ok(Self { arena, config, state: Mutex::new(state), stage: Stage::new(config.cpus) })
     }
 
-    /// Lets the allocation after `more` others fail, once. Replaces what was set before.
-    pub fn fail_allocation_after(&self, more: u64) {
+    /// Lets the allocation after `more` others fail. Replaces what was set before.
+    pub fn fail_allocation_after(&self, more: u64, which: Failing) {
         let mut state = self.lock();
-        state.failing = Some(state.allocations + more);
+        state.failing = Some((state.allocations + more, which));
+        state.has_failed = false;
     }
 
-    /// No allocation fails any more. True if the one that was to fail has not come.
+    /// No allocation fails any more. True if one has failed since [`Hostile::fail_allocation_after`].
     pub fn fail_no_allocation(&self) -> bool {
-        self.lock().failing.take().is_some()
+        let mut state = self.lock();
+        state.failing = None;
+        state.has_failed
     }
 
     /// A digest of every choice made so far: two runs of one seed have the same.
@@ -277,10 +291,12 @@ unsafe impl Machine for Hostile {
         self.step(Offer::Step);
         let mut state = self.lock();
         state.allocations += 1;
-        let fails = state.failing.is_some_and(|failing| state.allocations > failing);
-        if fails {
-            state.failing = None;
-        }
-        !fails
+        let Some((last, which)) = state.failing.filter(|(last, _)| state.allocations > *last) else { return true };
+        state.has_failed = true;
+        state.failing = (which == Failing::AllFromThenOn).then_some((last, which));
+        false
     }
 }
+
+#[cfg(test)]
+mod tests;

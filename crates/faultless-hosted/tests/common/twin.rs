@@ -481,6 +481,8 @@ impl<M: Mmu> Twin<M> {
         self.recount(0)?;
         let stats = self.vm.stats();
         agree("tables left", stats.get("tables_allocated"), stats.get("tables_freed"))?;
+        agree("locks of spaces in faults (F-01)", stats.get("fault_space_locks"), 0)?;
+        agree("locks of tables in faults (F-01)", stats.get("fault_table_locks"), 0)?;
         let total = stats.total_frames;
         self.cpus.clear(); // gives the caches back
         agree("free frames", self.vm.stats().free_frames, total - 1)

@@ -3,7 +3,7 @@
 use super::stage::{Event, Known, Stage, State, What, lock, word};
 use super::{ALL, Doing, FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, Storm};
 use faultless::{PageRange, ProtectError, Rights, Sharing, VirtAddr};
-use faultless_hosted::{HostedCpu, Hostile, Rng};
+use faultless_hosted::{Failing, HostedCpu, Hostile, Rng};
 use faultless_model::history::Span;
 use std::sync::Arc;
 
@@ -32,8 +32,10 @@ impl<'a> Actor<'a> {
         for _ in 0..self.storm.operations * role.times {
             let doing = ALL[self.rng.weighted(&role.weights)];
             if self.storm.failing && self.rng.once_in(4) {
-                let more = self.rng.below(6);
-                self.cpu.token().vm().machine().fail_allocation_after(more);
+                let (more, which) = (self.rng.below(6), self.rng.pick(&[Failing::Once, Failing::AllFromThenOn]));
+                self.cpu.token().vm().machine().fail_allocation_after(more, which);
+            } else if self.storm.failing {
+                self.cpu.token().vm().machine().fail_no_allocation();
             }
             self.act_once(doing);
         }
@@ -161,6 +163,7 @@ impl<'a> Actor<'a> {
             assert!(result.is_ok() || self.storm.failing, "{result:?}");
             // Memory may run out after the size was set, if a fork ran meanwhile: then the call is repeated.
             while result.is_err() && object.size() / PAGE != old {
+                self.cpu.token().vm().machine().fail_no_allocation();
                 result = object.resize(self.cpu.token(), pages * PAGE);
             }
             result.is_ok()

@@ -172,7 +172,9 @@ impl Stage {
         for event in log.iter() {
             let past = &pasts[event.space];
             judge_word(past, &object, event).and_then(|()| judge_outcome(past, &object, event)).map_err(|what| {
-                let lines: String = log.iter().filter(|other| other.page == event.page).map(line).collect();
+                let near =
+                    |other: &&Event| other.page == event.page && other.span.start.abs_diff(event.span.start) < 200;
+                let lines: String = log.iter().filter(near).map(line).collect();
                 let parents: Vec<_> = lock(&self.spaces).iter().map(|on| on.parent).collect();
                 format!("{what}\n  the event:\n{}  parents: {parents:?}\n  its page:\n{lines}", line(event))
             })?;
