@@ -56,6 +56,6 @@ pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 pub use machine::{AtomicEntry, Flush, Machine, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
-    AccessError, AreaInfo, Backing, FaultError, ForkError, Layout, MapError, MapRequest, Placement, ProtectError,
-    Resolved, Space, UnmapError, Usage,
+    AccessError, AdviseError, AreaInfo, Backing, FaultError, ForkError, Layout, MapError, MapRequest, PageInfo, PageKind,
+    Placement, Populate, PopulateError, ProtectError, Resolved, Space, UnmapError, Usage,
 };

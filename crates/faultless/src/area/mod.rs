@@ -40,11 +40,43 @@ impl AreaFlags {
     pub const STACK: Self = Self(2);
     /// No reservation is made (MAP_NORESERVE).
     pub const NO_RESERVE: Self = Self(4);
+    /// Its pages stay (mlock).
+    pub const LOCKED: Self = Self(8);
+    /// With [`AreaFlags::LOCKED`]: pages stay once they are there, but are not brought in at once (MLOCK_ONFAULT).
+    pub const LOCKED_ON_FAULT: Self = Self(16);
+    /// A child does not get it (MADV_DONTFORK).
+    pub const NO_FORK: Self = Self(32);
+    /// A child gets it without its contents (MADV_WIPEONFORK).
+    pub const WIPE_ON_FORK: Self = Self(64);
+    /// Not part of a core dump (MADV_DONTDUMP).
+    pub const NO_DUMP: Self = Self(128);
+    /// Neither its place nor its rights nor its contents may be taken away (mseal).
+    pub const SEALED: Self = Self(256);
+    /// A hint that it is read in order (MADV_SEQUENTIAL).
+    pub const SEQUENTIAL: Self = Self(512);
+    /// A hint that it is read in no order (MADV_RANDOM).
+    pub const RANDOM: Self = Self(1024);
+    /// Large pages are wanted (MADV_HUGEPAGE).
+    pub const HUGE: Self = Self(2048);
+    /// Large pages are not wanted (MADV_NOHUGEPAGE).
+    pub const NO_HUGE: Self = Self(4096);
 
     /// Are all flags of `other` set?
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Is any flag of `other` set?
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// All flags but those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 

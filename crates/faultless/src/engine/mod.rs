@@ -2,6 +2,7 @@
 //!
 //! Called by embedders. The only room that waits for other operations: everything below says what it needs.
 
+mod advise;
 mod audit;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod probe;

@@ -1,5 +1,6 @@
 //! Whole operations on one CPU: what they do, what they cost in flushes and copies, and what a failure leaves behind.
 
+mod advise;
 mod failures;
 mod machine;
 mod mappings;

@@ -141,6 +141,12 @@ impl<M: Machine> Object<M> {
         self.readable.load(Ordering::Acquire)
     }
 
+    /// Is the page in the cache?
+    pub(crate) fn has_page(&self, index: u64) -> bool {
+        // Acquire: as in `cached`.
+        self.pages.get(index).is_some_and(|slot| frame_in(slot.load(Ordering::Acquire)).is_some())
+    }
+
     /// Looks the page up for a mapping: takes a reference and `mappings` mappings (FL-03: re-read after the reference).
     pub(crate) fn page(&self, ctx: Ctx<'_, M>, index: u64, mappings: u32) -> PageState {
         if index >= self.size().div_ceil(PAGE_SIZE) {

@@ -11,12 +11,14 @@
 //! | all stripes' locks | as they are | by us | fork |
 
 mod access;
+mod advise;
 mod brk;
 mod exit;
 mod fault;
 mod fork;
 mod grow;
 mod map;
+mod pages;
 mod protect;
 mod query;
 mod registry;
@@ -26,9 +28,11 @@ mod unmap;
 mod usage;
 
 pub use access::AccessError;
+pub use advise::{AdviseError, Populate, PopulateError};
 pub use fault::{FaultError, Resolved};
 pub use fork::ForkError;
 pub use map::{Backing, MapError, MapRequest, Placement};
+pub use pages::{PageInfo, PageKind};
 pub use protect::ProtectError;
 pub use query::AreaInfo;
 pub(crate) use registry::Registry;

@@ -17,8 +17,9 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoMemory;
 
-/// No area leaves, so no table does.
-const REWRITE: Rewrite = Rewrite::Remove { window: (0, 0) };
+fn discard(low: u64, high: u64) -> Rewrite {
+    Rewrite::Discard { range: (low, high), restamps: true }
+}
 
 impl<M: Machine> Core<M> {
     /// Makes private, before anything is changed, the shared tables that [`Core::unmap_beyond`] would have to copy.
@@ -30,7 +31,7 @@ impl<M: Machine> Core<M> {
             if self.has_exited() {
                 return Ok(());
             }
-            self.prepare_tables(ctx, low, high, REWRITE).map_err(|_| NoMemory)
+            self.prepare_tables(ctx, low, high, discard(low, high)).map_err(|_| NoMemory)
         })
     }
 
@@ -48,7 +49,8 @@ impl<M: Machine> Core<M> {
                 true
             });
             for range in parts {
-                self.sweep_alive(ctx, range.start().as_u64(), range.end().as_u64(), REWRITE).map_err(|_| NoMemory)?;
+                let (low, high) = (range.start().as_u64(), range.end().as_u64());
+                self.sweep_alive(ctx, low, high, discard(low, high)).map_err(|_| NoMemory)?;
             }
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Sweeps: what a range operation does to the entries of its range. Protocols P1 (stamps) and P2 (generations).
 //!
-//! Called by `space::{unmap, protect, map, brk}` with the stripe's lock held, inside a section, after the index was
+//! Called by `space::{unmap, protect, map, brk, advise, truncate}` with the stripe's lock held, inside a section, after the index was
 //! changed and the old areas were marked dead. A sweep runs until its [`Removed`] is full; the caller then leaves the
 //! section, flushes, settles, and resumes exactly where it stopped (ZP-03).
 //!
@@ -24,6 +24,17 @@ pub(crate) enum Rewrite {
         /// The gap around the range after the operation.
         window: (u64, u64),
     },
+    /// Remove it while the areas stay (truncation, MADV_DONTNEED). Private tables stay too: a fault of a live area may
+    /// be on its way into one. A shared table that lies wholly in `range` is given up, for no fault commits below it.
+    Discard {
+        /// What is discarded.
+        range: (u64, u64),
+        /// Must a fault that found nothing mapped look again? Yes if the page it would map is gone from its object; a
+        /// page of zeroes is as good after the operation as before.
+        restamps: bool,
+    },
+    /// Note it as clean (MADV_FREE): the next store sets its dirty bit again. Only pages that nobody else has.
+    Clean,
     /// Give it these rights. `narrows` if some page may lose a right.
     Protect {
         /// The new rights.
@@ -31,6 +42,33 @@ pub(crate) enum Rewrite {
         /// May some page lose a right? If not, shared tables are left alone.
         narrows: bool,
     },
+}
+
+impl Rewrite {
+    /// Do pages leave?
+    fn removes(self) -> bool {
+        matches!(self, Self::Remove { .. } | Self::Discard { .. })
+    }
+
+    /// Must a fault that is under way notice? Not if pages only gain rights.
+    fn restricts(self) -> bool {
+        !matches!(self, Self::Protect { narrows: false, .. })
+    }
+
+    /// Must EMPTY entries change too, so that a fault that saw one before fails?
+    fn restamps(self) -> bool {
+        match self {
+            Self::Remove { .. } => true,
+            Self::Discard { restamps, .. } => restamps,
+            Self::Clean => false,
+            Self::Protect { narrows, .. } => narrows,
+        }
+    }
+
+    /// Are shared tables left alone?
+    fn spares_shared(self) -> bool {
+        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean)
+    }
 }
 
 /// How far a sweep came.
@@ -168,8 +206,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
     /// Must EMPTY upper entries get a new stamp?
     fn stamps_upper(&self) -> bool {
-        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
-        restricts && !self.quiet && !self.only_unshare && !mutant::is(mutant::Mutant::NoUpperStamp)
+        self.rewrite.restamps() && !self.quiet && !self.only_unshare && !mutant::is(mutant::Mutant::NoUpperStamp)
     }
 
     /// An EMPTY upper entry gets a new stamp, so that a fault that saw the old one cannot link a table behind us.
@@ -192,7 +229,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
         start: u64,
         from: u64,
     ) -> Result<Option<Raw>, Progress> {
-        if let Rewrite::Protect { narrows: false, .. } = self.rewrite {
+        if self.rewrite.spares_shared() {
             return Ok(None);
         }
         if self.removed.tables.is_full() {
@@ -221,7 +258,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
     /// Does the operation remove all that the entry at `start` (in a table of `level`) covers?
     fn is_whole(&self, level: usize, start: u64) -> bool {
-        let Rewrite::Remove { window: (low, high) } = self.rewrite else {
+        let (Rewrite::Remove { window: (low, high) } | Rewrite::Discard { range: (low, high), .. }) = self.rewrite else {
             return false;
         };
         low <= start && start + span::<M::Format>(level) <= high
@@ -230,7 +267,8 @@ impl<'a, M: Machine> Sweep<'a, M> {
     /// Takes a private table out whose span holds no area any more. It has just been swept, so it is empty but for
     /// entries that wait for the wrap guard and strays.
     fn unlink_private(&mut self, slot: &AtomicEntry, entry: Raw, table: FrameId, level: usize, start: u64) -> Visit {
-        if self.only_unshare || !self.is_whole(level, start) {
+        let stays = matches!(self.rewrite, Rewrite::Discard { .. });
+        if self.only_unshare || stays || !self.is_whole(level, start) {
             return Ok(());
         }
         if !self.guarded.is_empty() {
@@ -358,44 +396,30 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
     /// What an EMPTY leaf becomes, if it must change.
     fn new_empty(&self, entry: Raw) -> Option<Raw> {
-        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
-        let stamps = restricts && !self.quiet && !mutant::is(mutant::Mutant::NoStamp);
+        let stamps = self.rewrite.restamps() && !self.quiet && !mutant::is(mutant::Mutant::NoStamp);
         stamps.then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
     }
 
     /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
-        let generation = match self.rewrite {
-            Rewrite::Protect { rights, .. } => {
+        let changed = match self.rewrite {
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } if self.removed.frames.is_full() => {
+                return Err(Progress::Resume(address));
+            }
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
+            Rewrite::Clean => M::Format::cleaned(entry),
+            Rewrite::Protect { rights, narrows } => {
                 let changed = protected::<M>(entry, rights);
-                if changed == entry && !self.restricts(entry) {
-                    return Ok(None);
+                if !narrows {
+                    return Ok((changed != entry).then_some(changed));
                 }
-                if !self.restricts(entry) {
-                    return Ok(Some(changed));
-                }
-                M::Format::generation(entry)
-            }
-            Rewrite::Remove { .. } => {
-                if self.removed.frames.is_full() {
-                    return Err(Progress::Resume(address));
-                }
-                M::Format::generation(entry)
+                changed
             }
         };
-        let Some(generation) = self.next_generation(entry, generation, address, waited)? else {
-            return Ok(None);
-        };
-        Ok(Some(match self.rewrite {
-            Rewrite::Remove { .. } => M::Format::empty(self.stamp, generation),
-            Rewrite::Protect { rights, .. } => M::Format::with_generation(protected::<M>(entry, rights), generation),
-        }))
-    }
-
-    /// Must this page's value change even if no bit of its rights does? Yes if the operation narrows: a
-    /// compare-exchange prepared before must fail (hole 11 of PROTOCOL).
-    fn restricts(&self, _entry: Raw) -> bool {
-        !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. })
+        // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
+        let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
+        Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
     }
 
     /// The generation to write, or `None` if the wrap guard demands a section wait first (C4).
@@ -428,16 +452,21 @@ impl<'a, M: Machine> Sweep<'a, M> {
             return;
         };
         self.ctx.count(Event::EntriesSwept);
-        if let Rewrite::Remove { .. } = self.rewrite {
+        if self.rewrite.removes() {
             if !bits.special {
                 self.delta.page(self.ctx.record(frame).kind(), -1);
                 self.removed.frames.push(frame);
             }
             self.removed.note(address, PAGE_SIZE);
-        } else if self.restricts(entry) {
+        } else if self.rewrite.restricts() {
             self.removed.note(address, PAGE_SIZE);
         }
     }
+}
+
+/// Is it an anonymous page of this space alone, stored to since it was last clean?
+fn is_own_and_dirty<M: Machine>(entry: Raw) -> bool {
+    matches!(M::Format::leaf(entry), Leaf::Page(_, bits) if bits.exclusive && bits.dirty && !bits.pending)
 }
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;

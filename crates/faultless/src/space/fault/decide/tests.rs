@@ -17,6 +17,7 @@ fn leaves() -> Vec<Leaf> {
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: false,
+        accessed: true,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));

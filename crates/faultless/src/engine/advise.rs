@@ -1,0 +1,70 @@
+//! What a program may say about its memory, and what it may ask: the calls behind madvise, mlock, mincore and /proc.
+
+use super::Cpu;
+use crate::area::AreaFlags;
+use crate::machine::Machine;
+use crate::object::Object;
+use crate::space::{AdviseError, PageInfo, Populate, PopulateError, Space};
+use crate::{PAGE_SIZE, PageRange};
+
+impl<M: Machine> Space<M> {
+    /// Lets the pages of `range` go. Private memory reads as zeroes, or as its file, afterwards; what is shared keeps
+    /// its contents in the object. When it returns, no CPU can use a translation of what left (MADV_DONTNEED).
+    ///
+    /// # Errors
+    ///
+    /// [`AdviseError::Refused`] at an area that is locked, unless `locked_too` (MADV_DONTNEED_LOCKED);
+    /// [`AdviseError::Unmapped`] if the range has holes, after all else was done; [`AdviseError::NoMemory`].
+    pub fn discard(&self, cpu: &mut Cpu<M>, range: PageRange, locked_too: bool) -> Result<(), AdviseError> {
+        self.core.discard(cpu.ctx_in(&self.core.memory), range, locked_too)
+    }
+
+    /// Notes the pages of `range` as free to be taken, each until it is stored to again (MADV_FREE). Until one is taken
+    /// it keeps its contents.
+    ///
+    /// # Errors
+    ///
+    /// As [`Space::discard`]; refused by all but private anonymous areas.
+    pub fn free_lazily(&self, cpu: &mut Cpu<M>, range: PageRange) -> Result<(), AdviseError> {
+        self.core.free_lazily(cpu.ctx_in(&self.core.memory), range)
+    }
+
+    /// Sets and clears flags of the areas in `range`; areas are split and merged as needed. `allows` is asked for each
+    /// area's present flags.
+    ///
+    /// # Errors
+    ///
+    /// [`AdviseError::Refused`] at the first area that is not allowed; areas before it have been changed.
+    pub fn set_flags(
+        &self,
+        cpu: &mut Cpu<M>,
+        range: PageRange,
+        set: AreaFlags,
+        clear: AreaFlags,
+        allows: impl Fn(AreaFlags) -> bool,
+    ) -> Result<(), AdviseError> {
+        self.core.set_flags(cpu.ctx_in(&self.core.memory), range, set, clear, allows)
+    }
+
+    /// Brings in every page of `range`.
+    ///
+    /// # Errors
+    ///
+    /// [`PopulateError`] names the first page that could not be had; those before it are there.
+    pub fn populate(&self, cpu: &mut Cpu<M>, range: PageRange, how: Populate) -> Result<(), PopulateError> {
+        self.core.populate(cpu.ctx_in(&self.core.memory), range, how)
+    }
+
+    /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
+    pub fn pages(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(PageInfo)) {
+        self.core.pages(cpu.ctx_in(&self.core.memory), range, visit);
+    }
+}
+
+impl<M: Machine> Object<M> {
+    /// Is the page that holds byte `offset` in the cache?
+    #[must_use]
+    pub fn is_resident(&self, offset: u64) -> bool {
+        self.has_page(offset / PAGE_SIZE)
+    }
+}
