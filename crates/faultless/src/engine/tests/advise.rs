@@ -179,3 +179,23 @@ fn flags_split_and_merge_areas() {
     assert!(RW().allow(Access::Write));
     bench.finish(&[]);
 }
+
+#[test]
+fn a_child_gets_neither_withheld_areas_nor_wiped_contents() {
+    let mut bench = Bench::new(128);
+    bench.map(0, 3);
+    (0..3).for_each(|page| bench.put(page, 6));
+    let none = AreaFlags::NONE;
+    bench.space.set_flags(&mut bench.cpu, range(0, 1), AreaFlags::NO_FORK, none, |_| true).unwrap();
+    bench.space.set_flags(&mut bench.cpu, range(1, 1), AreaFlags::WIPE_ON_FORK, none, |_| true).unwrap();
+    let child = bench.space.fork(&mut bench.cpu).unwrap();
+    assert_eq!(child.usage().anon, 1);
+    assert!(child.read(&mut bench.cpu, at(0), &mut [0]).is_err());
+    assert_eq!([1, 2].map(|page| get(&child, &mut bench.cpu, page)), [0, 6]);
+    assert_eq!([0, 1, 2].map(|page| bench.byte(page)), [6; 3]);
+    // The flags stay with the areas that the child got.
+    child.write(&mut bench.cpu, at(1), &[8]).unwrap();
+    let grandchild = child.fork(&mut bench.cpu).unwrap();
+    assert_eq!(get(&grandchild, &mut bench.cpu, 1), 0);
+    bench.finish(&[&child, &grandchild]);
+}
