@@ -95,7 +95,7 @@ impl BitOr for AreaFlags {
 pub(crate) struct Area<M: Machine> {
     attributes: Attributes<M>, // (I)
     dead: AtomicBool,          // (S) once true, for ever
-    pending: AtomicBool,       // (S) once false, for ever
+    pending: AtomicBool,       // (S)
 }
 
 impl<M: Machine> Deref for Area<M> {
@@ -187,19 +187,30 @@ impl<M: Machine> Attributes<M> {
         guard_of(self.flags)
     }
 
+    /// Is `next` the same mapping, cut off by a stripe border?
+    pub(crate) fn continues_in(&self, next: &Self) -> bool {
+        self.range.end() == next.range.start()
+            && self.same_but_range(next)
+            && self.range.end().as_u64().is_multiple_of(Index::<M>::bounds(0).1)
+    }
+
     /// Can one area take the place of `self` and of `next`, which follows it?
     pub(crate) fn merges_with(&self, next: &Self) -> bool {
+        self.range.end() == next.range.start()
+            && self.same_but_range(next)
+            && !self.flags.contains(AreaFlags::GROWS_DOWN)
+    }
+
+    fn same_but_range(&self, next: &Self) -> bool {
         let same_object = match (&self.object, &next.object) {
             (None, None) => true,
             (Some(a), Some(b)) => Arc::ptr_eq(a, b) && self.offset + self.range.len() == next.offset,
             _ => false,
         };
         same_object
-            && self.range.end() == next.range.start()
             && self.rights == next.rights
             && self.max_rights == next.max_rights
             && self.sharing == next.sharing
             && self.flags == next.flags
-            && !self.flags.contains(AreaFlags::GROWS_DOWN)
     }
 }

@@ -4,8 +4,8 @@ use super::Cpu;
 use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::Object;
-use crate::space::{AdviseError, PageInfo, Populate, PopulateError, Space};
-use crate::{PAGE_SIZE, PageRange};
+use crate::space::{AdviseError, PageInfo, Populate, PopulateError, RemapError, RemapRequest, Space};
+use crate::{PAGE_SIZE, PageRange, VirtAddr};
 
 impl<M: Machine> Space<M> {
     /// Lets the pages of `range` go. Private memory reads as zeroes, or as its file, afterwards; what is shared keeps
@@ -44,6 +44,16 @@ impl<M: Machine> Space<M> {
         allows: impl Fn(AreaFlags) -> bool,
     ) -> Result<(), AdviseError> {
         self.core.set_flags(cpu.ctx_in(&self.core.memory), range, set, clear, allows)
+    }
+
+    /// Resizes or moves a mapping and returns where it is. Pages move with it; when the call returns, no CPU can use a
+    /// translation of a place that was left.
+    ///
+    /// # Errors
+    ///
+    /// [`RemapError`]; only what had to make room for [`Destination::Fixed`](crate::Destination) may be gone.
+    pub fn remap(&self, cpu: &mut Cpu<M>, request: RemapRequest) -> Result<VirtAddr, RemapError> {
+        self.core.remap(cpu.ctx_in(&self.core.memory), request)
     }
 
     /// Brings in every page of `range`.

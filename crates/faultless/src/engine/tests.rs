@@ -4,6 +4,7 @@ mod advise;
 mod failures;
 mod machine;
 mod mappings;
+mod remap;
 mod sharing;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};

@@ -22,6 +22,7 @@ mod pages;
 mod protect;
 mod query;
 mod registry;
+mod remap;
 mod settle;
 mod truncate;
 mod unmap;
@@ -36,6 +37,7 @@ pub use pages::{PageInfo, PageKind};
 pub use protect::ProtectError;
 pub use query::AreaInfo;
 pub(crate) use registry::Registry;
+pub use remap::{Destination, RemapError, RemapRequest};
 pub use unmap::UnmapError;
 pub use usage::Usage;
 

@@ -59,8 +59,9 @@ impl<M: Machine> Core<M> {
             if self.has_exited() {
                 return;
             }
-            at = scan(ctx, self.root, at, end, &mut |seen_page| seen.extend(self.info(ctx, seen_page)));
+            let next = scan(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
             drop(section);
+            at = next.unwrap_or(end);
             seen.drain(..).for_each(&mut visit);
         }
     }

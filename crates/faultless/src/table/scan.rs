@@ -29,17 +29,17 @@ struct At {
     shares: u64,
 }
 
-/// Calls `visit` with the mapped pages of the first leaf table that has any address of `from..to`. Returns where to go
-/// on; `to` if there is nothing more.
+/// Calls `visit` with the mapped pages of the first leaf table that has any address of `from..to`. Returns the end of
+/// that table's part of the range, or `None` if there is no such table.
 pub(crate) fn scan<M: Machine>(
     ctx: Ctx<'_, M>,
     root: FrameId,
     from: u64,
     to: u64,
     visit: &mut impl FnMut(Seen),
-) -> u64 {
+) -> Option<u64> {
     let at = At { table: root, level: M::Format::LEVELS - 1, base: 0, shares: 1 };
-    search(ctx, at, from, to, visit).unwrap_or(to)
+    search(ctx, at, from, to, visit)
 }
 
 /// Searches below `at`; `None` if it has no leaf table for the range. Recursion is `LEVELS` deep.

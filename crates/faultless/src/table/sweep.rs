@@ -7,6 +7,7 @@
 //! If no section of the space was active after the areas died, no fault holds a value from before, and EMPTY entries
 //! need no new stamp and PRESENT ones no new generation: the sweep is `quiet` and only loads what is empty.
 
+use super::relocate::Moved;
 use super::walk::load;
 use super::{Delta, Removed, Unlinked, share, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE, Rights, VirtAddr};
@@ -33,6 +34,15 @@ pub(crate) enum Rewrite {
         /// page of zeroes is as good after the operation as before.
         restamps: bool,
     },
+    /// Move it `by` bytes (modulo 2^64), into [`Sweep::moved`] first. Tables that lie wholly in `window` go.
+    Move {
+        /// The gap around the range after the operation.
+        window: (u64, u64),
+        /// What is moved.
+        range: (u64, u64),
+        /// How far.
+        by: u64,
+    },
     /// Note it as clean (MADV_FREE): the next store sets its dirty bit again. Only pages that nobody else has.
     Clean,
     /// Give it these rights. `narrows` if some page may lose a right.
@@ -58,7 +68,7 @@ impl Rewrite {
     /// Must EMPTY entries change too, so that a fault that saw one before fails?
     fn restamps(self) -> bool {
         match self {
-            Self::Remove { .. } => true,
+            Self::Remove { .. } | Self::Move { .. } => true,
             Self::Discard { restamps, .. } => restamps,
             Self::Clean => false,
             Self::Protect { narrows, .. } => narrows,
@@ -105,6 +115,8 @@ pub(crate) struct Sweep<'a, M: Machine> {
     pub(crate) delta: Delta,
     /// Entries whose next generation starts a half cycle: a section wait must come first (C4).
     pub(crate) guarded: ArrayVec<(u64, Raw), GUARDED>,
+    /// Where [`Rewrite::Move`] puts what it takes.
+    pub(crate) moved: Option<&'a mut Moved>,
 }
 
 /// The outcome of a visit to a table: where to resume, if not at its end.
@@ -125,6 +137,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
             removed,
             delta: Delta::default(),
             guarded: ArrayVec::new(),
+            moved: None,
         }
     }
 
@@ -182,6 +195,13 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     }
                 }
             };
+            if self.moves_whole(level, start, from, to) {
+                if self.only_unshare || self.take_table(slot, entry, start)? {
+                    return Ok(());
+                }
+                entry = load(slot);
+                continue;
+            }
             if shared {
                 entry = match self.visit_shared(slot, entry, frame, level, start, from)? {
                     Some(private) => private,
@@ -235,10 +255,11 @@ impl<'a, M: Machine> Sweep<'a, M> {
         if self.removed.tables.is_full() {
             return Err(Progress::Resume(from));
         }
-        if self.is_whole(level, start) && self.only_unshare {
+        let drops = self.rewrite.removes() && self.is_whole(level, start);
+        if drops && self.only_unshare {
             return Ok(None);
         }
-        if self.is_whole(level, start) {
+        if drops {
             let empty = M::Format::empty(self.stamp, 0);
             // AcqRel: as `restamp_upper`.
             if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -256,9 +277,12 @@ impl<'a, M: Machine> Sweep<'a, M> {
         }
     }
 
-    /// Does the operation remove all that the entry at `start` (in a table of `level`) covers?
+    /// Is nothing left of what the entry at `start` (in a table of `level`) covers?
     fn is_whole(&self, level: usize, start: u64) -> bool {
-        let (Rewrite::Remove { window: (low, high) } | Rewrite::Discard { range: (low, high), .. }) = self.rewrite else {
+        let (Rewrite::Remove { window: (low, high) }
+        | Rewrite::Move { window: (low, high), .. }
+        | Rewrite::Discard { range: (low, high), .. }) = self.rewrite
+        else {
             return false;
         };
         low <= start && start + span::<M::Format>(level) <= high
@@ -407,6 +431,8 @@ impl<'a, M: Machine> Sweep<'a, M> {
                 return Err(Progress::Resume(address));
             }
             Rewrite::Remove { .. } | Rewrite::Discard { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
+            Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
             Rewrite::Clean => M::Format::cleaned(entry),
             Rewrite::Protect { rights, narrows } => {
@@ -459,6 +485,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
             }
             self.removed.note(address, PAGE_SIZE);
         } else if self.rewrite.restricts() {
+            self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }
     }
