@@ -3,9 +3,10 @@
 use super::Cpu;
 use crate::area::AreaFlags;
 use crate::machine::Machine;
-use crate::object::Object;
-use crate::space::{AdviseError, PageInfo, Populate, PopulateError, RemapError, RemapRequest, Space};
+use crate::object::{Object, ObjectError};
+use crate::space::{AdviseError, PageInfo, Populate, PopulateError, RemapError, RemapRequest, Space, Zap};
 use crate::{PAGE_SIZE, PageRange, VirtAddr};
+use alloc::sync::Arc;
 
 impl<M: Machine> Space<M> {
     /// Lets the pages of `range` go. Private memory reads as zeroes, or as its file, afterwards; what is shared keeps
@@ -72,6 +73,35 @@ impl<M: Machine> Space<M> {
 }
 
 impl<M: Machine> Object<M> {
+    /// Makes `len` bytes from `offset` zeroes and gives their pages back; the size stays. Whoever maps the part sees the
+    /// zeroes when the call returns; private copies stay as they are (fallocate PUNCH_HOLE, MADV_REMOVE).
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::TooBig`]; [`ObjectError::OutOfMemory`] or [`ObjectError::Io`] if a page at the edge could not be
+    /// had or a shared table not be copied. The call, repeated, does what is left.
+    ///
+    /// # Panics
+    ///
+    /// If the token belongs to another [`Vm`](crate::Vm).
+    pub fn punch_hole(self: &Arc<Self>, cpu: &mut Cpu<M>, offset: u64, len: u64) -> Result<(), ObjectError> {
+        let end = offset.checked_add(len).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
+        let (ctx, registry) = (cpu.ctx_in(self.memory()), &cpu.vm.registry);
+        let pages = self.whole_pages(offset, end);
+        self.zero_edges(ctx, offset, end, pages)?;
+        if pages.0 >= pages.1 {
+            return Ok(());
+        }
+        let zap = Zap { object: self, pages, copies: false };
+        let no_memory = |_| ObjectError::OutOfMemory;
+        self.prepare_punch(pages)?;
+        registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
+        self.punch(ctx, pages);
+        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
+        ctx.machine().heavy_barrier();
+        registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
+    }
+
     /// Is the page that holds byte `offset` in the cache?
     #[must_use]
     pub fn is_resident(&self, offset: u64) -> bool {

@@ -2,6 +2,7 @@
 
 mod advise;
 mod failures;
+mod holes;
 mod machine;
 mod mappings;
 mod remap;

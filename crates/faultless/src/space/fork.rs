@@ -79,7 +79,7 @@ impl<M: Machine> Core<M> {
         ranges.iter().try_for_each(|range| {
             let (low, high) = (range.start().as_u64(), range.end().as_u64());
             let _guard = self.lock(ctx, low, high);
-            self.sweep_alive(ctx, low, high, Rewrite::Discard { range: (low, high), restamps: false })
+            self.sweep_alive(ctx, low, high, Rewrite::Discard { range: (low, high), restamps: false, copies: true })
         })
     }
 

@@ -38,6 +38,7 @@ pub use protect::ProtectError;
 pub use query::AreaInfo;
 pub(crate) use registry::Registry;
 pub use remap::{Destination, RemapError, RemapRequest};
+pub(crate) use truncate::Zap;
 pub use unmap::UnmapError;
 pub use usage::Usage;
 

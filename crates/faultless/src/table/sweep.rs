@@ -11,7 +11,7 @@ use super::relocate::Moved;
 use super::walk::load;
 use super::{Delta, Removed, Unlinked, share, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE, Rights, VirtAddr};
-use crate::frame::Ctx;
+use crate::frame::{Ctx, Kind};
 use crate::machine::format::{Leaf, Raw, Upper};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::sync::{Event, Ordering, mutant};
@@ -33,6 +33,8 @@ pub(crate) enum Rewrite {
         /// Must a fault that found nothing mapped look again? Yes if the page it would map is gone from its object; a
         /// page of zeroes is as good after the operation as before.
         restamps: bool,
+        /// Do anonymous pages leave too? If not, the private copies of an object's pages stay.
+        copies: bool,
     },
     /// Move it `by` bytes (modulo 2^64), into [`Sweep::moved`] first. Tables that lie wholly in `window` go.
     Move {
@@ -281,7 +283,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
     fn is_whole(&self, level: usize, start: u64) -> bool {
         let (Rewrite::Remove { window: (low, high) }
         | Rewrite::Move { window: (low, high), .. }
-        | Rewrite::Discard { range: (low, high), .. }) = self.rewrite
+        | Rewrite::Discard { range: (low, high), copies: true, .. }) = self.rewrite
         else {
             return false;
         };
@@ -427,6 +429,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
     /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
         let changed = match self.rewrite {
+            Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
             Rewrite::Remove { .. } | Rewrite::Discard { .. } if self.removed.frames.is_full() => {
                 return Err(Progress::Resume(address));
             }
@@ -446,6 +449,14 @@ impl<'a, M: Machine> Sweep<'a, M> {
         // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
         let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
         Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
+    }
+
+    /// Does it map anonymous memory?
+    fn is_copy(&self, entry: Raw) -> bool {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return false;
+        };
+        !bits.special && self.ctx.record(frame).kind() == Kind::Anon
     }
 
     /// The generation to write, or `None` if the wrap guard demands a section wait first (C4).
