@@ -57,6 +57,6 @@ pub use machine::{AtomicEntry, Flush, Machine, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
     AccessError, AdviseError, AreaInfo, Backing, Destination, FaultError, ForkError, Layout, MapError, MapRequest,
-    PageInfo, PageKind, Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest, Resolved, Space,
-    UnmapError, Usage,
+    PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest,
+    Resolved, Space, UnmapError, Usage,
 };

@@ -60,6 +60,8 @@ impl AreaFlags {
     pub const HUGE: Self = Self(2048);
     /// Large pages are not wanted (MADV_NOHUGEPAGE).
     pub const NO_HUGE: Self = Self(4096);
+    /// Frames that the embedder maps by number, with or without records: never counted, copied or freed.
+    pub const RAW: Self = Self(8192);
 
     /// Are all flags of `other` set?
     #[must_use]

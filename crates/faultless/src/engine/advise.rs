@@ -4,8 +4,10 @@ use super::Cpu;
 use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
-use crate::space::{AdviseError, PageInfo, Populate, PopulateError, RemapError, RemapRequest, Space, Zap};
-use crate::{PAGE_SIZE, PageRange, VirtAddr};
+use crate::space::{
+    AccessError, AdviseError, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
+};
+use crate::{Access, PAGE_SIZE, PageRange, VirtAddr};
 use alloc::sync::Arc;
 
 impl<M: Machine> Space<M> {
@@ -64,6 +66,27 @@ impl<M: Machine> Space<M> {
     /// [`PopulateError`] names the first page that could not be had; those before it are there.
     pub fn populate(&self, cpu: &mut Cpu<M>, range: PageRange, how: Populate) -> Result<(), PopulateError> {
         self.core.populate(cpu.ctx_in(&self.core.memory), range, how)
+    }
+
+    /// Pins the pages of `range` for stores ([`Access::Write`]) or for reads only, bringing them in as needed. All are
+    /// pinned, or none. A pinned page stays where it is, and a child gets copies of the pinned anonymous pages.
+    ///
+    /// # Errors
+    ///
+    /// [`PinError`] names the first page that could not be pinned, and why.
+    pub fn pin(&self, cpu: &mut Cpu<M>, range: PageRange, access: Access) -> Result<Pinned<M>, PinError> {
+        self.core.pin(cpu.ctx_in(&self.core.memory), range, access)
+    }
+
+    /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
+    /// page that others have too is copied first, so nobody else sees the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] says how far it came and why it stopped: [`FaultError::Denied`](crate::FaultError) at a shared
+    /// mapping that is not writable, and where the area grants no rights at all.
+    pub fn write_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
+        self.core.write_forced(cpu.ctx_in(&self.core.memory), addr, from)
     }
 
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.

@@ -5,6 +5,7 @@ mod failures;
 mod holes;
 mod machine;
 mod mappings;
+mod pins;
 mod remap;
 mod sharing;
 

@@ -43,9 +43,9 @@ impl<M: Machine> Core<M> {
         let child = Arc::new(child);
         // R10: truncation must know the child before its tables can be changed on their own.
         registry.insert(ctx, &child);
-        self.share_tables(ctx, &child, &guard);
+        let pins_kept = self.share_tables(ctx, &child, &guard);
         drop(guard);
-        if child.withhold(ctx, &withheld).is_err() {
+        if pins_kept.and_then(|()| child.withhold(ctx, &withheld)).is_err() {
             child.exit(ctx, registry);
             return Err(ForkError::NoMemory);
         }
@@ -84,7 +84,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Freezes the root slots, waits for the faults under way, flushes, shares, counts, thaws.
-    fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) {
+    fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) -> Result<(), NoTables> {
         // An unused stripe has no table to share, and no live area for a fault to commit a page under. But a fault of a
         // dead area may be under way, and the tables it links are counted: then every stripe is frozen.
         let late = ctx.has_other_sections(self.section_name());
@@ -109,9 +109,11 @@ impl<M: Machine> Core<M> {
         child.strays.store(self.strays.load(Ordering::Relaxed), Ordering::Relaxed);
         // Before the thaw: from then on faults change the parent's counters and tables.
         child.counters.inherit(ctx, &self.counters);
+        let pins_kept = self.copy_pinned(ctx, child);
         let stamp = ctx.cpu.stamp();
         for slots in used() {
             table::unfreeze(ctx, self.root, slots, stamp);
         }
+        pins_kept
     }
 }

@@ -25,7 +25,7 @@ pub(super) enum Page {
 /// write-protected page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
-    /// The area's rights; they allow the access.
+    /// The area's rights; they allow the access, unless it is forced.
     pub(super) rights: Rights,
     pub(super) sharing: Sharing,
     pub(super) access: Access,
@@ -35,6 +35,9 @@ pub(super) struct Facts {
     pub(super) alone: bool,
     /// A flush began after this very entry was seen PENDING.
     pub(super) flushed: bool,
+    /// A store to private memory that its rights do not allow (a debugger's), or a pin: the page is to become ours, not
+    /// writable (GU-06).
+    pub(super) forced: bool,
 }
 
 /// What to do.
@@ -80,6 +83,7 @@ pub(super) fn decide(facts: &Facts) -> Plan {
         Leaf::Empty => decide_empty(facts),
         Leaf::Page(_, bits) => match facts.access {
             Access::Execute if !bits.execute => Plan::Widen,
+            Access::Write if facts.forced && bits.exclusive && !bits.pending => Plan::Nothing,
             Access::Write if !bits.write => decide_write(facts, bits.pending, bits.exclusive),
             _ => Plan::Nothing,
         },

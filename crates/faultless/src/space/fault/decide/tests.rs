@@ -29,7 +29,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
     leaves().into_iter().flat_map(|leaf| {
         PAGES.into_iter().flat_map(move |page| {
             ACCESSES.into_iter().flat_map(move |access| {
-                (0..8).map(move |n| Facts {
+                (0..16).map(move |n| Facts {
                     rights: Rights::ALL,
                     sharing: if n & 1 == 0 { Sharing::Private } else { Sharing::Shared },
                     access,
@@ -37,6 +37,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
                     page,
                     alone: n & 2 != 0,
                     flushed: n & 4 != 0,
+                    forced: n & 8 != 0,
                 })
             })
         })
@@ -51,7 +52,7 @@ fn nothing_is_done_for_an_adequate_entry() {
         };
         let adequate = match facts.access {
             Access::Read => true,
-            Access::Write => bits.write,
+            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending,
             Access::Execute => bits.execute,
         };
         assert_eq!(decide(&facts) == Plan::Nothing, adequate, "{facts:?}");
@@ -68,6 +69,10 @@ fn a_private_store_never_reaches_what_others_see() {
             continue;
         }
         let plan = decide(&facts);
+        if facts.forced && plan == Plan::Nothing {
+            assert!(bits.exclusive && !bits.pending, "{facts:?}");
+            continue;
+        }
         assert!(matches!(plan, Plan::Flush | Plan::Reuse | Plan::Copy), "{facts:?}: {plan:?}");
         if plan == Plan::Reuse {
             assert!(bits.exclusive || facts.alone, "reuse needs proof (CW-05): {facts:?}");
@@ -95,7 +100,8 @@ fn an_empty_entry_gets_what_the_area_says() {
 
 #[test]
 fn a_store_to_a_shared_mapping_never_copies() {
-    for facts in all_facts().filter(|facts| facts.sharing == Sharing::Shared) {
+    // A shared mapping is never forced.
+    for facts in all_facts().filter(|facts| facts.sharing == Sharing::Shared && !facts.forced) {
         assert!(!matches!(decide(&facts), Plan::Copy | Plan::CopyObject | Plan::Reuse), "{facts:?}");
     }
 }
