@@ -200,7 +200,7 @@ impl<M: Machine> Attributes<M> {
     pub(crate) fn merges_with(&self, next: &Self) -> bool {
         self.range.end() == next.range.start()
             && self.same_but_range(next)
-            && !self.flags.contains(AreaFlags::GROWS_DOWN)
+            && !self.flags.intersects(AreaFlags::GROWS_DOWN | AreaFlags::RAW)
     }
 
     fn same_but_range(&self, next: &Self) -> bool {

@@ -1,13 +1,14 @@
 //! What a program may say about its memory, and what it may ask: the calls behind madvise, mlock, mincore and /proc.
 
-use super::Cpu;
+use super::{Cpu, OutOfMemory, Vm};
 use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, InsertError, Page, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError,
+    RemapRequest, Space, Zap,
 };
-use crate::{Access, PAGE_SIZE, PageRange, VirtAddr};
+use crate::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
 use alloc::sync::Arc;
 
 impl<M: Machine> Space<M> {
@@ -89,9 +90,78 @@ impl<M: Machine> Space<M> {
         self.core.write_forced(cpu.ctx_in(&self.core.memory), addr, from)
     }
 
+    /// Maps the frames from `base` on at `range`, in an area with [`Backing::Frames`](crate::Backing), with its rights.
+    /// They are neither counted nor freed, and need not be RAM of the [`Vm`]. A private area that may be written must be
+    /// covered whole.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`]. Frames before the address that it names are mapped.
+    ///
+    /// # Safety
+    ///
+    /// Whoever may access the area may read the frames, and write them if it is a shared area that may be written. They
+    /// must not be frames that the [`Vm`] uses for anything.
+    pub unsafe fn insert_frames(&self, cpu: &mut Cpu<M>, range: PageRange, base: FrameId) -> Result<(), InsertError> {
+        self.core.insert_frames(cpu.ctx_in(&self.core.memory), range, base)
+    }
+
+    /// Maps a page of the embedder's at `addr`, in an area with [`Backing::Frames`](crate::Backing). It is counted as a
+    /// page of a file, and lives until it is mapped nowhere and the [`Page`] is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`InsertError`]; nothing has changed.
+    ///
+    /// # Panics
+    ///
+    /// If the page belongs to another [`Vm`].
+    pub fn insert_page(&self, cpu: &mut Cpu<M>, addr: VirtAddr, page: &Page<M>) -> Result<(), InsertError> {
+        let ctx = cpu.ctx_in(&self.core.memory);
+        assert!(core::ptr::eq(page.memory(), ctx.memory), "a page of another Vm");
+        self.core.insert_page(ctx, addr, page)
+    }
+
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
     pub fn pages(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(PageInfo)) {
         self.core.pages(cpu.ctx_in(&self.core.memory), range, visit);
+    }
+}
+
+impl<M: Machine> Page<M> {
+    /// Reads from byte `offset` of the page on.
+    ///
+    /// # Panics
+    ///
+    /// If the bytes do not lie inside the page, or the token belongs to another [`Vm`].
+    pub fn read(&self, cpu: &mut Cpu<M>, offset: usize, into: &mut [u8]) {
+        assert!(offset <= PAGE_SIZE as usize && into.len() <= PAGE_SIZE as usize - offset, "read past the page");
+        cpu.ctx_in(self.memory()).machine().read(self.frame(), offset, into);
+    }
+
+    /// Writes from byte `offset` of the page on.
+    ///
+    /// # Panics
+    ///
+    /// If the bytes do not lie inside the page, or the token belongs to another [`Vm`].
+    pub fn write(&self, cpu: &mut Cpu<M>, offset: usize, from: &[u8]) {
+        assert!(offset <= PAGE_SIZE as usize && from.len() <= PAGE_SIZE as usize - offset, "write past the page");
+        cpu.ctx_in(self.memory()).machine().write(self.frame(), offset, from);
+    }
+}
+
+impl<M: Machine> Vm<M> {
+    /// A page of zeroes of the embedder's own, to be mapped with [`Space::insert_page`].
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`].
+    ///
+    /// # Panics
+    ///
+    /// If the token belongs to another `Vm`.
+    pub fn new_page(&self, cpu: &mut Cpu<M>) -> Result<Page<M>, OutOfMemory> {
+        Page::new(cpu.ctx_in(&self.memory), &self.memory).ok_or(OutOfMemory)
     }
 }
 

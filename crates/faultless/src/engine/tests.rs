@@ -6,6 +6,7 @@ mod holes;
 mod machine;
 mod mappings;
 mod pins;
+mod raw;
 mod remap;
 mod sharing;
 

@@ -31,7 +31,7 @@ struct How {
 enum Step {
     Done,
     Fault,
-    /// No space has anything there, or the space has been taken down.
+    /// No space has anything there, nothing of ours is there, or the space has been taken down.
     Gone,
 }
 
@@ -117,6 +117,9 @@ impl<M: Machine> Core<M> {
         let own = bits.write || how.forced && bits.exclusive && !bits.pending;
         if how.access == Access::Write && (shared || !own) {
             return Step::Fault;
+        }
+        if bits.special && frame != ctx.memory.zero_frame() {
+            return Step::Gone; // device memory is not ours to read
         }
         if !bits.special && !ctx.record(frame).try_get(0) {
             return Step::Fault;

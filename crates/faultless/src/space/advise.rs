@@ -36,7 +36,8 @@ impl<M: Machine> Core<M> {
     /// its contents in the object (MADV_DONTNEED).
     pub(crate) fn discard(&self, ctx: Ctx<'_, M>, range: PageRange, locked_too: bool) -> Result<(), AdviseError> {
         self.each_part(ctx, range, |area, part, _| {
-            if area.flags.contains(AreaFlags::LOCKED) && !locked_too {
+            let locked = area.flags.contains(AreaFlags::LOCKED) && !locked_too;
+            if locked || area.flags.contains(AreaFlags::RAW) {
                 return Err(AdviseError::Refused(part.start()));
             }
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
@@ -51,7 +52,8 @@ impl<M: Machine> Core<M> {
     /// (MADV_FREE). Only private anonymous memory has such pages.
     pub(crate) fn free_lazily(&self, ctx: Ctx<'_, M>, range: PageRange) -> Result<(), AdviseError> {
         self.each_part(ctx, range, |area, part, _| {
-            let is_anonymous = area.object.is_none() && area.sharing == Sharing::Private;
+            let is_anonymous = area.object.is_none() && !area.flags.contains(AreaFlags::RAW);
+            let is_anonymous = is_anonymous && area.sharing == Sharing::Private;
             if !is_anonymous || area.flags.contains(AreaFlags::LOCKED) {
                 return Err(AdviseError::Refused(part.start()));
             }

@@ -37,6 +37,11 @@ pub enum Backing<M: Machine> {
         /// Bytes from the start of the object.
         offset: u64,
     },
+    /// What the embedder puts in: [`Space::insert_frames`](crate::Space::insert_frames),
+    /// [`Space::insert_page`](crate::Space::insert_page). A page that nobody put in is one of zeroes in a private
+    /// mapping, and [`FaultError::Bus`](crate::FaultError) in a shared one. A store to a private mapping copies the frame
+    /// with [`Machine::copy`], which must be able to read it then.
+    Frames,
 }
 
 /// A request to map memory.
@@ -65,6 +70,7 @@ impl<M: Machine> Clone for Backing<M> {
         match self {
             Self::Anonymous => Self::Anonymous,
             Self::Object { object, offset } => Self::Object { object: Arc::clone(object), offset: *offset },
+            Self::Frames => Self::Frames,
         }
     }
 }
@@ -74,6 +80,7 @@ impl<M: Machine> fmt::Debug for Backing<M> {
         match self {
             Self::Anonymous => f.write_str("Anonymous"),
             Self::Object { object, offset } => write!(f, "{object:?} + {offset:#x}"),
+            Self::Frames => f.write_str("Frames"),
         }
     }
 }
@@ -167,7 +174,8 @@ impl<M: Machine> Core<M> {
     ) -> Result<VirtAddr, MapError> {
         let placement = request.placement;
         let mut checked = self.check(request)?;
-        if checked.attributes.sharing == Sharing::Shared && checked.attributes.object.is_none() {
+        let needs_object = checked.attributes.object.is_none() && !checked.attributes.flags.contains(AreaFlags::RAW);
+        if checked.attributes.sharing == Sharing::Shared && needs_object {
             checked.attributes.object = Some(make_object(checked.len).ok_or(MapError::NoMemory)?);
             checked.attributes.offset = 0;
         }
@@ -201,8 +209,13 @@ impl<M: Machine> Core<M> {
         if !request.max_rights.contains(request.rights) {
             return Err(MapError::Denied);
         }
+        let mut flags = request.flags.without(AreaFlags::RAW);
         let (object, offset) = match request.backing {
             Backing::Anonymous => (None, 0),
+            Backing::Frames => {
+                flags = flags | AreaFlags::RAW;
+                (None, 0)
+            }
             Backing::Object { offset, .. } if !offset.is_multiple_of(PAGE_SIZE) => {
                 return Err(MapError::Invalid);
             }
@@ -221,7 +234,7 @@ impl<M: Machine> Core<M> {
             rights: request.rights,
             max_rights: request.max_rights,
             sharing: request.sharing,
-            flags: request.flags,
+            flags,
             object,
             offset,
         };

@@ -6,7 +6,6 @@
 
 use super::{Core, FaultError};
 use crate::addr::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
-use crate::area::AreaFlags;
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
 use crate::machine::{Format, Machine};
@@ -107,11 +106,8 @@ impl<M: Machine> Core<M> {
     /// Pins one page if it is there as `access` wants it.
     fn pin_page(&self, ctx: Ctx<'_, M>, at: VirtAddr, access: Access) -> Look {
         let section = ctx.enter(self.section_name());
-        let Some(area) = self.index.find(at, &section).filter(|area| area.rights.allow(access)) else {
+        if self.index.find(at, &section).is_none_or(|area| !area.rights.allow(access)) {
             return Look::Unfit;
-        };
-        if area.flags.intersects(AreaFlags::RAW) {
-            return Look::Raw; // GU-04
         }
         let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
             return Look::Unfit;
@@ -124,7 +120,7 @@ impl<M: Machine> Core<M> {
             return Look::Unfit;
         }
         if bits.special {
-            return Look::Pinned(frame);
+            return if frame == ctx.memory.zero_frame() { Look::Pinned(frame) } else { Look::Raw }; // GU-04
         }
         let record = ctx.record(frame);
         if !record.try_get(0) {

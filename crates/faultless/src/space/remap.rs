@@ -164,6 +164,9 @@ impl<M: Machine> Core<M> {
         if first.flags.contains(AreaFlags::SEALED) {
             return Err(RemapError::Sealed);
         }
+        if first.flags.contains(AreaFlags::RAW) && request.new_len > request.old_len {
+            return Err(RemapError::Unmapped); // PF-09
+        }
         let skip = request.addr.as_u64() - first.range.start().as_u64();
         let offset = first.offset.checked_add(skip).ok_or(RemapError::Invalid)?;
         if first.object.is_some() && offset.checked_add(request.new_len).is_none() {

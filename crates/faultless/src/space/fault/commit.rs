@@ -5,7 +5,7 @@
 use super::decide::{Facts, Page, Plan, decide};
 use super::{Carried, FaultError, Need, Work};
 use crate::addr::{Access, FrameId, PAGE_SIZE, Rights, VirtAddr};
-use crate::area::{Area, Sharing};
+use crate::area::{Area, AreaFlags, Sharing};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
@@ -172,7 +172,9 @@ impl<M: Machine> Attempt<'_, M> {
     /// The object's page for an empty entry, referenced: as mapped, unless it is only the source of a copy.
     fn look_up(&self, leaf: Leaf, access: Access) -> (Page, Option<FrameId>) {
         let Some(object) = &self.area.object else {
-            return (Page::NoObject, None);
+            // Nobody put a page there (PF-08).
+            let hole = self.area.flags.contains(AreaFlags::RAW) && self.area.sharing == Sharing::Shared;
+            return (if hole { Page::PastEnd } else { Page::NoObject }, None);
         };
         if leaf != Leaf::Empty {
             return (Page::NoObject, None);
@@ -316,7 +318,7 @@ impl<M: Machine> Attempt<'_, M> {
     fn copy(&mut self, source: FrameId, bits: PageBits, work: &mut Work) -> Result<(), Need<M>> {
         let alone = self.core.mask.is_only(self.ctx.cpu.id());
         let frame = self.ctx.alloc(Kind::Anon).ok_or(Need::Frames)?;
-        if bits.special {
+        if source == self.ctx.memory.zero_frame() {
             self.ctx.machine().zero(frame.id());
         } else {
             self.ctx.machine().copy(source, frame.id());
