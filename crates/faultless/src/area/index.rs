@@ -8,7 +8,7 @@ use super::{Area, Attributes};
 use crate::addr::VirtAddr;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Format, Machine};
-use crate::sync::{Edit, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Tree};
+use crate::sync::{Edit, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Spot, Tree, Writer};
 use crate::table;
 use alloc::boxed::Box;
 use core::ops::RangeInclusive;
@@ -33,6 +33,11 @@ pub(crate) struct StripeGuard<'a> {
 }
 
 impl Reader for StripeGuard<'_> {}
+// It is asked about, and changes, the trees of its own stripes only.
+impl Writer for StripeGuard<'_> {}
+
+/// A place in the tree of one stripe, with the areas around it.
+pub(crate) type Place<'r, M> = Spot<'r, Area<M>>;
 
 /// A reader, and the stripes it may look at.
 pub(crate) trait Look: Reader {
@@ -112,17 +117,21 @@ impl<M: Machine> Index<M> {
     pub(crate) fn next<'r>(&'r self, address: u64, reader: &'r impl Look) -> Option<&'r Area<M>> {
         let seen = reader.stripes_of(self.stripes.len());
         let first = Self::stripe_of(address).max(*seen.start());
-        (first..=*seen.end()).find_map(|stripe| self.stripes[stripe].tree.next(address, reader)).map(|item| item.value)
+        (first..=*seen.end()).find_map(|stripe| self.stripes[stripe].tree.next(address, reader))
     }
 
-    /// The last area that starts below `address`, in the stripes that the reader may look at.
-    pub(crate) fn previous<'r>(&'r self, address: u64, reader: &'r impl Look) -> Option<&'r Area<M>> {
-        let seen = reader.stripes_of(self.stripes.len());
+    /// The last area that starts below `address`, in the stripes that are locked.
+    pub(crate) fn previous<'r>(&'r self, address: u64, guard: &'r StripeGuard<'_>) -> Option<&'r Area<M>> {
+        let seen = guard.stripes();
         let last = Self::stripe_of(address).min(*seen.end());
-        (*seen.start()..=last)
-            .rev()
-            .find_map(|stripe| self.stripes[stripe].tree.previous(address, reader))
-            .map(|item| item.value)
+        (*seen.start()..=last).rev().find_map(|stripe| self.stripes[stripe].tree.previous(address, guard))
+    }
+
+    /// The place of `address` in its stripe, which is locked.
+    pub(crate) fn place<'r>(&'r self, address: u64, guard: &'r StripeGuard<'_>) -> Place<'r, M> {
+        let stripe = Self::stripe_of(address);
+        debug_assert!(guard.stripes().contains(&stripe), "the lock of another stripe");
+        self.stripes[stripe].tree.spot(address, guard)
     }
 
     /// Has the stripe no areas? Exact under its lock.
@@ -177,31 +186,27 @@ impl<M: Machine> Index<M> {
     }
 
     /// Appends to `changes` the replacement of what meets `low..high` (inside one stripe) by areas made from
-    /// `attributes`.
+    /// `attributes`. The place is near `low`, best at it.
     pub(crate) fn prepare(
         &self,
         changes: &mut Changes<M>,
+        place: &Place<'_, M>,
         low: u64,
         high: u64,
         attributes: impl IntoIterator<Item = Attributes<M>>,
-        guard: &StripeGuard<'_>,
     ) -> Result<(), NoMemory> {
         let stripe = Self::stripe_of(low);
-        debug_assert!(guard.stripes().contains(&stripe) && Self::stripe_of(high - 1) == stripe);
+        debug_assert_eq!(Self::stripe_of(high - 1), stripe, "areas do not cross stripes");
         changes.try_reserve(1).map_err(|_| NoMemory)?;
-        changes.push(Change { stripe, edit: Edit::new(NewItems::new()) });
+        changes.push(Change { stripe, edit: Edit::new() });
         let Some(Change { edit, .. }) = changes.last_mut() else { return Err(NoMemory) };
-        for attributes in attributes {
-            let (range, flags) = (attributes.range, attributes.flags);
-            let (start, end) = (range.start().as_u64(), range.end().as_u64());
-            edit.insert(start, end, super::guard_of(flags), Area::new(attributes))?;
-        }
-        self.stripes[stripe].tree.prepare(edit, low, high, guard)
+        attributes.into_iter().try_for_each(|attributes| edit.insert(Area::new(attributes)))?;
+        edit.prepare(place, low, high)
     }
 
     /// Publishes a prepared change, then marks the replaced areas dead (R3).
     pub(crate) fn commit(&self, ctx: Ctx<'_, M>, change: &mut Change<M>, guard: &StripeGuard<'_>) {
-        self.stripes[change.stripe].tree.publish(&mut change.edit, |node| ctx.retire(Retired::Heap(node)));
+        self.stripes[change.stripe].tree.publish(&mut change.edit, guard, |node| ctx.retire(Retired::Heap(node)));
         change.edit.replaced(guard).for_each(Area::kill);
     }
 
@@ -212,7 +217,7 @@ impl<M: Machine> Index<M> {
                 continue;
             }
             let mut items = NewItems::new();
-            let complete = from.tree.each(guard, &mut |item| push(&mut items, (**item.value).clone()).is_ok());
+            let complete = from.tree.each(guard, &mut |area| items.push(Area::new((**area).clone())).is_ok());
             if !complete {
                 return Err(NoMemory);
             }
@@ -245,9 +250,4 @@ impl<M: Machine> Change<M> {
     pub(crate) fn retire_replaced(&mut self, ctx: Ctx<'_, M>) {
         self.edit.retire_replaced(|area| ctx.retire(Retired::Heap(area)));
     }
-}
-
-fn push<M: Machine>(items: &mut NewItems<Area<M>>, attributes: Attributes<M>) -> Result<(), NoMemory> {
-    let (range, flags) = (attributes.range, attributes.flags);
-    items.push(range.start().as_u64(), range.end().as_u64(), super::guard_of(flags), Area::new(attributes))
 }

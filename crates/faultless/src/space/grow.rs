@@ -33,12 +33,13 @@ impl<M: Machine> Core<M> {
     fn grow_locked(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
         let low = address.align_down();
         let guard = self.lock(ctx, low.as_u64().saturating_sub(STACK_GUARD), low.as_u64() + 1);
-        if self.index.find(address, &guard).is_some() {
-            return true; // another thread was first
-        }
-        let Some(stack) = self.index.next(low.as_u64(), &guard) else {
+        let place = self.index.place(low.as_u64(), &guard);
+        let Some(stack) = place.first() else {
             return false;
         };
+        if stack.range.contains(address) {
+            return true; // another thread was first
+        }
         if !self.may_grow(stack, low, &guard) {
             return false;
         }
@@ -48,7 +49,7 @@ impl<M: Machine> Core<M> {
         let attributes = Attributes { range, offset: low.as_u64(), ..(**stack).clone() };
         let mut changes = Changes::new();
         let (from, to) = (low.as_u64(), range.end().as_u64());
-        if self.index.prepare(&mut changes, from, to, [attributes], &guard).is_err() {
+        if self.index.prepare(&mut changes, &place, from, to, [attributes]).is_err() {
             return false;
         }
         self.commit_all(ctx, &mut changes, &guard, || {});
