@@ -8,11 +8,11 @@ use super::{Area, Attributes};
 use crate::addr::VirtAddr;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Format, Machine};
-use crate::sync::{Edit, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Spot, Tree, Writer};
+use crate::sync::{Edit, Few, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Spot, Tree, Writer};
 use crate::table;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ops::RangeInclusive;
-use smallvec::SmallVec;
 
 /// One stripe: a tree and the lock of those who change it.
 #[repr(align(64))]
@@ -29,7 +29,8 @@ pub(crate) struct Index<M: Machine> {
 /// Proof that the locks of some stripes are held.
 pub(crate) struct StripeGuard<'a> {
     first: usize,
-    guards: SmallVec<[RawGuard<'a>; 1]>,
+    last: usize,
+    _guards: (RawGuard<'a>, Vec<RawGuard<'a>>),
 }
 
 impl Reader for StripeGuard<'_> {}
@@ -60,12 +61,12 @@ impl Look for StripeGuard<'_> {
 impl StripeGuard<'_> {
     /// The stripes that are locked.
     pub(crate) fn stripes(&self) -> RangeInclusive<usize> {
-        self.first..=self.first + self.guards.len() - 1
+        self.first..=self.last
     }
 }
 
 /// Prepared changes, one per stripe. What is not committed takes itself back when dropped.
-pub(crate) type Changes<M> = SmallVec<[Change<M>; 1]>;
+pub(crate) type Changes<M> = Few<Change<M>>;
 
 /// A change of one stripe; once prepared, nothing can fail any more.
 pub(crate) struct Change<M: Machine> {
@@ -142,8 +143,9 @@ impl<M: Machine> Index<M> {
     /// Locks the stripes that `low..high` meets, in ascending order.
     pub(crate) fn lock<'a>(&'a self, held: &'a Held, low: u64, high: u64, relax: impl Fn() + Copy) -> StripeGuard<'a> {
         let (first, last) = (Self::stripe_of(low), Self::stripe_of(high.max(low + 1) - 1));
-        let guards = (first..=last).map(|stripe| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax)).collect();
-        StripeGuard { first, guards }
+        let lock = |stripe: usize| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax);
+        let lowest = lock(first);
+        StripeGuard { first, last, _guards: (lowest, (first + 1..=last).map(lock).collect()) }
     }
 
     /// Locks everything.
@@ -185,23 +187,10 @@ impl<M: Machine> Index<M> {
         }
     }
 
-    /// Appends to `changes` the replacement of what meets `low..high` (inside one stripe) by areas made from
-    /// `attributes`. The place is near `low`, best at it.
-    pub(crate) fn prepare(
-        &self,
-        changes: &mut Changes<M>,
-        place: &Place<'_, M>,
-        low: u64,
-        high: u64,
-        attributes: impl IntoIterator<Item = Attributes<M>>,
-    ) -> Result<(), NoMemory> {
-        let stripe = Self::stripe_of(low);
-        debug_assert_eq!(Self::stripe_of(high - 1), stripe, "areas do not cross stripes");
-        changes.try_reserve(1).map_err(|_| NoMemory)?;
-        changes.push(Change { stripe, edit: Edit::new() });
-        let Some(Change { edit, .. }) = changes.last_mut() else { return Err(NoMemory) };
-        attributes.into_iter().try_for_each(|attributes| edit.insert(Area::new(attributes)))?;
-        edit.prepare(place, low, high)
+    /// Appends a change of one stripe, of which nothing is known yet but that it begins at `address`.
+    #[inline]
+    pub(crate) fn change<'c>(changes: &'c mut Changes<M>, address: u64) -> Result<&'c mut Change<M>, NoMemory> {
+        changes.push(Change { stripe: Self::stripe_of(address), edit: Edit::new() })
     }
 
     /// Publishes a prepared change, then marks the replaced areas dead (R3).
@@ -241,6 +230,18 @@ impl<M: Machine> Index<M> {
 }
 
 impl<M: Machine> Change<M> {
+    /// Adds an area to put in, behind the ones before.
+    #[inline]
+    pub(crate) fn insert(&mut self, attributes: Attributes<M>) -> Result<(), NoMemory> {
+        self.edit.insert(Area::new(attributes))
+    }
+
+    /// Prepares the replacement of what meets `low..high` by what was inserted. The place is near `low`, best at it.
+    pub(crate) fn prepare(&mut self, place: &Place<'_, M>, low: u64, high: u64) -> Result<(), NoMemory> {
+        debug_assert_eq!(Index::<M>::stripe_of(high - 1), self.stripe, "areas do not cross stripes");
+        self.edit.prepare(place, low, high)
+    }
+
     /// The areas that the change puts in, before it is committed.
     pub(crate) fn inserted<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
         self.edit.inserted(guard)

@@ -422,7 +422,11 @@ impl<M: Machine> Core<M> {
                 _ => {}
             }
         }
-        self.index.prepare(changes, place, from, to, left.into_iter().chain(middle).chain(right))
+        let change = Index::change(changes, low)?;
+        left.map_or(Ok(()), |left| change.insert(left))?;
+        middle.map_or(Ok(()), |middle| change.insert(middle))?;
+        right.map_or(Ok(()), |right| change.insert(right))?;
+        change.prepare(place, from, to)
     }
 
     /// Publishes prepared changes, runs `sweep`, then retires the areas that were replaced.
@@ -433,9 +437,9 @@ impl<M: Machine> Core<M> {
         guard: &StripeGuard<'_>,
         sweep: impl FnOnce(),
     ) {
-        changes.iter_mut().for_each(|change| self.index.commit(ctx, change, guard));
+        changes.each_mut(|change| self.index.commit(ctx, change, guard));
         sweep();
-        changes.iter_mut().for_each(|change| change.retire_replaced(ctx));
+        changes.each_mut(|change| change.retire_replaced(ctx));
     }
 }
 

@@ -9,6 +9,7 @@
 //! says `fence(SeqCst)`, which loom models.
 
 mod boxed;
+mod few;
 mod limbo;
 mod lock;
 pub mod mutant;
@@ -18,6 +19,7 @@ mod tally;
 mod tree;
 
 pub(crate) use boxed::{Garbage, try_box};
+pub(crate) use few::Few;
 pub(crate) use limbo::Limbo;
 pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
 pub(crate) use radix::{Radix, absent_value, frame_in, slot_value};

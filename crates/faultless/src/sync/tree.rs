@@ -23,17 +23,17 @@ mod edit;
 mod node;
 mod spot;
 
-use super::{AtomicPtr, Garbage, Ordering, Section, mutant, plain, try_box};
+use super::{AtomicPtr, Few, Garbage, Ordering, Section, mutant, plain, try_box};
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ptr::{self, NonNull};
 pub(crate) use edit::Edit;
 use node::{FAN, Node, Slot};
-use smallvec::SmallVec;
 pub(crate) use spot::Spot;
 use spot::{Path, Step};
 
 /// Most values that one edit inserts.
-pub(crate) const MOST_INSERTED: usize = 3;
+const MOST_INSERTED: usize = 3;
 
 /// Proof that nodes and values stay allocated while they are looked at.
 pub(crate) trait Reader {}
@@ -53,26 +53,31 @@ pub(crate) trait Ranged {
 }
 
 /// Values on their way into a tree, ascending; frees what did not get there.
-pub(crate) struct NewItems<T>(SmallVec<[NonNull<T>; MOST_INSERTED]>);
+pub(crate) struct NewItems<T>(Vec<NonNull<T>>);
 
 impl<T> NewItems<T> {
     /// None.
     pub(crate) fn new() -> Self {
-        Self(SmallVec::new())
+        Self(Vec::new())
     }
 
     /// Adds `value`, which lies behind the ones before.
     pub(crate) fn push(&mut self, value: T) -> Result<(), NoMemory> {
         self.0.try_reserve(1).map_err(|_| NoMemory)?;
-        self.0.push(NonNull::from(Box::leak(try_box(value).map_err(|_| NoMemory)?)));
+        self.0.push(leak(value)?);
         Ok(())
     }
+}
+
+/// Moves a value to the heap, to be freed as a box.
+fn leak<T>(value: T) -> Result<NonNull<T>, NoMemory> {
+    Ok(NonNull::from(Box::leak(try_box(value).map_err(|_| NoMemory)?)))
 }
 
 impl<T> Drop for NewItems<T> {
     fn drop(&mut self) {
         for value in self.0.drain(..) {
-            // SAFETY: from a Box (`push`); what is still here was not published, and the drain gives the only copy.
+            // SAFETY: from a Box (`leak`); what is still here was not published, and the drain gives the only copy.
             drop(unsafe { Box::from_raw(value.as_ptr()) });
         }
     }
@@ -217,7 +222,7 @@ impl<T: Ranged> Tree<T> {
             &mut |value| {
                 // SAFETY: the value is freed only as the garbage made below.
                 let seen = unsafe { value.as_ref() };
-                // SAFETY: the value came from a Box (`NewItems::push`) and its tree is no longer published.
+                // SAFETY: the value came from a Box (`leak`) and its tree is no longer published.
                 item(seen, unsafe { Garbage::new(value) });
             },
         );
@@ -235,7 +240,7 @@ impl<T> Drop for Tree<T> {
                 drop(unsafe { Box::from_raw(node.as_ptr()) });
             },
             &mut |value| {
-                // SAFETY: the value came from a Box (`NewItems::push`), and the tree was its only owner.
+                // SAFETY: the value came from a Box (`leak`), and the tree was its only owner.
                 drop(unsafe { Box::from_raw(value.as_ptr()) });
             },
         );

@@ -4,14 +4,13 @@
 //! happened: the tree is untouched, and what was made goes with the [`Edit`]. Publishing cannot fail.
 
 use super::node::summary;
-use super::{AtomicPtr, FAN, Garbage, MOST_INSERTED, NewItems, NoMemory, Node, Ordering, Path, Ranged, Reader, Slot};
-use super::{Spot, Step, Writer, mutant};
+use super::{AtomicPtr, FAN, Few, Garbage, MOST_INSERTED, NoMemory, Node, Ordering, Path, Ranged, Reader, Slot, Spot};
+use super::{Step, Writer, leak, mutant};
 use crate::sync::try_box;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::ptr::{self, NonNull};
-use smallvec::SmallVec;
 
 /// Slots of a node that was merged or filled: room is left for insertions.
 const FULL: usize = FAN - FAN / 4;
@@ -33,9 +32,9 @@ pub(crate) struct Edit<T> {
     /// Nodes that the new version does not name any more.
     stale: Vec<NonNull<Node<T>>>,
     /// Values inside the edited range, to be replaced.
-    replaced: SmallVec<[NonNull<T>; MOST_INSERTED]>,
+    replaced: Few<NonNull<T>>,
     /// What is put in.
-    inserted: NewItems<T>,
+    inserted: ArrayVec<NonNull<T>, MOST_INSERTED>,
 }
 
 /// The one store that publishes an edit.
@@ -52,21 +51,25 @@ impl<T: Ranged> Edit<T> {
     /// An edit to which what it inserts is to be added, ascending, and which is then prepared.
     #[inline]
     pub(crate) fn new() -> Self {
-        let (fresh, stale, replaced) = (Vec::new(), Vec::new(), SmallVec::new());
-        let (path, inserted) = (Path::new(), NewItems::new());
-        Self { version: 0, store: Store::Nothing, path, fresh, stale, replaced, inserted }
+        let (path, fresh, stale) = (Path::new(), Vec::new(), Vec::new());
+        Self { version: 0, store: Store::Nothing, path, fresh, stale, replaced: Few::new(), inserted: ArrayVec::new() }
     }
 
-    /// Adds a value to put in; see [`NewItems::push`].
+    /// Adds a value to put in, behind the ones before.
+    ///
+    /// # Panics
+    ///
+    /// If more than [`MOST_INSERTED`] are added.
     #[inline]
     pub(crate) fn insert(&mut self, value: T) -> Result<(), NoMemory> {
-        self.inserted.push(value)
+        self.inserted.push(leak(value)?);
+        Ok(())
     }
 
     /// Prepares the replacement of all values that meet `low..high` by what was inserted: inside what the range and the
     /// values it meets cover. The spot is near `low`, best at it.
     pub(crate) fn prepare(&mut self, spot: &Spot<'_, T>, low: u64, high: u64) -> Result<(), NoMemory> {
-        debug_assert!(self.inserted.0.len() <= MOST_INSERTED && matches!(self.store, Store::Nothing));
+        debug_assert!(matches!(self.store, Store::Nothing), "prepared twice");
         let moved;
         let spot = if low == spot.address {
             spot
@@ -78,7 +81,9 @@ impl<T: Ranged> Edit<T> {
         if let Some(leaf) = spot.leaf
             && let Some(index) = self.slot_for(spot, leaf, high)
         {
-            self.replaced.extend(leaf.slot(index).map(|slot| slot.what.cast()));
+            if let Some(value) = leaf.what(index) {
+                self.replaced.push(value.cast())?;
+            }
             self.store = Store::Value(NonNull::from(leaf), index);
             self.path.extend(spot.path.iter().copied());
             return Ok(());
@@ -89,7 +94,7 @@ impl<T: Ranged> Edit<T> {
     /// The slot of the leaf whose store alone makes the change, if there is one: it names the only value of the tree
     /// that meets the range, or it is vacant and lies just where the new value belongs.
     fn slot_for(&self, spot: &Spot<'_, T>, leaf: &Node<T>, high: u64) -> Option<usize> {
-        let (at, inserted) = (spot.at, self.inserted.0.len());
+        let (at, inserted) = (spot.at, self.inserted.len());
         if spot.is_free(high) {
             return (inserted == 1 && at > 0 && leaf.is_vacant(at - 1)).then(|| at - 1);
         }
@@ -113,11 +118,11 @@ impl<T: Ranged> Edit<T> {
             &Store::Value(leaf, index) => {
                 // SAFETY: the leaf at the end of the path, of the version that this writer edits.
                 let leaf = unsafe { leaf.as_ref() };
-                if self.inserted.0.len() > 1 {
+                if self.inserted.len() > 1 {
                     return self.store_two(leaf, index, writer); // a seeded bug
                 }
                 // SAFETY: the edit owns its values until they are in the tree.
-                let slot = self.inserted.0.first().map(|value| unsafe { Slot::of(*value) });
+                let slot = self.inserted.first().map(|value| unsafe { Slot::of(*value) });
                 leaf.put(index, slot, writer)
             }
             &Store::Node(node) => match self.path.pop() {
@@ -157,7 +162,7 @@ impl<T: Ranged> Edit<T> {
 
     /// What a seeded bug makes of a split: two stores, and a hole between them.
     fn store_two(&self, leaf: &Node<T>, index: usize, writer: &(impl Writer + ?Sized)) {
-        for (value, index) in self.inserted.0.iter().rev().zip([index, index - 1]) {
+        for (value, index) in self.inserted.iter().rev().zip([index, index - 1]) {
             // SAFETY: the edit owns its values until they are in the tree.
             leaf.put(index, Some(unsafe { Slot::of(*value) }), writer);
         }
@@ -166,13 +171,13 @@ impl<T: Ranged> Edit<T> {
     /// The values that the edit puts in, before it is published.
     pub(crate) fn inserted<'r>(&'r self, _writer: &'r (impl Writer + ?Sized)) -> impl Iterator<Item = &'r T> {
         // SAFETY: each stays with the edit, or in the tree of which we are the writer.
-        self.inserted.0.iter().map(|value| unsafe { value.as_ref() })
+        self.inserted.iter().map(|value| unsafe { value.as_ref() })
     }
 
     /// The store is made: the tree owns what is new. Hands out the nodes that it does not name any more.
     pub(super) fn publish(&mut self) -> impl Iterator<Item = NonNull<Node<T>>> {
         self.fresh.clear();
-        self.inserted.0.clear();
+        self.inserted.clear();
         self.stale.drain(..)
     }
 
@@ -187,10 +192,10 @@ impl<T: Ranged> Edit<T> {
     where
         T: Send + 'static,
     {
-        for value in self.replaced.drain(..) {
-            // SAFETY: the value came from a Box (`NewItems::push`), left its tree, and the drain gives the only copy.
+        self.replaced.take_each(|value| {
+            // SAFETY: the value came from a Box (`leak`), left its tree, and this is the only copy.
             retire(unsafe { Garbage::new(value) });
-        }
+        });
     }
 
     /// Nodes that the prepared edit made: none, if it changes one slot of a leaf.
@@ -206,7 +211,7 @@ impl<T: Ranged> Edit<T> {
     fn build(&mut self, spot: &Spot<'_, T>, low: u64, high: u64) -> Result<(), NoMemory> {
         // SAFETY: the edit owns its values until they are in the tree.
         let inserted: ArrayVec<Slot<T>, MOST_INSERTED> =
-            self.inserted.0.iter().map(|value| unsafe { Slot::of(*value) }).collect();
+            self.inserted.iter().map(|value| unsafe { Slot::of(*value) }).collect();
         let mut made: Wide<T> = ArrayVec::new();
         let mut depth = spot.path.len();
         while spot.next_low(depth) < high {
@@ -308,8 +313,7 @@ impl<T: Ranged> Edit<T> {
                 next.push(slot);
                 continue;
             }
-            self.replaced.try_reserve(1).map_err(|_| NoMemory)?;
-            self.replaced.push(slot.what.cast());
+            self.replaced.push(slot.what.cast())?;
         }
         self.push_nodes(true, &next, out)
     }
@@ -391,6 +395,10 @@ impl<T> Drop for Edit<T> {
         for node in self.fresh.drain(..) {
             // SAFETY: the node came from a Box (`make`) and was never published.
             drop(unsafe { Box::from_raw(node.as_ptr()) });
+        }
+        for value in self.inserted.drain(..) {
+            // SAFETY: the value came from a Box (`leak`) and was never published.
+            drop(unsafe { Box::from_raw(value.as_ptr()) });
         }
     }
 }

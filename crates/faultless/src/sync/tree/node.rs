@@ -126,8 +126,7 @@ impl<T> Node<T> {
     /// The same from slot `from` on.
     #[inline]
     pub(super) fn above_from(&self, from: usize, address: u64) -> Option<usize> {
-        let position = self.high.get(from..)?.iter().position(|high| high.load(Ordering::Relaxed) > address)?;
-        Some(from + position)
+        (from..FAN).find(|index| self.high[*index].load(Ordering::Relaxed) > address)
     }
 
     /// What slot `index` names, if anything.
