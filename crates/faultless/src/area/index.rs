@@ -5,7 +5,7 @@
 //! never crosses a stripe border.
 
 use super::{Area, Attributes};
-use crate::addr::VirtAddr;
+use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Format, Machine};
 use crate::sync::{Edit, Few, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Spot, Tree, Writer};
@@ -234,6 +234,11 @@ impl<M: Machine> Change<M> {
     #[inline]
     pub(crate) fn insert(&mut self, attributes: Attributes<M>) -> Result<(), NoMemory> {
         self.edit.insert(Area::new(attributes))
+    }
+
+    /// Adds the part of `area` between two addresses, which lie inside.
+    pub(crate) fn insert_part(&mut self, area: &Area<M>, from: VirtAddr, to: VirtAddr) -> Result<(), NoMemory> {
+        PageRange::new(from, to).map_or(Ok(()), |range| self.insert(area.part(range)))
     }
 
     /// Prepares the replacement of what meets `low..high` by what was inserted. The place is near `low`, best at it.

@@ -10,7 +10,7 @@ use crate::object::Object;
 use crate::sync::{NoMemory, mutant};
 use crate::table::Rewrite;
 use alloc::sync::Arc;
-use core::fmt;
+use core::{fmt, iter};
 
 /// Where a mapping goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -377,8 +377,10 @@ impl<M: Machine> Core<M> {
     ) -> Result<bool, MapError> {
         let mut replaces = false;
         for part in stripe_parts::<M>(range) {
-            let offset = attributes.offset + (part.start().as_u64() - range.start().as_u64());
-            let offset = if attributes.object.is_some() { offset } else { part.start().as_u64() };
+            let offset = match attributes.object {
+                Some(_) => attributes.offset + (part.start().as_u64() - range.start().as_u64()),
+                None => part.start().as_u64(),
+            };
             let middle = Attributes { range: part, offset, object: attributes.object.clone(), ..*attributes };
             let place = self.index.place(part.start().as_u64(), guard);
             replaces |= !place.is_free(part.end().as_u64());
@@ -399,33 +401,37 @@ impl<M: Machine> Core<M> {
     ) -> Result<(), NoMemory> {
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let (mut from, mut to) = (low, high);
-        let (mut left, mut right) = (None, None);
+        let change = Index::change(changes, low)?;
         if let Some(area) = place.below().filter(|area| area.range.end() >= range.start()) {
-            let start = area.range.start().as_u64();
+            let end = area.range.end();
             match &mut middle {
                 Some(middle) if area.continues_as(middle) => {
                     middle.extend_down(area);
-                    from = if area.range.end() == range.start() { start } else { low };
+                    from = if end == range.start() { area.range.start().as_u64() } else { low };
                 }
-                _ if area.range.end() > range.start() => left = piece(area, start, low),
+                _ if end > range.start() => change.insert_part(area, area.range.start(), range.start())?,
                 _ => {}
             }
         }
         // The first area that ends behind the range sticks out of it, or follows it.
-        if let Some(area) = place.above(high).filter(|area| area.range.start() <= range.end()) {
+        let above = place.above(high).filter(|area| area.range.start() <= range.end());
+        let mut right = None;
+        if let Some(area) = above {
             match &mut middle {
                 Some(middle) if middle.continues_as(area) => {
                     middle.extend_up(area.range.end());
                     to = if area.range.start() == range.end() { area.range.end().as_u64() } else { high };
                 }
-                _ if area.range.start() < range.end() => right = piece(area, high, area.range.end().as_u64()),
+                _ if area.range.start() < range.end() => right = Some(area),
                 _ => {}
             }
         }
-        let change = Index::change(changes, low)?;
-        left.map_or(Ok(()), |left| change.insert(left))?;
-        middle.map_or(Ok(()), |middle| change.insert(middle))?;
-        right.map_or(Ok(()), |right| change.insert(right))?;
+        if let Some(middle) = middle {
+            change.insert(middle)?;
+        }
+        if let Some(area) = right {
+            change.insert_part(area, range.end(), area.range.end())?;
+        }
         change.prepare(place, from, to)
     }
 
@@ -448,19 +454,17 @@ fn guarded_start<M: Machine>(area: &Area<M>) -> u64 {
     area.range.start().as_u64().saturating_sub(area.guard())
 }
 
-/// The part of an area between two addresses, unless it is empty.
-fn piece<M: Machine>(area: &Area<M>, low: u64, high: u64) -> Option<Attributes<M>> {
-    let range = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
-    Some(area.part(range))
-}
-
-/// The parts of a range by stripe, ascending.
+/// The parts of a range by stripe, ascending: mostly the range itself.
+#[inline]
 pub(super) fn stripe_parts<M: Machine>(range: PageRange) -> impl Iterator<Item = PageRange> {
-    let stripes = Index::<M>::stripe_of(range.start().as_u64())..=Index::<M>::stripe_of(range.end().as_u64() - 1);
-    stripes.filter_map(move |stripe| {
-        let (low, high) = Index::<M>::bounds(stripe);
-        let part = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
-        range.intersect(part)
+    let mut rest = Some(range);
+    iter::from_fn(move || {
+        let part = rest?;
+        let (_, border) = Index::<M>::bounds(Index::<M>::stripe_of(part.start().as_u64()));
+        let border = VirtAddr::new(border);
+        // Beyond the border, if there is anything.
+        rest = PageRange::new(border, part.end()).ok();
+        if rest.is_none() { Some(part) } else { PageRange::new(part.start(), border).ok() }
     })
 }
 

@@ -114,6 +114,17 @@ pub(crate) fn slot_of<F: Format>(address: u64, level: usize) -> usize {
     (address >> shift::<F>(level)) as usize & ((1 << F::INDEX_BITS) - 1)
 }
 
+/// Binary logarithm of the entries that one bit of [`parts`](crate::frame::Record::parts) stands for.
+pub(crate) const fn part_shift<F: Format>() -> u32 {
+    F::INDEX_BITS.saturating_sub(6)
+}
+
+/// The bit of the entry `index` of an upper table in its parts.
+#[inline]
+pub(crate) const fn part_of<F: Format>(index: usize) -> u64 {
+    1 << (index >> part_shift::<F>())
+}
+
 /// Binary logarithm of the bytes that one entry of a table of `level` covers.
 #[inline]
 pub(crate) const fn shift<F: Format>(level: usize) -> u32 {

@@ -87,6 +87,10 @@ fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: 
             target.store(copied, Ordering::Relaxed);
         }
     }
+    if level > 0 {
+        // After the entries: what was found there was noted before.
+        ctx.record(to).note_parts(ctx.record(from).parts());
+    }
 }
 
 /// The copy of a leaf entry; the source loses W and EXCLUSIVE first, so neither side can write without copying.

@@ -8,7 +8,7 @@
 //! need no new stamp and PRESENT ones no new generation: the sweep is `quiet` and only loads what is empty.
 
 use super::walk::load;
-use super::{Delta, Removed, Unlinked, share, slot_of, span};
+use super::{Delta, Removed, Unlinked, part_shift, share, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE, Rights, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw, Upper};
@@ -156,7 +156,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
         // Ends: each round passes an entry.
         while let Some(slot) = entries.get(index) {
             if skips_empty && M::Format::all_empty(load(slot)) {
-                index = next_used::<M::Format>(entries, index + 1); // ZP-02: one load for whatever it would cover
+                index = self.next_linked(table, level, entries, index + 1);
                 continue;
             }
             let start = base + covered * index as u64;
@@ -164,6 +164,30 @@ impl<'a, M: Machine> Sweep<'a, M> {
             index += 1;
         }
         Ok(())
+    }
+
+    /// The first entry of an upper table from `index` on that is not EMPTY, or the end: one look per part of the table in
+    /// which no table was ever linked, whatever it would cover (ZP-02). What a sweep must not miss is linked and visible,
+    /// and so is its part: who links a table notes the part first.
+    fn next_linked(&self, table: FrameId, level: usize, entries: &[AtomicEntry], mut index: usize) -> usize {
+        let shift = part_shift::<M::Format>();
+        // The root's entries are also set by fork.
+        let parts = if level == M::Format::LEVELS - 1 { u64::MAX } else { self.ctx.record(table).parts() };
+        // Ends: each round passes an entry.
+        while let Some(slot) = entries.get(index) {
+            let ahead = parts >> (index >> shift);
+            if ahead == 0 {
+                return entries.len();
+            }
+            if ahead & 1 == 0 {
+                index = ((index >> shift) + ahead.trailing_zeros() as usize) << shift;
+            } else if M::Format::all_empty(load(slot)) {
+                index += 1;
+            } else {
+                break;
+            }
+        }
+        index
     }
 
     /// Visits one upper entry, which covers the addresses from `start` on, for the part `from..to`.
@@ -486,11 +510,10 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
 /// The first entry from `index` on that is not EMPTY, or the end. Entries that mostly are need one test for many.
 fn next_used<F: Format>(entries: &[AtomicEntry], mut index: usize) -> usize {
-    const STEP: usize = 16;
-    while let Some(part) = entries.get(index..).and_then(<[AtomicEntry]>::first_chunk::<STEP>)
+    while let Some(part) = entries.get(index..).and_then(<[AtomicEntry]>::first_chunk::<16>)
         && F::all_empty(part.iter().fold(0, |ored, slot| ored | load(slot)))
     {
-        index += STEP;
+        index += part.len();
     }
     while let Some(slot) = entries.get(index)
         && F::all_empty(load(slot))

@@ -3,7 +3,7 @@
 //! [`find`] only looks. [`populate`] makes the path private and complete: it allocates missing tables by one
 //! compare-exchange each (PL-02) and unshares shared ones (P7). Both run inside a section and never block.
 
-use super::{Delta, Removed, alloc_table, discard_table, share, slot_of};
+use super::{Delta, Removed, alloc_table, discard_table, part_of, share, slot_of};
 use crate::addr::{FrameId, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Raw, Upper};
@@ -22,7 +22,10 @@ pub(crate) enum Found<'a> {
         shared: bool,
     },
     /// A table is missing on the way.
-    Missing,
+    Missing {
+        /// Is a table above it shared?
+        shared: bool,
+    },
     /// A fork has frozen the root: wait, outside the section.
     Frozen,
     /// A table on the way is being taken away: start over.
@@ -63,7 +66,7 @@ pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
                 path_shared |= shared;
                 table = frame;
             }
-            Upper::Empty => return Found::Missing,
+            Upper::Empty => return Found::Missing { shared: path_shared },
             Upper::Frozen | Upper::Table { frozen: true, .. } => return Found::Frozen,
             Upper::Poison => return Found::Poison,
         }
@@ -82,7 +85,8 @@ pub(crate) fn populate<'a, M: Machine>(
 ) -> Result<&'a AtomicEntry, Stop> {
     let mut table = root;
     for level in (1..M::Format::LEVELS).rev() {
-        let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
+        let (parent, index) = (table, slot_of::<M::Format>(address.as_u64(), level));
+        let slot = &ctx.entries(parent)[index];
         let mut entry = load(slot);
         // Ends: each round but the last is caused by another CPU's success, or makes the entry private.
         table = loop {
@@ -93,7 +97,10 @@ pub(crate) fn populate<'a, M: Machine>(
                     entry = share::unshare(ctx, slot, entry, frame, level - 1, address, removed)?;
                 }
                 Upper::Poison => return Err(Stop::Retry),
-                Upper::Empty => entry = link_table(ctx, slot, entry, level - 1, delta)?,
+                Upper::Empty => {
+                    ctx.record(parent).note_parts(part_of::<M::Format>(index));
+                    entry = link_table(ctx, slot, entry, level - 1, delta)?;
+                }
             }
         };
     }
