@@ -63,7 +63,9 @@ impl<T> NewItems<T> {
 
     /// Adds `value`, which lies behind the ones before.
     pub(crate) fn push(&mut self, value: T) -> Result<(), NoMemory> {
-        self.0.try_reserve(1).map_err(|_| NoMemory)?;
+        if self.0.len() == self.0.capacity() {
+            self.0.try_reserve(self.0.len().max(FAN)).map_err(|_| NoMemory)?;
+        }
         self.0.push(leak(value)?);
         Ok(())
     }

@@ -419,19 +419,20 @@ fn make_node<T>(is_leaf: bool, slots: &[Slot<T>]) -> Result<NonNull<Node<T>>, No
 pub(super) fn fill<T: Ranged>(values: &[NonNull<T>]) -> Result<*mut Node<T>, NoMemory> {
     let mut edit = Edit::new(); // keeps the nodes until all are made
     let mut level: Vec<Slot<T>> = Vec::new();
-    level.try_reserve(values.len()).map_err(|_| NoMemory)?;
-    // SAFETY: the caller's.
-    level.extend(values.iter().map(|value| unsafe { Slot::of(*value) }));
-    let mut is_leaf = true;
-    // Ends: a node holds several slots, unless there is only one.
-    while is_leaf && !level.is_empty() || level.len() > 1 {
+    level.try_reserve(values.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
+    for part in values.chunks(FULL) {
+        // SAFETY: the caller's.
+        let slots: ArrayVec<Slot<T>, FULL> = part.iter().map(|value| unsafe { Slot::of(*value) }).collect();
+        level.push(edit.make(true, &slots)?);
+    }
+    // Ends: a node holds several slots.
+    while level.len() > 1 {
         let mut above: Vec<Slot<T>> = Vec::new();
         above.try_reserve(level.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
         for part in level.chunks(FULL) {
-            above.push(edit.make(is_leaf, part)?);
+            above.push(edit.make(false, part)?);
         }
         level = above;
-        is_leaf = false;
     }
     edit.fresh.clear(); // the caller's tree owns them now
     Ok(level.first().map_or(ptr::null_mut(), |slot| slot.what.cast().as_ptr()))
