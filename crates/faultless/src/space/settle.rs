@@ -4,7 +4,7 @@ use super::Core;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Machine, Scope};
 use crate::sync::{Event, Ordering, mutant};
-use crate::table::{Found, Progress, Removed, Rewrite, Sweep, Unlinked, find, settle_drop, span};
+use crate::table::{Progress, Removed, Rewrite, Sweep, Unlinked, is_private, settle_drop, span};
 use crate::tlb::{Receipt, shootdown};
 use crate::{PageRange, VirtAddr};
 use core::mem;
@@ -135,8 +135,7 @@ impl<M: Machine> Core<M> {
             return false;
         }
         let _section = ctx.enter(self.section_name());
-        let found = find(ctx, self.root, VirtAddr::new(low));
-        matches!(found, Found::Leaf { shared: false, .. } | Found::Missing { shared: false })
+        is_private(ctx, self.root, VirtAddr::new(low))
     }
 }
 

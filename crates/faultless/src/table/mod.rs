@@ -20,7 +20,7 @@ mod walk;
 pub(crate) use audit::recount;
 pub(crate) use share::{freeze, link_child, settle_drop, teardown, unfreeze};
 pub(crate) use sweep::{Progress, Rewrite, Sweep};
-pub(crate) use walk::{Found, Stop, find, load, populate};
+pub(crate) use walk::{Found, Stop, find, is_private, load, populate};
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind};

@@ -173,18 +173,17 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let shift = part_shift::<M::Format>();
         // The root's entries are also set by fork.
         let parts = if level == M::Format::LEVELS - 1 { u64::MAX } else { self.ctx.record(table).parts() };
-        // Ends: each round passes an entry.
-        while let Some(slot) = entries.get(index) {
+        // Ends: each round passes a part of the table, or its last entry.
+        while index < entries.len() {
             let ahead = parts >> (index >> shift);
             if ahead == 0 {
                 return entries.len();
             }
-            if ahead & 1 == 0 {
-                index = ((index >> shift) + ahead.trailing_zeros() as usize) << shift;
-            } else if M::Format::all_empty(load(slot)) {
-                index += 1;
-            } else {
-                break;
+            let part = (index >> shift) + ahead.trailing_zeros() as usize;
+            let end = entries.len().min((part + 1) << shift);
+            index = next_used::<M::Format>(&entries[..end], index.max(part << shift));
+            if index < end {
+                return index;
             }
         }
         index
@@ -509,16 +508,20 @@ impl<'a, M: Machine> Sweep<'a, M> {
 }
 
 /// The first entry from `index` on that is not EMPTY, or the end. Entries that mostly are need one test for many.
-fn next_used<F: Format>(entries: &[AtomicEntry], mut index: usize) -> usize {
-    while let Some(part) = entries.get(index..).and_then(<[AtomicEntry]>::first_chunk::<16>)
+fn next_used<F: Format>(entries: &[AtomicEntry], index: usize) -> usize {
+    let index = skip_empty::<F, 16>(entries, index);
+    let index = skip_empty::<F, 8>(entries, index);
+    skip_empty::<F, 1>(entries, index)
+}
+
+/// Passes as many EMPTY entries as it can in steps of `STEP`.
+#[inline]
+fn skip_empty<F: Format, const STEP: usize>(entries: &[AtomicEntry], mut index: usize) -> usize {
+    // Ends: each round passes entries.
+    while let Some(part) = entries.get(index..).and_then(<[AtomicEntry]>::first_chunk::<STEP>)
         && F::all_empty(part.iter().fold(0, |ored, slot| ored | load(slot)))
     {
-        index += part.len();
-    }
-    while let Some(slot) = entries.get(index)
-        && F::all_empty(load(slot))
-    {
-        index += 1;
+        index += STEP;
     }
     index
 }

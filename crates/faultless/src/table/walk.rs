@@ -22,10 +22,7 @@ pub(crate) enum Found<'a> {
         shared: bool,
     },
     /// A table is missing on the way.
-    Missing {
-        /// Is a table above it shared?
-        shared: bool,
-    },
+    Missing,
     /// A fork has frozen the root: wait, outside the section.
     Frozen,
     /// A table on the way is being taken away: start over.
@@ -66,13 +63,26 @@ pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
                 path_shared |= shared;
                 table = frame;
             }
-            Upper::Empty => return Found::Missing { shared: path_shared },
+            Upper::Empty => return Found::Missing,
             Upper::Frozen | Upper::Table { frozen: true, .. } => return Found::Frozen,
             Upper::Poison => return Found::Poison,
         }
     }
     let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)];
     Found::Leaf { slot, table, shared: path_shared }
+}
+
+/// Is no table shared on the way to the leaf entry of `address`, as far as there are tables?
+pub(crate) fn is_private<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr) -> bool {
+    let mut table = root;
+    for level in (1..M::Format::LEVELS).rev() {
+        let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
+        match M::Format::upper(load(slot)) {
+            Upper::Table { frame, shared: false, frozen: false } => table = frame,
+            other => return other == Upper::Empty,
+        }
+    }
+    true
 }
 
 /// Finds the leaf entry of `address` on a private path, making it so where it is not.
@@ -85,8 +95,7 @@ pub(crate) fn populate<'a, M: Machine>(
 ) -> Result<&'a AtomicEntry, Stop> {
     let mut table = root;
     for level in (1..M::Format::LEVELS).rev() {
-        let (parent, index) = (table, slot_of::<M::Format>(address.as_u64(), level));
-        let slot = &ctx.entries(parent)[index];
+        let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
         let mut entry = load(slot);
         // Ends: each round but the last is caused by another CPU's success, or makes the entry private.
         table = loop {
@@ -97,25 +106,28 @@ pub(crate) fn populate<'a, M: Machine>(
                     entry = share::unshare(ctx, slot, entry, frame, level - 1, address, removed)?;
                 }
                 Upper::Poison => return Err(Stop::Retry),
-                Upper::Empty => {
-                    ctx.record(parent).note_parts(part_of::<M::Format>(index));
-                    entry = link_table(ctx, slot, entry, level - 1, delta)?;
-                }
+                Upper::Empty => entry = link_table(ctx, table, address, entry, level, delta)?,
             }
         };
     }
     Ok(&ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)])
 }
 
-/// Links a new table at an EMPTY slot, or returns what somebody else put there.
+/// Links a new table at the EMPTY slot of `address` in `parent`, which is of `level`, or returns what somebody else put
+/// there.
+#[cold]
 fn link_table<M: Machine>(
     ctx: Ctx<'_, M>,
-    slot: &AtomicEntry,
+    parent: FrameId,
+    address: VirtAddr,
     empty: Raw,
     level: usize,
     delta: &mut Delta,
 ) -> Result<Raw, Stop> {
-    let frame = alloc_table(ctx, level).ok_or(Stop::NoMemory)?;
+    let index = slot_of::<M::Format>(address.as_u64(), level);
+    let slot = &ctx.entries(parent)[index];
+    ctx.record(parent).note_parts(part_of::<M::Format>(index));
+    let frame = alloc_table(ctx, level - 1).ok_or(Stop::NoMemory)?;
     let entry = M::Format::table(frame.id(), false, false);
     // Release publishes the empty entries and the record (PL-03); Acquire on failure, as `load`.
     match slot.compare_exchange(empty, entry, Ordering::AcqRel, Ordering::Acquire) {

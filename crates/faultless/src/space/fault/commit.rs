@@ -77,7 +77,7 @@ impl<M: Machine> Core<M> {
             Found::Leaf { slot, .. } if is_adequate::<M>(load(slot), access) && !area.is_dead() => {
                 return Ok(None);
             }
-            Found::Leaf { .. } | Found::Missing { .. } => {}
+            Found::Leaf { .. } | Found::Missing => {}
             Found::Frozen => return Err(Need::Wait),
             Found::Poison => return Err(Need::Retry),
         }
