@@ -115,7 +115,7 @@ pub(crate) fn populate<'a, M: Machine>(
 
 /// Links a new table at the EMPTY slot of `address` in `parent`, which is of `level`, or returns what somebody else put
 /// there.
-#[cold]
+#[inline(never)]
 fn link_table<M: Machine>(
     ctx: Ctx<'_, M>,
     parent: FrameId,
