@@ -82,7 +82,8 @@ impl<M: Machine> Core<M> {
             }
             let middle = Attributes { flags, ..area.part(part) };
             let mut changes = Changes::new();
-            self.prepare_replace(&mut changes, part, Some(middle), guard)
+            let place = self.index.place(part.start().as_u64(), guard);
+            self.prepare_replace(&mut changes, &place, part, Some(middle))
                 .map_err(|_| AdviseError::NoMemory(part.start()))?;
             // Faults of the old area would do what those of the new one do: nothing is swept.
             self.commit_all(ctx, &mut changes, guard, || {});

@@ -156,7 +156,7 @@ impl<M: Machine> Core<M> {
         // Ends: each round passes one area. More than one only where a stripe border cuts a mapping.
         while area.range.end().as_u64() < end {
             let next = self.index.find(area.range.end(), guard).ok_or(RemapError::Unmapped)?;
-            if !area.continues_in(next) {
+            if !area.is_cut_from(next) {
                 return Err(RemapError::Unmapped);
             }
             area = next;
@@ -287,14 +287,12 @@ impl<M: Machine> Core<M> {
         self.prepare_tables(ctx, low, high, rewrite((0, 0)))?;
         self.make_room(ctx, (low, high), by)?;
         self.insert_closed(ctx, plan, guard)?;
-        // The tables made for the new area do not go with those of the old one: it bounds the gap.
-        let window = if plan.keep { (0, 0) } else { self.window(plan.old, guard) };
-        if !plan.keep
-            && let Err(error) = self.take_areas(ctx, plan.old, guard)
-        {
-            let undone = self.take_areas(ctx, plan.new, guard);
-            debug_assert!(undone.is_ok(), "a whole area is taken out without memory");
-            return Err(error);
+        let mut window = (0, 0);
+        if !plan.keep {
+            window = self.take_areas(ctx, plan.old, guard).inspect_err(|_| {
+                let undone = self.take_areas(ctx, plan.new, guard);
+                debug_assert!(undone.is_ok(), "a whole area is taken out without memory");
+            })?;
         }
         self.relocate(ctx, low, high, rewrite(window));
         Ok(())
@@ -305,19 +303,22 @@ impl<M: Machine> Core<M> {
         let mut changes = Changes::new();
         for part in stripe_parts::<M>(plan.new) {
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
-            self.index.prepare(&mut changes, low, high, [plan.attributes.part(part)], guard)?;
+            let place = self.index.place(low, guard);
+            let change = Index::change(&mut changes, low)?;
+            change.insert(plan.attributes.part(part))?;
+            change.prepare(&place, low, high)?;
         }
         changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
         self.commit_all(ctx, &mut changes, guard, || {});
         Ok(())
     }
 
-    /// Takes the areas of `range` out of the index; what sticks out stays.
-    fn take_areas(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) -> Result<(), RemapError> {
+    /// Takes the areas of `range` out of the index; what sticks out stays. Returns the gap around it.
+    fn take_areas(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) -> Result<(u64, u64), RemapError> {
         let mut changes = Changes::new();
-        self.prepare_unmap(range, guard, &mut changes)?;
+        let window = self.prepare_unmap(range, guard, &mut changes)?;
         self.commit_all(ctx, &mut changes, guard, || {});
-        Ok(())
+        Ok(window)
     }
 
     fn make_room(&self, ctx: Ctx<'_, M>, range: (u64, u64), by: u64) -> Result<(), RemapError> {
@@ -374,7 +375,8 @@ impl<M: Machine> Core<M> {
         for part in stripe_parts::<M>(range) {
             let Some(area) = self.index.find(part.start(), guard) else { continue };
             let mut changes = Changes::new();
-            if self.prepare_replace(&mut changes, part, Some((**area).clone()), guard).is_ok() {
+            let place = self.index.place(part.start().as_u64(), guard);
+            if self.prepare_replace(&mut changes, &place, part, Some((**area).clone())).is_ok() {
                 self.commit_all(ctx, &mut changes, guard, || {});
             }
         }

@@ -9,6 +9,7 @@
 //! says `fence(SeqCst)`, which loom models.
 
 mod boxed;
+mod few;
 mod limbo;
 mod lock;
 pub mod mutant;
@@ -18,12 +19,13 @@ mod tally;
 mod tree;
 
 pub(crate) use boxed::{Garbage, try_box};
+pub(crate) use few::Few;
 pub(crate) use limbo::Limbo;
 pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
 pub(crate) use radix::{Radix, absent_value, frame_in, hole_value, is_hole, slot_value};
 pub(crate) use section::{Section, Sections};
 pub(crate) use tally::{Event, Gauge, Tally};
-pub(crate) use tree::{Edit, MOST_INSERTED, NewItems, NoMemory, Reader, Tree};
+pub(crate) use tree::{Edit, NewItems, NoMemory, Ranged, Reader, Spot, Tree, Writer};
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
@@ -34,7 +36,7 @@ pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Orderin
 
 /// `core`'s atomics in every build: statistics, and words that a lock or an owner guards.
 pub(crate) mod plain {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 }
 
 /// One page-table entry as the MMU sees it: 64 bits that hardware may change too.

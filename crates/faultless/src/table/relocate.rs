@@ -11,7 +11,7 @@
 
 use super::sweep::{Progress, Rewrite, Sweep};
 use super::walk::{Stop, load, populate_to};
-use super::{Delta, Found, Removed, Unlinked, find, span};
+use super::{Delta, Found, Removed, Unlinked, find, part_of, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Raw, Upper};
@@ -151,9 +151,10 @@ fn install_table<M: Machine>(
     removed: &mut Removed,
     delta: &mut Delta,
 ) {
-    let Ok(slot) = populate_to(ctx, root, VirtAddr::new(address), 1, removed, delta) else {
+    let Ok((parent, slot)) = populate_to(ctx, root, VirtAddr::new(address), 1, removed, delta) else {
         unreachable!("room was made, and the stripes are locked");
     };
+    ctx.record(parent).note_parts(part_of::<M::Format>(slot_of::<M::Format>(address, 1)));
     let mut old = load(slot);
     // Ends: each round but the last follows the success of a fault that linked a table here.
     loop {

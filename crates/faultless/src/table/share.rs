@@ -83,8 +83,25 @@ fn exchange(slot: &AtomicEntry, from: Raw, to: Raw) -> Result<Raw, Stop> {
 
 /// Fills an unpublished table with what the shared one holds, taking a reference for each. Under the source's lock.
 fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: usize) -> Result<(), NoFrame> {
+    if level == 0 {
+        return copy_each(ctx, from, to, copy_leaf);
+    }
+    let copied = copy_each(ctx, from, to, |ctx, slot| Ok(copy_upper(ctx, slot)));
+    // After the entries: what was found there was noted before.
+    ctx.record(to).note_parts(ctx.record(from).parts());
+    copied
+}
+
+/// Kept out of the walk, so that the loop has the registers to itself.
+#[inline(never)]
+fn copy_each<M: Machine>(
+    ctx: Ctx<'_, M>,
+    from: FrameId,
+    to: FrameId,
+    copy: impl Fn(Ctx<'_, M>, &AtomicEntry) -> Result<Raw, NoFrame>,
+) -> Result<(), NoFrame> {
     for (source, target) in ctx.entries(from).iter().zip(ctx.entries(to)) {
-        let copied = if level == 0 { copy_leaf(ctx, source)? } else { copy_upper(ctx, source) };
+        let copied = copy(ctx, source)?;
         if copied != 0 {
             // Nobody knows the table yet; its publication carries the store.
             target.store(copied, Ordering::Relaxed);
