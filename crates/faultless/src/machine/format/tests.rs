@@ -138,7 +138,9 @@ fn several_values_are_empty_if_what_they_have_in_common_says_so() {
     let all = empties.iter().fold(0, |ored, entry| ored | entry);
     assert!(F::all_empty(all));
     let page = F::page(FrameId::new(5), PageBits::default(), 0);
-    for other in [page, F::page_to_none(page, 0), F::poison(), F::frozen_empty(), F::table(FrameId::new(0), true, false)] {
+    for other in
+        [page, F::page_to_none(page, 0), F::poison(), F::frozen_empty(), F::table(FrameId::new(0), true, false)]
+    {
         assert!(!F::all_empty(other) && !F::all_empty(all | other), "{other:#x}");
     }
 }

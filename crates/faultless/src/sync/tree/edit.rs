@@ -81,7 +81,7 @@ impl<T: Ranged> Edit<T> {
         if let Some(leaf) = spot.leaf
             && let Some(index) = self.slot_for(spot, leaf, high)
         {
-            if let Some(value) = leaf.what(index) {
+            if let Some(value) = leaf.own_what(index) {
                 self.replaced.push(value.cast())?;
             }
             self.store = Store::Value(NonNull::from(leaf), index);
@@ -141,19 +141,18 @@ impl<T: Ranged> Edit<T> {
             },
         };
         if changes {
-            self.refresh(writer);
+            self.refresh();
         }
     }
 
     /// Corrects the summaries on the way to the root.
-    fn refresh(&self, writer: &(impl Writer + ?Sized)) {
+    fn refresh(&self) {
         for step in self.path.iter().rev() {
             // SAFETY: a step to a node of the version that this writer edits.
             let node = unsafe { step.node() };
-            // SAFETY: not a leaf.
-            let changed = unsafe { node.child(step.index, writer) }
-                .and_then(summary)
-                .is_some_and(|slot| node.renote(step.index, &slot));
+            // SAFETY: not a leaf's, so it names a node, and the writer keeps what the tree names.
+            let child = node.own_what(step.index).map(|child| unsafe { child.cast::<Node<T>>().as_ref() });
+            let changed = child.and_then(summary).is_some_and(|slot| node.renote(step.index, &slot));
             if !changed {
                 return;
             }
@@ -332,7 +331,11 @@ impl<T: Ranged> Edit<T> {
         for child in node.slots() {
             // The first child that ends behind `low` exists: the range meets several children, or the caller had gone on.
             if child.high <= low || child.low >= high && inserted.is_none() {
-                if after_edited { self.push_merging(child, &mut out)? } else { out.push(child) }
+                if after_edited {
+                    self.push_merging(child, &mut out)?
+                } else {
+                    out.push(child)
+                }
                 after_edited = false;
                 continue;
             }
@@ -410,9 +413,7 @@ fn stands_alone<T>(made: &[Slot<T>]) -> bool {
 }
 
 fn make_node<T>(is_leaf: bool, slots: &[Slot<T>]) -> Result<NonNull<Node<T>>, NoMemory> {
-    let node = Box::leak(try_box(Node::vacant(is_leaf)).map_err(|_| NoMemory)?);
-    node.fill(slots.iter());
-    Ok(NonNull::from(node))
+    Ok(NonNull::from(Box::leak(try_box(Node::new(is_leaf, slots)).map_err(|_| NoMemory)?)))
 }
 
 /// Builds a whole tree from ascending values. They stay the caller's.
