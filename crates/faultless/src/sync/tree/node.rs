@@ -7,7 +7,6 @@
 use super::{Ranged, Reader, Writer};
 use crate::sync::plain::{AtomicU8, AtomicU64 as PlainU64, Ordering::Relaxed};
 use crate::sync::{AtomicPtr, AtomicU64, Ordering, mutant, own_pointer, own_word};
-use core::array;
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
@@ -89,17 +88,20 @@ impl<T> Node<T> {
     /// A node of the slots given, ascending, at most [`FAN`]: filled from the back.
     pub(super) fn new(is_leaf: bool, slots: &[Slot<T>]) -> Self {
         let first = FAN - slots.len();
-        let field =
-            |index: usize, of: fn(&Slot<T>) -> u64| index.checked_sub(first).map_or(0, |index| of(&slots[index]));
-        let what = |index: usize| index.checked_sub(first).map_or(ptr::null_mut(), |index| slots[index].what.as_ptr());
+        let (mut low, mut guarded, mut high, mut gap) = ([0; FAN], [0; FAN], [0; FAN], [0; FAN]);
+        let mut what = [ptr::null_mut(); FAN];
+        for (index, slot) in (first..FAN).zip(slots) {
+            (low[index], guarded[index], high[index], gap[index]) = (slot.low, slot.guarded, slot.high, slot.gap);
+            what[index] = slot.what.as_ptr();
+        }
         Self {
             is_leaf,
             first: AtomicU8::new(first as u8),
-            high: array::from_fn(|index| AtomicU64::new(field(index, |slot| slot.high))),
-            what: array::from_fn(|index| AtomicPtr::new(what(index))),
-            low: array::from_fn(|index| PlainU64::new(field(index, |slot| slot.low))),
-            guarded: array::from_fn(|index| PlainU64::new(field(index, |slot| slot.guarded))),
-            gap: array::from_fn(|index| PlainU64::new(field(index, |slot| slot.gap))),
+            high: high.map(AtomicU64::new),
+            what: what.map(AtomicPtr::new),
+            low: low.map(PlainU64::new),
+            guarded: guarded.map(PlainU64::new),
+            gap: gap.map(PlainU64::new),
             of: PhantomData,
         }
     }
