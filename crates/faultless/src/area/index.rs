@@ -189,7 +189,7 @@ impl<M: Machine> Index<M> {
 
     /// Appends a change of one stripe, of which nothing is known yet but that it begins at `address`.
     #[inline]
-    pub(crate) fn change<'c>(changes: &'c mut Changes<M>, address: u64) -> Result<&'c mut Change<M>, NoMemory> {
+    pub(crate) fn change(changes: &mut Changes<M>, address: u64) -> Result<&mut Change<M>, NoMemory> {
         changes.push(Change { stripe: Self::stripe_of(address), edit: Edit::new() })
     }
 

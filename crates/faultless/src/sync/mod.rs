@@ -52,3 +52,28 @@ pub(crate) fn spin_hint() {
     #[cfg(shuttle)]
     shuttle::thread::yield_now();
 }
+
+/// Loads a word that nobody else writes now, as this thread holds the lock for it or has published it to nobody. Not a
+/// step for the model checker, which verifies the claim.
+#[inline]
+pub(crate) fn own_word(word: &AtomicU64) -> u64 {
+    #[cfg(not(loom))]
+    return word.load(Ordering::Relaxed);
+    // SAFETY: no store is concurrent, by the caller's claim; loom panics if one is.
+    #[cfg(loom)]
+    unsafe {
+        word.unsync_load()
+    }
+}
+
+/// The same for a pointer.
+#[inline]
+pub(crate) fn own_pointer<T>(pointer: &AtomicPtr<T>) -> *mut T {
+    #[cfg(not(loom))]
+    return pointer.load(Ordering::Relaxed);
+    // SAFETY: as `own_word`.
+    #[cfg(loom)]
+    unsafe {
+        pointer.unsync_load()
+    }
+}

@@ -150,12 +150,13 @@ impl<T: Ranged> Tree<T> {
         loop {
             let starts_below = |index: &usize| node.low(*index) < address && !node.is_vacant(*index);
             let index = (node.first()..FAN).rfind(starts_below)?;
+            let what = node.own_what(index)?;
             if node.is_leaf {
-                // SAFETY: a leaf.
-                return unsafe { node.value(index, writer) };
+                // SAFETY: a leaf's, so it names a value, and the writer keeps what the tree names.
+                return Some(unsafe { what.cast().as_ref() });
             }
-            // SAFETY: not a leaf.
-            node = unsafe { node.child(index, writer) }?;
+            // SAFETY: not a leaf's, so it names a node, and the writer keeps what the tree names.
+            node = unsafe { what.cast().as_ref() };
         }
     }
 

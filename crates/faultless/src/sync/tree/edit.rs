@@ -97,7 +97,7 @@ impl<T: Ranged> Edit<T> {
     }
 
     fn use_slot(&mut self, spot: &Spot<'_, T>, leaf: &Node<T>, index: usize) -> Result<(), NoMemory> {
-        if let Some(value) = leaf.what(index) {
+        if let Some(value) = leaf.own_what(index) {
             self.replaced.push(value.cast())?;
         }
         self.store = Store::Value(NonNull::from(leaf), index);
@@ -161,19 +161,18 @@ impl<T: Ranged> Edit<T> {
             },
         };
         if changes {
-            self.refresh(writer);
+            self.refresh();
         }
     }
 
     /// Corrects the summaries on the way to the root.
-    fn refresh(&self, writer: &(impl Writer + ?Sized)) {
+    fn refresh(&self) {
         for step in self.path.iter().rev() {
             // SAFETY: a step to a node of the version that this writer edits.
             let node = unsafe { step.node() };
-            // SAFETY: not a leaf.
-            let changed = unsafe { node.child(step.index, writer) }
-                .and_then(summary)
-                .is_some_and(|slot| node.renote(step.index, &slot));
+            // SAFETY: not a leaf's, so it names a node, and the writer keeps what the tree names.
+            let child = node.own_what(step.index).map(|child| unsafe { child.cast::<Node<T>>().as_ref() });
+            let changed = child.and_then(summary).is_some_and(|slot| node.renote(step.index, &slot));
             if !changed {
                 return;
             }
@@ -440,9 +439,7 @@ fn stands_alone<T>(made: &[Slot<T>]) -> bool {
 }
 
 fn make_node<T>(is_leaf: bool, slots: &[Slot<T>]) -> Result<NonNull<Node<T>>, NoMemory> {
-    let node = Box::leak(try_box(Node::vacant(is_leaf)).map_err(|_| NoMemory)?);
-    node.fill(slots.iter());
-    Ok(NonNull::from(node))
+    Ok(NonNull::from(Box::leak(try_box(Node::new(is_leaf, slots)).map_err(|_| NoMemory)?)))
 }
 
 /// Builds a whole tree from ascending values. They stay the caller's.

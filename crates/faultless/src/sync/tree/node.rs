@@ -6,7 +6,7 @@
 
 use super::{Ranged, Reader, Writer};
 use crate::sync::plain::{AtomicU8, AtomicU64 as PlainU64, Ordering::Relaxed};
-use crate::sync::{AtomicPtr, AtomicU64, Ordering, mutant};
+use crate::sync::{AtomicPtr, AtomicU64, Ordering, mutant, own_pointer, own_word};
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
 
@@ -85,34 +85,25 @@ pub(super) struct Node<T> {
 unsafe impl<T: Send + Sync> Send for Node<T> {}
 
 impl<T> Node<T> {
-    /// A node with all slots vacant.
-    pub(super) fn vacant(is_leaf: bool) -> Self {
-        let zeroes = || [const { PlainU64::new(0) }; FAN];
+    /// A node of the slots given, ascending, at most [`FAN`]: filled from the back.
+    pub(super) fn new(is_leaf: bool, slots: &[Slot<T>]) -> Self {
+        let first = FAN - slots.len();
+        let (mut low, mut guarded, mut high, mut gap) = ([0; FAN], [0; FAN], [0; FAN], [0; FAN]);
+        let mut what = [ptr::null_mut(); FAN];
+        for (index, slot) in (first..FAN).zip(slots) {
+            (low[index], guarded[index], high[index], gap[index]) = (slot.low, slot.guarded, slot.high, slot.gap);
+            what[index] = slot.what.as_ptr();
+        }
         Self {
             is_leaf,
-            first: AtomicU8::new(FAN as u8),
-            high: core::array::from_fn(|_| AtomicU64::new(0)),
-            what: core::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())),
-            low: zeroes(),
-            guarded: zeroes(),
-            gap: zeroes(),
+            first: AtomicU8::new(first as u8),
+            high: high.map(AtomicU64::new),
+            what: what.map(AtomicPtr::new),
+            low: low.map(PlainU64::new),
+            guarded: guarded.map(PlainU64::new),
+            gap: gap.map(PlainU64::new),
             of: PhantomData,
         }
-    }
-
-    /// Fills a vacant, unpublished node with the slots given, ascending, from the back.
-    pub(super) fn fill<'s>(&self, slots: impl DoubleEndedIterator<Item = &'s Slot<T>>)
-    where
-        T: 's,
-    {
-        let mut index = FAN;
-        for slot in slots.rev() {
-            index -= 1;
-            self.note(index, slot);
-            // Relaxed: published with the node.
-            self.what[index].store(slot.what.as_ptr(), Relaxed);
-        }
-        self.first.store(index as u8, Relaxed);
     }
 
     /// The first slot that names something which ends above `address`.
@@ -172,7 +163,19 @@ impl<T> Node<T> {
     /// Is there nothing in slot `index`?
     #[inline]
     pub(super) fn is_vacant(&self, index: usize) -> bool {
-        self.high[index].load(Ordering::Relaxed) == 0
+        own_word(&self.high[index]) == 0
+    }
+
+    /// The first slot from `from` on that names something which ends above `address`.
+    #[inline]
+    pub(super) fn own_above(&self, from: usize, address: u64) -> Option<usize> {
+        (from..FAN).find(|index| own_word(&self.high[*index]) > address)
+    }
+
+    /// What slot `index` names, if anything.
+    #[inline]
+    pub(super) fn own_what(&self, index: usize) -> Option<NonNull<()>> {
+        NonNull::new(own_pointer(&self.what[index]))
     }
 
     /// Start of what slot `index` names.
@@ -184,10 +187,10 @@ impl<T> Node<T> {
     /// What slot `index` says, unless it is vacant.
     pub(super) fn slot(&self, index: usize) -> Option<Slot<T>> {
         Some(Slot {
-            what: NonNull::new(self.what[index].load(Ordering::Relaxed))?,
+            what: self.own_what(index)?,
             low: self.low(index),
             guarded: self.guarded[index].load(Relaxed),
-            high: self.high[index].load(Ordering::Relaxed),
+            high: own_word(&self.high[index]),
             gap: self.gap[index].load(Relaxed),
             of: PhantomData,
         })
@@ -230,7 +233,7 @@ impl<T> Node<T> {
     }
 
     fn differs(&self, index: usize, slot: &Slot<T>) -> bool {
-        self.high[index].load(Ordering::Relaxed) != slot.high
+        own_word(&self.high[index]) != slot.high
             || self.low(index) != slot.low
             || self.guarded[index].load(Relaxed) != slot.guarded
             || self.gap[index].load(Relaxed) != slot.gap

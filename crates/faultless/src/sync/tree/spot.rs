@@ -4,6 +4,7 @@
 //! begins where it points. Absent on purpose: changes.
 
 use super::{FAN, Node, Ranged, Tree, Writer};
+use crate::sync::own_pointer;
 use crate::sync::plain::Ordering::Relaxed;
 use arrayvec::ArrayVec;
 use core::ptr::NonNull;
@@ -59,9 +60,11 @@ impl<T: Ranged> Tree<T> {
     #[inline]
     pub(crate) fn spot<'r>(&'r self, address: u64, writer: &'r dyn Writer) -> Spot<'r, T> {
         let mut spot = Spot { tree: self, writer, address, path: Path::new(), leaf: None, at: FAN };
-        let mut next = self.root(writer);
+        let mut next = NonNull::new(own_pointer(&self.root));
         while let Some(node) = next {
-            let above = node.above(address);
+            // SAFETY: what a tree names is allocated as long as its writer wants it to be.
+            let node = unsafe { node.as_ref() };
+            let above = node.own_above(node.first(), address);
             if node.is_leaf {
                 (spot.leaf, spot.at) = (Some(node), above.unwrap_or(FAN));
                 break;
@@ -69,8 +72,7 @@ impl<T: Ranged> Tree<T> {
             // Beyond everything: the end of the last leaf.
             let index = above.unwrap_or(FAN - 1);
             spot.path.push(Step { node: NonNull::from(node), index });
-            // SAFETY: not a leaf.
-            next = unsafe { node.child(index, writer) };
+            next = node.own_what(index).map(NonNull::cast);
         }
         spot
     }
@@ -78,8 +80,8 @@ impl<T: Ranged> Tree<T> {
 
 impl<'r, T: Ranged> Spot<'r, T> {
     fn value(&self, index: usize) -> Option<&'r T> {
-        // SAFETY: `leaf` is one.
-        unsafe { self.leaf?.value(index, self.writer) }
+        // SAFETY: a leaf's, so it names a value, and the writer keeps what the tree names.
+        self.leaf?.own_what(index).map(|value| unsafe { value.cast().as_ref() })
     }
 
     /// The first value that ends above the address.
@@ -112,7 +114,7 @@ impl<'r, T: Ranged> Spot<'r, T> {
     /// The first value that ends above `high`, which is not below the address.
     pub(crate) fn above(&self, high: u64) -> Option<&'r T> {
         debug_assert!(high >= self.address, "a look back");
-        match self.leaf?.above_from(self.at, high) {
+        match self.leaf?.own_above(self.at, high) {
             Some(index) => self.value(index),
             None if self.path.is_empty() => None,
             None => self.tree.next(high, self.writer),

@@ -49,8 +49,10 @@ fn check_node(node: &Node<Value>) -> usize {
         assert!(slot.low >= last && slot.low < slot.high, "out of order");
         last = slot.high;
         let exact = if node.is_leaf {
+            // SAFETY: a leaf's slot of a tree that nobody changes now.
             unsafe { Slot::of(slot.what.cast()) }
         } else {
+            // SAFETY: not a leaf's.
             let child: &Node<Value> = unsafe { slot.node() };
             assert!(check_node(child) > 0, "an empty child");
             node::summary(child).unwrap()
