@@ -205,7 +205,7 @@ impl<M: Machine> Index<M> {
         &mut self,
         parent: &Self,
         guard: &StripeGuard<'_>,
-        mut inherit: impl FnMut(&Attributes<M>) -> Result<Option<Attributes<M>>, NoMemory>,
+        mut inherit: impl FnMut(&Area<M>) -> Result<Option<Attributes<M>>, NoMemory>,
     ) -> Result<(), NoMemory> {
         for (stripe, from) in self.stripes.iter_mut().zip(&parent.stripes) {
             if from.tree.is_empty() {
@@ -260,6 +260,11 @@ impl<M: Machine> Change<M> {
     /// The areas that the change puts in, before it is committed.
     pub(crate) fn inserted<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
         self.edit.inserted(guard)
+    }
+
+    /// The areas that the prepared change takes out.
+    pub(crate) fn replaced<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
+        self.edit.replaced(guard)
     }
 
     /// Retires the areas that a committed change replaced.

@@ -5,8 +5,8 @@ use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, InsertError, Page, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError,
-    RemapRequest, Space, Zap,
+    AccessError, AdviseError, Extent, InsertError, Limits, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
+    RemapError, RemapRequest, Space, Zap,
 };
 use crate::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
 use alloc::sync::Arc;
@@ -120,6 +120,17 @@ impl<M: Machine> Space<M> {
         let ctx = cpu.ctx_in(&self.core.memory);
         assert!(core::ptr::eq(page.memory(), ctx.memory), "a page of another Vm");
         self.core.insert_page(ctx, addr, page)
+    }
+
+    /// How much address space is mapped.
+    #[must_use]
+    pub fn extent(&self) -> Extent {
+        self.core.account.extent()
+    }
+
+    /// Limits what later operations may map; what is mapped stays. Children start with the same limits.
+    pub fn set_limits(&self, limits: Limits) {
+        self.core.account.set_limits(limits);
     }
 
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.

@@ -86,8 +86,7 @@ impl<M: Machine> Core<M> {
             self.prepare_replace(&mut changes, &place, part, Some(middle))
                 .map_err(|_| AdviseError::NoMemory(part.start()))?;
             // Faults of the old area would do what those of the new one do: nothing is swept.
-            self.commit_all(ctx, &mut changes, guard, || {});
-            Ok(())
+            self.commit_all(ctx, &mut changes, guard, || {}).map_err(|_| AdviseError::NoMemory(part.start()))
         })
     }
 

@@ -82,8 +82,7 @@ impl<M: Machine> Core<M> {
                 return false;
             }
         }
-        self.commit_all(ctx, &mut changes, guard, || {});
-        true
+        self.commit_all(ctx, &mut changes, guard, || {}).is_ok()
     }
 
     /// Is nothing in the range, in the page behind it, or (if a stack follows) in the stack's guard gap?

@@ -4,6 +4,7 @@
 //! change hands. What became shared by this fork is write-protected at the root, so the CPUs of the parent are flushed
 //! once; a fork that finds everything shared already (SH-02) neither waits nor flushes.
 
+use super::extent::Growth;
 use super::settle::NoTables;
 use super::{Core, Registry};
 use crate::PageRange;
@@ -56,15 +57,21 @@ impl<M: Machine> Core<M> {
     /// Copies areas and what else the child starts with. Returns the ranges whose pages it must not get.
     fn clone_areas(&self, child: &mut Core<M>, guard: &StripeGuard<'_>) -> Result<Vec<PageRange>, ForkError> {
         let mut withheld = Vec::new();
+        let mut growth = Growth::default();
         let inherited = child.index.clone_from(&self.index, guard, |area| {
             if area.flags.intersects(AreaFlags::NO_FORK | AreaFlags::WIPE_ON_FORK) {
                 withheld.try_reserve(1).map_err(|_| NoMemory)?;
                 withheld.push(area.range);
             }
+            if area.flags.contains(AreaFlags::NO_FORK) {
+                return Ok(None);
+            }
+            growth.add(area);
             let flags = area.flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
-            Ok((!flags.contains(AreaFlags::NO_FORK)).then(|| Attributes { flags, ..area.clone() }))
+            Ok(Some(Attributes { flags, ..(**area).clone() }))
         });
         inherited.map_err(|NoMemory| ForkError::NoMemory)?;
+        child.account.inherit(growth, &self.account);
         let (start, now) = self.brk_range();
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_brk(start);

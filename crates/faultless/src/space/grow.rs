@@ -56,8 +56,7 @@ impl<M: Machine> Core<M> {
         if prepared.is_err() {
             return false;
         }
-        self.commit_all(ctx, &mut changes, &guard, || {});
-        true
+        self.commit_all(ctx, &mut changes, &guard, || {}).is_ok()
     }
 
     fn may_grow(&self, stack: &Area<M>, low: VirtAddr, guard: &StripeGuard<'_>) -> bool {

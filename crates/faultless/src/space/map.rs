@@ -351,8 +351,7 @@ impl<M: Machine> Core<M> {
         let replaces = self.prepare_map(range, attributes, guard, &mut changes)?;
         let rewrite = Rewrite::Remove { window: (low, high) };
         if !replaces {
-            self.commit_all(ctx, &mut changes, guard, || {});
-            return Ok(());
+            return Ok(self.commit_all(ctx, &mut changes, guard, || {})?);
         }
         self.prepare_tables(ctx, low, high, rewrite)?;
         if !mutant::is(mutant::Mutant::NoPending) {
@@ -366,7 +365,7 @@ impl<M: Machine> Core<M> {
                 true
             });
             self.open_neighbours(low, high, guard);
-        });
+        })?;
         Ok(())
     }
 
@@ -446,19 +445,6 @@ impl<M: Machine> Core<M> {
             change.insert_part(area, range.end(), area.range.end())?;
         }
         change.prepare(place, from, to)
-    }
-
-    /// Publishes prepared changes, runs `sweep`, then retires the areas that were replaced.
-    pub(super) fn commit_all(
-        &self,
-        ctx: Ctx<'_, M>,
-        changes: &mut Changes<M>,
-        guard: &StripeGuard<'_>,
-        sweep: impl FnOnce(),
-    ) {
-        changes.each_mut(|change| self.index.commit(ctx, change, guard));
-        sweep();
-        changes.each_mut(|change| change.retire_replaced(ctx));
     }
 }
 

@@ -14,6 +14,7 @@ mod access;
 mod advise;
 mod brk;
 mod exit;
+mod extent;
 mod fault;
 mod fork;
 mod grow;
@@ -32,6 +33,7 @@ mod usage;
 
 pub use access::AccessError;
 pub use advise::{AdviseError, Populate, PopulateError};
+pub use extent::{Extent, Limits};
 pub use fault::{FaultError, Resolved};
 pub use fork::ForkError;
 pub use map::{Backing, MapError, MapRequest, Placement};
@@ -55,6 +57,7 @@ use crate::table::user_end;
 use crate::tlb::Mask;
 use alloc::sync::Arc;
 use core::fmt;
+use extent::Account;
 use usage::Counters;
 
 /// Where things go in a space.
@@ -109,6 +112,7 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) mask: Mask,           // (A)
     pub(crate) index: Index<M>,      // (S)
     pub(crate) counters: Counters,   // (P)
+    pub(crate) account: Account,     // (A)
     pub(crate) brk_start: AtomicU64, // (S) the stripe that holds it
     pub(crate) brk: AtomicU64,       // (S) the stripe of `brk_start`
     /// Most bytes of a growing stack; starts as the layout says.
@@ -136,6 +140,7 @@ impl<M: Machine> Core<M> {
             mask: Mask::new(cpus),
             index: Index::new(),
             counters: Counters::new(cpus),
+            account: Account::new(),
             brk_start: AtomicU64::new(0),
             brk: AtomicU64::new(0),
             stack_limit: AtomicU64::new(layout.stack_limit),

@@ -66,7 +66,7 @@ impl<M: Machine> Core<M> {
         self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
-        });
-        Ok(())
+        })
+        .map_err(|_| no_memory)
     }
 }

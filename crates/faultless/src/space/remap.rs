@@ -6,6 +6,7 @@
 //! new area opens when the old translations are flushed and the pages are in place (ZP-10, hole 13 of PROTOCOL).
 
 use super::Core;
+use super::extent::Admission;
 use super::map::{MapError, stripe_parts};
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
@@ -134,7 +135,7 @@ impl<M: Machine> Core<M> {
         let mut changes = Changes::new();
         self.prepare_map(range, &Attributes { range, offset, ..attributes }, &guard, &mut changes)
             .map_err(|_| RemapError::NoMemory)?;
-        self.commit_all(ctx, &mut changes, &guard, || {});
+        self.commit_all(ctx, &mut changes, &guard, || {})?;
         Ok(true)
     }
 
@@ -251,6 +252,10 @@ impl<M: Machine> Core<M> {
                 _ => RemapError::NoMemory,
             });
         };
+        let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };
+        if !self.account.has_room_for(added / PAGE_SIZE) {
+            return Err(RemapError::NoMemory);
+        }
         let plan = Move { old, new, attributes, keep: request.keep };
         self.close(ctx, old, guard);
         let result = self.move_closed(ctx, &plan, guard);
@@ -309,15 +314,14 @@ impl<M: Machine> Core<M> {
             change.prepare(&place, low, high)?;
         }
         changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
-        self.commit_all(ctx, &mut changes, guard, || {});
-        Ok(())
+        Ok(self.commit_as(ctx, &mut changes, guard, Admission::Half, || {})?)
     }
 
     /// Takes the areas of `range` out of the index; what sticks out stays. Returns the gap around it.
     fn take_areas(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) -> Result<(u64, u64), RemapError> {
         let mut changes = Changes::new();
         let window = self.prepare_unmap(range, guard, &mut changes)?;
-        self.commit_all(ctx, &mut changes, guard, || {});
+        self.commit_as(ctx, &mut changes, guard, Admission::Half, || {})?;
         Ok(window)
     }
 
@@ -377,7 +381,8 @@ impl<M: Machine> Core<M> {
             let mut changes = Changes::new();
             let place = self.index.place(part.start().as_u64(), guard);
             if self.prepare_replace(&mut changes, &place, part, Some((**area).clone())).is_ok() {
-                self.commit_all(ctx, &mut changes, guard, || {});
+                // Merging adds nothing.
+                let _ = self.commit_all(ctx, &mut changes, guard, || {});
             }
         }
     }

@@ -46,8 +46,8 @@ impl<M: Machine> Core<M> {
         self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
-        });
-        Ok(())
+        })
+        .map_err(|NoMemory| UnmapError::NoMemory)
     }
 
     /// Prepares the changes, and returns the gap that will be around `range`, as far as its stripes reach: tables that
