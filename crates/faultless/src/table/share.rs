@@ -87,7 +87,13 @@ fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: 
         ctx.record(to).note_parts(ctx.record(from).parts());
         return;
     }
-    for (source, target) in ctx.entries(from).iter().zip(targets) {
+    copy_leaves(ctx, ctx.entries(from), targets);
+}
+
+/// Kept out of the walk, so that the loop has the registers to itself.
+#[inline(never)]
+fn copy_leaves<M: Machine>(ctx: Ctx<'_, M>, sources: &[AtomicEntry], targets: &[AtomicEntry]) {
+    for (source, target) in sources.iter().zip(targets) {
         let copied = copy_leaf(ctx, source);
         if copied != 0 {
             target.store(copied, Ordering::Relaxed);
