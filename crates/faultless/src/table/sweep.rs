@@ -173,14 +173,14 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let shift = part_shift::<M::Format>();
         // The root's entries are also set by fork.
         let parts = if level == M::Format::LEVELS - 1 { u64::MAX } else { self.ctx.record(table).parts() };
-        // Ends: each round passes a part of the table, or its last entry.
+        // Ends: each round passes the parts in a row that named tables, or the last entry.
         while index < entries.len() {
             let ahead = parts >> (index >> shift);
             if ahead == 0 {
                 return entries.len();
             }
             let part = (index >> shift) + ahead.trailing_zeros() as usize;
-            let end = entries.len().min((part + 1) << shift);
+            let end = entries.len().min((part + (parts >> part).trailing_ones() as usize) << shift);
             index = next_used::<M::Format>(&entries[..end], index.max(part << shift));
             if index < end {
                 return index;
@@ -203,6 +203,9 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     }
                 }
             };
+            if self.only_unshare && self.is_whole(level, start) {
+                return Ok(()); // dropped whole, with all that is shared below
+            }
             if shared {
                 entry = match self.visit_shared(slot, entry, frame, level, start, from)? {
                     Some(private) => private,
@@ -256,9 +259,6 @@ impl<'a, M: Machine> Sweep<'a, M> {
         }
         if self.removed.tables.is_full() {
             return Err(Progress::Resume(from));
-        }
-        if self.is_whole(level, start) && self.only_unshare {
-            return Ok(None);
         }
         if self.is_whole(level, start) {
             let empty = M::Format::empty(self.stamp, 0);
