@@ -10,6 +10,7 @@ use crate::sync::try_box;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::mem;
 use core::ptr::{self, NonNull};
 
 /// Slots of a node that was merged or filled: room is left for insertions.
@@ -174,10 +175,11 @@ impl<T: Ranged> Edit<T> {
     }
 
     /// The store is made: the tree owns what is new. Hands out the nodes that it does not name any more.
-    pub(super) fn publish(&mut self) -> impl Iterator<Item = NonNull<Node<T>>> {
+    #[inline]
+    pub(super) fn publish(&mut self) -> Vec<NonNull<Node<T>>> {
         self.fresh.clear();
         self.inserted.clear();
-        self.stale.drain(..)
+        mem::take(&mut self.stale)
     }
 
     /// The values that a published edit replaced.
@@ -392,9 +394,10 @@ impl<T: Ranged> Edit<T> {
     }
 }
 
-impl<T> Drop for Edit<T> {
+impl<T> Edit<T> {
     /// What was not published is taken back: nothing has happened.
-    fn drop(&mut self) {
+    #[cold]
+    fn take_back(&mut self) {
         for node in self.fresh.drain(..) {
             // SAFETY: the node came from a Box (`make`) and was never published.
             drop(unsafe { Box::from_raw(node.as_ptr()) });
@@ -402,6 +405,15 @@ impl<T> Drop for Edit<T> {
         for value in self.inserted.drain(..) {
             // SAFETY: the value came from a Box (`leak`) and was never published.
             drop(unsafe { Box::from_raw(value.as_ptr()) });
+        }
+    }
+}
+
+impl<T> Drop for Edit<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.fresh.is_empty() || !self.inserted.is_empty() {
+            self.take_back();
         }
     }
 }
