@@ -226,14 +226,14 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let shift = part_shift::<M::Format>();
         // The root's entries are also set by fork.
         let parts = if level == M::Format::LEVELS - 1 { u64::MAX } else { self.ctx.record(table).parts() };
-        // Ends: each round passes a part of the table, or its last entry.
+        // Ends: each round passes the parts in a row that named tables, or the last entry.
         while index < entries.len() {
             let ahead = parts >> (index >> shift);
             if ahead == 0 {
                 return entries.len();
             }
             let part = (index >> shift) + ahead.trailing_zeros() as usize;
-            let end = entries.len().min((part + 1) << shift);
+            let end = entries.len().min((part + (parts >> part).trailing_ones() as usize) << shift);
             index = next_used::<M::Format>(&entries[..end], index.max(part << shift));
             if index < end {
                 return index;
@@ -262,6 +262,9 @@ impl<'a, M: Machine> Sweep<'a, M> {
                 }
                 entry = load(slot);
                 continue;
+            }
+            if self.only_unshare && self.is_whole(level, start) {
+                return Ok(()); // dropped whole, with all that is shared below
             }
             if shared {
                 entry = match self.visit_shared(slot, entry, frame, level, start, from)? {
@@ -316,11 +319,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
         if self.removed.tables.is_full() {
             return Err(Progress::Resume(from));
         }
-        let drops = self.rewrite.removes() && self.is_whole(level, start);
-        if drops && self.only_unshare {
-            return Ok(None);
-        }
-        if drops {
+        if self.rewrite.removes() && self.is_whole(level, start) {
             let empty = M::Format::empty(self.stamp, 0);
             // AcqRel: as `restamp_upper`.
             if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Acquire).is_err() {

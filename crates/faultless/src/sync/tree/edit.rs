@@ -10,6 +10,7 @@ use crate::sync::try_box;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::mem;
 use core::ptr::{self, NonNull};
 
 /// Slots of a node that was merged or filled: room is left for insertions.
@@ -138,8 +139,8 @@ impl<T: Ranged> Edit<T> {
             &Store::Value(leaf, index) => {
                 // SAFETY: the leaf at the end of the path, of the version that this writer edits.
                 let leaf = unsafe { leaf.as_ref() };
-                if self.inserted.len() > 1 {
-                    return self.store_two(leaf, index, writer); // a seeded bug
+                if mutant::is(mutant::Mutant::TwoStores) && self.inserted.len() > 1 {
+                    return self.store_two(leaf, index, writer);
                 }
                 // SAFETY: the edit owns its values until they are in the tree.
                 let slot = self.inserted.first().map(|value| unsafe { Slot::of(*value) });
@@ -194,10 +195,11 @@ impl<T: Ranged> Edit<T> {
     }
 
     /// The store is made: the tree owns what is new. Hands out the nodes that it does not name any more.
-    pub(super) fn publish(&mut self) -> impl Iterator<Item = NonNull<Node<T>>> {
+    #[inline]
+    pub(super) fn publish(&mut self) -> Vec<NonNull<Node<T>>> {
         self.fresh.clear();
         self.inserted.clear();
-        self.stale.drain(..)
+        mem::take(&mut self.stale)
     }
 
     /// The values that a published edit replaced.
@@ -412,9 +414,10 @@ impl<T: Ranged> Edit<T> {
     }
 }
 
-impl<T> Drop for Edit<T> {
+impl<T> Edit<T> {
     /// What was not published is taken back: nothing has happened.
-    fn drop(&mut self) {
+    #[cold]
+    fn give_up(&mut self) {
         self.free_fresh();
         for value in self.inserted.drain(..) {
             // SAFETY: the value came from a Box (`leak`) and was never published.
@@ -428,6 +431,15 @@ impl<T> Edit<T> {
         for node in self.fresh.drain(..) {
             // SAFETY: the node came from a Box (`make`) and was never published.
             drop(unsafe { Box::from_raw(node.as_ptr()) });
+        }
+    }
+}
+
+impl<T> Drop for Edit<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.fresh.is_empty() || !self.inserted.is_empty() {
+            self.give_up();
         }
     }
 }

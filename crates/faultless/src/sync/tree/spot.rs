@@ -60,25 +60,32 @@ impl<T: Ranged> Tree<T> {
     #[inline]
     pub(crate) fn spot<'r>(&'r self, address: u64, writer: &'r dyn Writer) -> Spot<'r, T> {
         let mut spot = Spot { tree: self, writer, address, path: Path::new(), leaf: None, at: FAN };
-        let mut next = NonNull::new(own_pointer(&self.root));
-        while let Some(node) = next {
-            // SAFETY: what a tree names is allocated as long as its writer wants it to be.
-            let node = unsafe { node.as_ref() };
-            let above = node.own_above(node.first(), address);
-            if node.is_leaf {
-                (spot.leaf, spot.at) = (Some(node), above.unwrap_or(FAN));
-                break;
-            }
-            // Beyond everything: the end of the last leaf.
-            let index = above.unwrap_or(FAN - 1);
-            spot.path.push(Step { node: NonNull::from(node), index });
-            next = node.own_what(index).map(NonNull::cast);
-        }
+        spot.descend();
         spot
     }
 }
 
 impl<'r, T: Ranged> Spot<'r, T> {
+    /// From the root to the leaf. Not inlined, where the compiler would peel a round for each step of the path.
+    #[inline(never)]
+    fn descend(&mut self) {
+        let mut next = NonNull::new(own_pointer(&self.tree.root));
+        // Ends: each round goes a level down.
+        while let Some(node) = next {
+            // SAFETY: what a tree names is allocated as long as its writer wants it to be.
+            let node = unsafe { node.as_ref() };
+            let above = node.own_above(node.first(), self.address);
+            if node.is_leaf {
+                (self.leaf, self.at) = (Some(node), above.unwrap_or(FAN));
+                return;
+            }
+            // Beyond everything: the end of the last leaf.
+            let index = above.unwrap_or(FAN - 1);
+            self.path.push(Step { node: NonNull::from(node), index });
+            next = node.own_what(index).map(NonNull::cast);
+        }
+    }
+
     fn value(&self, index: usize) -> Option<&'r T> {
         // SAFETY: a leaf's, so it names a value, and the writer keeps what the tree names.
         self.leaf?.own_what(index).map(|value| unsafe { value.cast().as_ref() })
