@@ -30,6 +30,8 @@ pub(crate) enum Rewrite {
         rights: Rights,
         /// May some page lose a right? If not, shared tables are left alone.
         narrows: bool,
+        /// May stores go to every page as it is, and unnoticed (a shared mapping of memory)?
+        unwatched: bool,
     },
 }
 
@@ -366,8 +368,8 @@ impl<'a, M: Machine> Sweep<'a, M> {
     /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
         let generation = match self.rewrite {
-            Rewrite::Protect { rights, .. } => {
-                let changed = protected::<M>(entry, rights);
+            Rewrite::Protect { rights, unwatched, .. } => {
+                let changed = protected::<M>(entry, rights, unwatched);
                 if changed == entry && !self.restricts(entry) {
                     return Ok(None);
                 }
@@ -388,7 +390,9 @@ impl<'a, M: Machine> Sweep<'a, M> {
         };
         Ok(Some(match self.rewrite {
             Rewrite::Remove { .. } => M::Format::empty(self.stamp, generation),
-            Rewrite::Protect { rights, .. } => M::Format::with_generation(protected::<M>(entry, rights), generation),
+            Rewrite::Protect { rights, unwatched, .. } => {
+                M::Format::with_generation(protected::<M>(entry, rights, unwatched), generation)
+            }
         }))
     }
 
@@ -442,7 +446,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;
 /// any other is left to the next write fault.
-fn protected<M: Machine>(entry: Raw, rights: Rights) -> Raw {
+fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
     if rights.is_none() {
         return match M::Format::leaf(entry) {
             Leaf::Page(..) => M::Format::page_to_none(entry, M::Format::generation(entry)),
@@ -454,6 +458,6 @@ fn protected<M: Machine>(entry: Raw, rights: Rights) -> Raw {
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write);
+    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write || unwatched);
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }

@@ -113,6 +113,7 @@ impl<M: Machine> Attempt<'_, M> {
             leaf,
             page,
             alone: self.is_alone(leaf, access, flushed),
+            unwatched: self.area.is_unwatched(),
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
         };
@@ -243,7 +244,8 @@ impl<M: Machine> Attempt<'_, M> {
     }
 
     fn map_object(&self, page: FrameId, write: bool, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
-        let bits = PageBits { write, execute, dirty: write, ..PageBits::default() };
+        // The MMU sets the dirty bit when the store comes.
+        let bits = PageBits { write, execute, ..PageBits::default() };
         self.exchange(M::Format::page(page, bits, M::Format::generation(self.entry)))
             .inspect_err(|_| self.ctx.put(page, 1, 1))?;
         work.delta.page(self.ctx.record(page).kind(), 1);

@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub(super) alone: bool,
     /// A flush began after this very entry was seen PENDING.
     pub(super) flushed: bool,
+    /// The area is a shared mapping of memory: nobody must hear of stores.
+    pub(super) unwatched: bool,
 }
 
 /// What to do.
@@ -48,7 +50,7 @@ pub(super) enum Plan {
     MapZero,
     /// Map a new frame of zeroes.
     MapAnon,
-    /// Map the object's page; `write`: writable at once (a store to a shared mapping).
+    /// Map the object's page; `write`: writable at once (a store to a shared mapping, or one that may come unnoticed).
     MapObject { write: bool },
     /// Copy the object's page at once: a store to a private mapping (FL-02).
     CopyObject,
@@ -95,7 +97,8 @@ fn decide_empty(facts: &Facts) -> Plan {
         Page::MustRead => Plan::ReadObject,
         Page::MustMake => Plan::FillObject,
         Page::Resident if write && facts.sharing == Sharing::Private => Plan::CopyObject,
-        Page::Resident => Plan::MapObject { write },
+        // As Linux for memory objects: the store after the load takes no second fault.
+        Page::Resident => Plan::MapObject { write: write || facts.unwatched && facts.rights.contains(Rights::WRITE) },
     }
 }
 
