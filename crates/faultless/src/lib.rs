@@ -56,6 +56,7 @@ pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 pub use machine::{AtomicEntry, Flush, Machine, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
-    AccessError, AreaInfo, Backing, FaultError, ForkError, Layout, MapError, MapRequest, Placement, ProtectError,
+    AccessError, AdviseError, AreaInfo, Backing, Destination, FaultError, ForkError, Layout, MapError, MapRequest,
+    PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest,
     Resolved, Space, UnmapError, Usage,
 };

@@ -205,14 +205,24 @@ impl<M: Machine> Index<M> {
         change.edit.replaced(guard).for_each(Area::kill);
     }
 
-    /// Fills the index of a child that nobody knows yet with copies of all areas of `parent`.
-    pub(crate) fn clone_from(&mut self, parent: &Self, guard: &StripeGuard<'_>) -> Result<(), NoMemory> {
+    /// Fills the index of a child that nobody knows yet with what `inherit` makes of the areas of `parent`, which keep
+    /// their ranges.
+    pub(crate) fn clone_from(
+        &mut self,
+        parent: &Self,
+        guard: &StripeGuard<'_>,
+        mut inherit: impl FnMut(&Attributes<M>) -> Result<Option<Attributes<M>>, NoMemory>,
+    ) -> Result<(), NoMemory> {
         for (stripe, from) in self.stripes.iter_mut().zip(&parent.stripes) {
             if from.tree.is_empty() {
                 continue;
             }
             let mut items = NewItems::new();
-            let complete = from.tree.each(guard, &mut |item| push(&mut items, (**item.value).clone()).is_ok());
+            let complete = from.tree.each(guard, &mut |item| match inherit(item.value) {
+                Ok(Some(attributes)) => push(&mut items, attributes).is_ok(),
+                Ok(None) => true,
+                Err(NoMemory) => false,
+            });
             if !complete {
                 return Err(NoMemory);
             }

@@ -40,11 +40,45 @@ impl AreaFlags {
     pub const STACK: Self = Self(2);
     /// No reservation is made (MAP_NORESERVE).
     pub const NO_RESERVE: Self = Self(4);
+    /// Its pages stay (mlock).
+    pub const LOCKED: Self = Self(8);
+    /// With [`AreaFlags::LOCKED`]: pages stay once they are there, but are not brought in at once (MLOCK_ONFAULT).
+    pub const LOCKED_ON_FAULT: Self = Self(16);
+    /// A child does not get it (MADV_DONTFORK).
+    pub const NO_FORK: Self = Self(32);
+    /// A child gets it without its contents (MADV_WIPEONFORK).
+    pub const WIPE_ON_FORK: Self = Self(64);
+    /// Not part of a core dump (MADV_DONTDUMP).
+    pub const NO_DUMP: Self = Self(128);
+    /// Neither its place nor its rights nor its contents may be taken away (mseal).
+    pub const SEALED: Self = Self(256);
+    /// A hint that it is read in order (MADV_SEQUENTIAL).
+    pub const SEQUENTIAL: Self = Self(512);
+    /// A hint that it is read in no order (MADV_RANDOM).
+    pub const RANDOM: Self = Self(1024);
+    /// Large pages are wanted (MADV_HUGEPAGE).
+    pub const HUGE: Self = Self(2048);
+    /// Large pages are not wanted (MADV_NOHUGEPAGE).
+    pub const NO_HUGE: Self = Self(4096);
+    /// Frames that the embedder maps by number, with or without records: never counted, copied or freed.
+    pub const RAW: Self = Self(8192);
 
     /// Are all flags of `other` set?
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Is any flag of `other` set?
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// All flags but those of `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
     }
 }
 
@@ -63,7 +97,7 @@ impl BitOr for AreaFlags {
 pub(crate) struct Area<M: Machine> {
     attributes: Attributes<M>, // (I)
     dead: AtomicBool,          // (S) once true, for ever
-    pending: AtomicBool,       // (S) once false, for ever
+    pending: AtomicBool,       // (S)
 }
 
 impl<M: Machine> Deref for Area<M> {
@@ -160,19 +194,30 @@ impl<M: Machine> Attributes<M> {
         guard_of(self.flags)
     }
 
+    /// Is `next` the same mapping, cut off by a stripe border?
+    pub(crate) fn continues_in(&self, next: &Self) -> bool {
+        self.range.end() == next.range.start()
+            && self.same_but_range(next)
+            && self.range.end().as_u64().is_multiple_of(Index::<M>::bounds(0).1)
+    }
+
     /// Can one area take the place of `self` and of `next`, which follows it?
     pub(crate) fn merges_with(&self, next: &Self) -> bool {
+        self.range.end() == next.range.start()
+            && self.same_but_range(next)
+            && !self.flags.contains(AreaFlags::GROWS_DOWN)
+    }
+
+    fn same_but_range(&self, next: &Self) -> bool {
         let same_object = match (&self.object, &next.object) {
             (None, None) => true,
             (Some(a), Some(b)) => Arc::ptr_eq(a, b) && self.offset + self.range.len() == next.offset,
             _ => false,
         };
         same_object
-            && self.range.end() == next.range.start()
             && self.rights == next.rights
             && self.max_rights == next.max_rights
             && self.sharing == next.sharing
             && self.flags == next.flags
-            && !self.flags.contains(AreaFlags::GROWS_DOWN)
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Called by embedders. The only room that waits for other operations: everything below says what it needs.
 
+mod advise;
 mod audit;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod probe;
@@ -17,7 +18,7 @@ use crate::machine::Machine;
 use crate::object::{Object, ObjectError, Pager};
 use crate::space::{
     AccessError, AreaInfo, Backing, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Registry,
-    Resolved, Space, UnmapError, Usage,
+    Resolved, Space, UnmapError, Usage, Zap,
 };
 use crate::sync::Ordering;
 use crate::table;
@@ -404,15 +405,16 @@ impl<M: Machine> Object<M> {
             self.grow(size);
             return Ok(());
         }
-        let (registry, first) = (&cpu.vm.registry, size.div_ceil(PAGE_SIZE));
-        registry.each(ctx, |core| core.prepare_beyond(ctx, self, first)).map_err(|_| ObjectError::OutOfMemory)?;
+        let registry = &cpu.vm.registry;
+        let zap = Zap { object: self, pages: (size.div_ceil(PAGE_SIZE), u64::MAX), copies: true };
+        registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(|_| ObjectError::OutOfMemory)?;
         self.set_size(size);
         // Pairs with the light barrier of sections: of an area that maps the object meanwhile, either it is found below,
         // or its faults see the size (P9).
         ctx.machine().heavy_barrier();
         let mut torn = false;
         let result = registry.each(ctx, |core| {
-            torn |= core.unmap_beyond(ctx, self, first).is_err();
+            torn |= core.zap(ctx, &zap).is_err();
             Ok(())
         });
         self.set_torn(torn);

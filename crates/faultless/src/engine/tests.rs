@@ -1,8 +1,12 @@
 //! Whole operations on one CPU: what they do, what they cost in flushes and copies, and what a failure leaves behind.
 
+mod advise;
 mod failures;
+mod holes;
 mod machine;
 mod mappings;
+mod pins;
+mod remap;
 mod sharing;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};

@@ -41,7 +41,7 @@ pub(crate) struct Record {
     kind: PlainU32, // (O)
     /// `L`: structural changes of a table.
     pub(crate) lock: RawLock, // (A)
-    /// Free: next in the list. Object page: the object's number. Table: its level.
+    /// Free: next in the list. Object page: the object's number. Table: its level. Anonymous page: pins (A).
     word0: PlainU64, // (O) (Z)
     /// Free: previous in the list and the order. Object page: index in the object.
     word1: PlainU64, // (O) (Z)
@@ -94,6 +94,23 @@ impl Record {
     pub(crate) fn set_words(&self, word0: u64, word1: u64) {
         self.word0.store(word0, Relaxed);
         self.word1.store(word1, Relaxed);
+    }
+
+    /// Notes a pin of an anonymous page to which the caller holds a reference.
+    pub(crate) fn add_pin(&self) {
+        // Relaxed: a fork reads it after its grace period, which orders it.
+        self.word0.fetch_add(1, Relaxed);
+    }
+
+    /// Takes a pin back; before the reference is dropped.
+    pub(crate) fn drop_pin(&self) {
+        let old = self.word0.fetch_sub(1, Relaxed);
+        debug_assert!(old > 0, "pin underflow");
+    }
+
+    /// Is it an anonymous page that is pinned?
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.kind() == Kind::Anon && self.word0.load(Relaxed) != 0
     }
 
     /// Sets the counts of a frame that nobody else knows.

@@ -43,6 +43,8 @@ pub struct PageBits {
     pub special: bool,
     /// The MMU has stored through it.
     pub dirty: bool,
+    /// The MMU has used it. Decoded only: a page is mapped because it is about to be used.
+    pub accessed: bool,
 }
 
 /// What a leaf entry says.
@@ -111,6 +113,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn made_writable(entry: Raw, exclusive: bool) -> Raw;
     /// The same PAGE or NONE without EXCLUSIVE and, if it had EXCLUSIVE, without write permission.
     fn without_exclusive(entry: Raw) -> Raw;
+    /// The same PAGE without its accessed and dirty bits.
+    fn cleaned(entry: Raw) -> Raw;
     /// The same leaf with another generation.
     fn with_generation(entry: Raw, generation: u64) -> Raw;
     /// Do two leaf values differ only in what the MMU sets (accessed, dirty)?
@@ -190,6 +194,7 @@ const fn page_bits(entry: Raw) -> PageBits {
         pending: entry & PENDING != 0,
         special: entry & SPECIAL != 0,
         dirty: entry & DIRTY != 0,
+        accessed: entry & ACCESSED != 0,
     }
 }
 
@@ -288,6 +293,11 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
         }
         // Bit 1 of a NONE entry belongs to its kind.
         entry & !(EXCLUSIVE | flag(entry & PRESENT != 0, WRITE))
+    }
+
+    #[inline]
+    fn cleaned(entry: Raw) -> Raw {
+        entry & !(ACCESSED | DIRTY)
     }
 
     #[inline]

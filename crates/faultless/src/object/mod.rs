@@ -5,11 +5,13 @@
 //! and reads the slot again. Absent on purpose: who maps the pages, and write-back (the cache of a memory object *is*
 //! its contents).
 
+mod punch;
+
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
 use crate::sync::{
-    AtomicBool, AtomicU64, Ordering, Radix, absent_value, fence, frame_in, mutant, slot_value, spin_hint,
+    AtomicBool, AtomicU64, Ordering, Radix, absent_value, fence, frame_in, is_hole, mutant, slot_value, spin_hint,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -146,6 +148,12 @@ impl<M: Machine> Object<M> {
         self.readable.load(Ordering::Acquire)
     }
 
+    /// Is the page in the cache?
+    pub(crate) fn has_page(&self, index: u64) -> bool {
+        // Acquire: as in `cached`.
+        self.pages.get(index).is_some_and(|slot| frame_in(slot.load(Ordering::Acquire)).is_some())
+    }
+
     /// Looks the page up for a mapping: takes a reference and `mappings` mappings (FL-03: re-read after the reference).
     pub(crate) fn page(&self, ctx: Ctx<'_, M>, index: u64, mappings: u32) -> PageState {
         if index >= self.size().div_ceil(PAGE_SIZE) {
@@ -191,7 +199,7 @@ impl<M: Machine> Object<M> {
         // Pairs with the fence in `set_size`: either the truncation finds the slot, or we see what it left to read.
         fence(Ordering::SeqCst);
         let frame = ctx.alloc_zeroed(self.kind()).ok_or(ObjectError::OutOfMemory)?;
-        let pager = self.pager.as_ref().filter(|_| self.must_read(index));
+        let pager = self.pager.as_ref().filter(|_| self.must_read(index) && !is_hole(absent));
         if let Some(pager) = pager {
             let id = frame.id();
             let mut write = |offset, bytes: &[u8]| ctx.machine().write(id, offset, bytes);
@@ -300,7 +308,7 @@ impl<M: Machine> Object<M> {
     /// was read before comes in behind us.
     pub(crate) fn drop_beyond(&self, ctx: Ctx<'_, M>, size: u64) {
         let absent = absent_value(self.cuts.fetch_add(1, Ordering::Relaxed));
-        self.pages.take_from(size.div_ceil(PAGE_SIZE), absent, |frame| ctx.put(frame, 1, 0));
+        self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent, |frame| ctx.put(frame, 1, 0));
         let (index, start) = split(size);
         if start != 0 {
             self.cut_page(ctx, index, start, absent);
@@ -318,7 +326,7 @@ impl<M: Machine> Object<M> {
                 return ctx.put(frame, 1, 0);
             }
             let value = slot.load(Ordering::Acquire);
-            // AcqRel: as `take_from`.
+            // AcqRel: as `Radix::take`.
             if frame_in(value).is_none()
                 && slot.compare_exchange(value, absent, Ordering::AcqRel, Ordering::Relaxed).is_ok()
             {
@@ -334,10 +342,15 @@ impl<M: Machine> Object<M> {
 }
 
 /// Zeroes a frame from byte `start` on.
-fn zero_from<M: Machine>(ctx: Ctx<'_, M>, frame: FrameId, mut start: usize) {
+fn zero_from<M: Machine>(ctx: Ctx<'_, M>, frame: FrameId, start: usize) {
+    zero(ctx, frame, start, PAGE_SIZE as usize);
+}
+
+/// Zeroes the bytes `start..end` of a frame.
+fn zero<M: Machine>(ctx: Ctx<'_, M>, frame: FrameId, mut start: usize, end: usize) {
     const ZEROES: [u8; 64] = [0; 64];
-    while start < PAGE_SIZE as usize {
-        let part = (PAGE_SIZE as usize - start).min(ZEROES.len());
+    while start < end {
+        let part = (end - start).min(ZEROES.len());
         ctx.machine().write(frame, start, &ZEROES[..part]);
         start += part;
     }
@@ -351,7 +364,7 @@ fn split(offset: u64) -> (u64, usize) {
 impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let memory = &self.memory;
-        self.pages.take_from(0, absent_value(0), |frame| {
+        self.pages.take(0, u64::MAX, absent_value(0), |frame| {
             if memory.record(frame).drop_counts(1, 0) {
                 memory.free_without_cpu(frame);
             }

@@ -20,6 +20,13 @@ pub struct AccessError {
     pub fault: FaultError,
 }
 
+/// How a space is accessed.
+#[derive(Clone, Copy)]
+struct How {
+    access: Access,
+    forced: bool,
+}
+
 /// How one page's copy went.
 enum Step {
     Done,
@@ -32,16 +39,35 @@ impl<M: Machine> Core<M> {
     /// Copies out of the space.
     pub(crate) fn read(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
         let len = into.len();
-        self.access(ctx, address, len, Access::Read, |frame, offset, from, to| {
+        self.access(ctx, address, len, How { access: Access::Read, forced: false }, |frame, offset, from, to| {
             ctx.machine().read(frame, offset, &mut into[from..to]);
         })
     }
 
     /// Copies into the space.
     pub(crate) fn write(&self, ctx: Ctx<'_, M>, address: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
-        self.access(ctx, address, from.len(), Access::Write, |frame, offset, start, end| {
-            ctx.machine().write(frame, offset, &from[start..end]);
-        })
+        self.access(
+            ctx,
+            address,
+            from.len(),
+            How { access: Access::Write, forced: false },
+            |frame, offset, start, end| {
+                ctx.machine().write(frame, offset, &from[start..end]);
+            },
+        )
+    }
+
+    /// Copies into the space as a debugger does: private memory need not be writable, and does not become so (GU-06).
+    pub(crate) fn write_forced(&self, ctx: Ctx<'_, M>, address: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
+        self.access(
+            ctx,
+            address,
+            from.len(),
+            How { access: Access::Write, forced: true },
+            |frame, offset, start, end| {
+                ctx.machine().write(frame, offset, &from[start..end]);
+            },
+        )
     }
 
     fn access(
@@ -49,18 +75,19 @@ impl<M: Machine> Core<M> {
         ctx: Ctx<'_, M>,
         address: VirtAddr,
         len: usize,
-        access: Access,
+        how: How,
         mut copy: impl FnMut(FrameId, usize, usize, usize),
     ) -> Result<(), AccessError> {
         let mut done = 0;
         while done < len {
             let at = address.checked_add(done as u64).ok_or(AccessError { done, fault: FaultError::Unmapped })?;
             let end = len.min(done + PAGE_SIZE as usize - at.page_offset());
-            match self.access_page(ctx, at, access, |frame| copy(frame, at.page_offset(), done, end)) {
+            match self.access_page(ctx, at, how, |frame| copy(frame, at.page_offset(), done, end)) {
                 Step::Done => done = end,
                 // The fault is repeated only if somebody took the page away in between.
                 Step::Fault => {
-                    self.fault(ctx, at, access).map_err(|fault| AccessError { done, fault })?;
+                    let resolved = if how.forced { self.make_own(ctx, at) } else { self.fault(ctx, at, how.access) };
+                    resolved.map_err(|fault| AccessError { done, fault })?;
                 }
                 Step::Gone => return Err(AccessError { done, fault: FaultError::Unmapped }),
             }
@@ -69,7 +96,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Copies within one page if its entry permits, marking it as the MMU would.
-    fn access_page(&self, ctx: Ctx<'_, M>, at: VirtAddr, access: Access, copy: impl FnOnce(FrameId)) -> Step {
+    fn access_page(&self, ctx: Ctx<'_, M>, at: VirtAddr, how: How, copy: impl FnOnce(FrameId)) -> Step {
         // No area is asked for, and the walk knows no end of user space: beyond it are the embedder's tables.
         if at.as_u64() >= user_end::<M::Format>() {
             return Step::Gone;
@@ -86,13 +113,15 @@ impl<M: Machine> Core<M> {
         let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
             return Step::Fault;
         };
-        if access == Access::Write && (shared || !bits.write) {
+        // The very frame that is written is this space's own, by the entry that is read again below.
+        let own = bits.write || how.forced && bits.exclusive && !bits.pending;
+        if how.access == Access::Write && (shared || !own) {
             return Step::Fault;
         }
         if !bits.special && !ctx.record(frame).try_get(0) {
             return Step::Fault;
         }
-        let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, access) {
+        let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, how.access) {
             copy(frame);
             Step::Done
         } else {

@@ -4,14 +4,17 @@
 //! change hands. What became shared by this fork is write-protected at the root, so the CPUs of the parent are flushed
 //! once; a fork that finds everything shared already (SH-02) neither waits nor flushes.
 
+use super::settle::NoTables;
 use super::{Core, Registry};
-use crate::area::{Index, StripeGuard};
+use crate::PageRange;
+use crate::area::{AreaFlags, Attributes, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Machine, Scope};
-use crate::sync::{Event, Ordering, mutant};
-use crate::table;
+use crate::sync::{Event, NoMemory, Ordering, mutant};
+use crate::table::{self, Rewrite};
 use crate::tlb::shootdown;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 /// Why there is no child. The parent is as it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,32 +32,59 @@ impl<M: Machine> Core<M> {
         let mut child = Core::new(Arc::clone(&self.memory), registry.next_id(), root, self.layout);
         let guard = self.index.lock_all(ctx.cpu.held(), move || ctx.relax());
         let cloned = if self.has_exited() { Err(ForkError::Exited) } else { self.clone_areas(&mut child, &guard) };
-        if let Err(error) = cloned {
-            drop(guard);
-            table::teardown(ctx, root);
-            return Err(error);
-        }
+        let withheld = match cloned {
+            Ok(withheld) => withheld,
+            Err(error) => {
+                drop(guard);
+                table::teardown(ctx, root);
+                return Err(error);
+            }
+        };
         let child = Arc::new(child);
         // R10: truncation must know the child before its tables can be changed on their own.
         registry.insert(ctx, &child);
-        self.share_tables(ctx, &child, &guard);
+        let pins_kept = self.share_tables(ctx, &child, &guard);
+        drop(guard);
+        if pins_kept.and_then(|()| child.withhold(ctx, &withheld)).is_err() {
+            child.exit(ctx, registry);
+            return Err(ForkError::NoMemory);
+        }
         ctx.count(Event::Forks);
         Ok(child)
     }
 
-    fn clone_areas(&self, child: &mut Core<M>, guard: &StripeGuard<'_>) -> Result<(), ForkError> {
-        child.index.clone_from(&self.index, guard).map_err(|_| ForkError::NoMemory)?;
+    /// Copies areas and what else the child starts with. Returns the ranges whose pages it must not get.
+    fn clone_areas(&self, child: &mut Core<M>, guard: &StripeGuard<'_>) -> Result<Vec<PageRange>, ForkError> {
+        let mut withheld = Vec::new();
+        let inherited = child.index.clone_from(&self.index, guard, |area| {
+            if area.flags.intersects(AreaFlags::NO_FORK | AreaFlags::WIPE_ON_FORK) {
+                withheld.try_reserve(1).map_err(|_| NoMemory)?;
+                withheld.push(area.range);
+            }
+            let flags = area.flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+            Ok((!flags.contains(AreaFlags::NO_FORK)).then(|| Attributes { flags, ..area.clone() }))
+        });
+        inherited.map_err(|NoMemory| ForkError::NoMemory)?;
         let (start, now) = self.brk_range();
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_brk(start);
         child.brk.store(now.as_u64(), Ordering::Relaxed);
         child.has_shared.store(true, Ordering::Relaxed);
         self.has_shared.store(true, Ordering::Relaxed);
-        Ok(())
+        Ok(withheld)
+    }
+
+    /// Takes pages out of a child that nobody runs yet.
+    fn withhold(&self, ctx: Ctx<'_, M>, ranges: &[PageRange]) -> Result<(), NoTables> {
+        ranges.iter().try_for_each(|range| {
+            let (low, high) = (range.start().as_u64(), range.end().as_u64());
+            let _guard = self.lock(ctx, low, high);
+            self.sweep_alive(ctx, low, high, Rewrite::Discard { range: (low, high), restamps: false, copies: true })
+        })
     }
 
     /// Freezes the root slots, waits for the faults under way, flushes, shares, counts, thaws.
-    fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) {
+    fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) -> Result<(), NoTables> {
         // An unused stripe has no table to share, and no live area for a fault to commit a page under. But a fault of a
         // dead area may be under way, and the tables it links are counted: then every stripe is frozen.
         let late = ctx.has_other_sections(self.section_name());
@@ -79,9 +109,11 @@ impl<M: Machine> Core<M> {
         child.strays.store(self.strays.load(Ordering::Relaxed), Ordering::Relaxed);
         // Before the thaw: from then on faults change the parent's counters and tables.
         child.counters.inherit(ctx, &self.counters);
+        let pins_kept = self.copy_pinned(ctx, child);
         let stamp = ctx.cpu.stamp();
         for slots in used() {
             table::unfreeze(ctx, self.root, slots, stamp);
         }
+        pins_kept
     }
 }

@@ -302,7 +302,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// The highest gap of `len` bytes in `low..high`, whatever borders it crosses. All stripes are locked.
-    fn highest_gap_across(&self, low: u64, high: u64, len: u64, guard: &StripeGuard<'_>) -> Option<u64> {
+    pub(super) fn highest_gap_across(&self, low: u64, high: u64, len: u64, guard: &StripeGuard<'_>) -> Option<u64> {
         let gap_above = self.index.next(high, guard).map_or(high, guarded_start);
         let (mut ceiling, mut before) = (high.min(gap_above), high);
         // Ends: each round passes one area. Not by the ceiling, which a guard gap may push below the next area.
@@ -324,7 +324,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Replaces whatever is in `range` by an area with these attributes. The stripes are locked.
-    fn map_at(
+    pub(super) fn map_at(
         &self,
         ctx: Ctx<'_, M>,
         range: PageRange,
@@ -369,7 +369,7 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    fn prepare_map(
+    pub(super) fn prepare_map(
         &self,
         range: PageRange,
         attributes: &Attributes<M>,

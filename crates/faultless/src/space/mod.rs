@@ -11,27 +11,36 @@
 //! | all stripes' locks | as they are | by us | fork |
 
 mod access;
+mod advise;
 mod brk;
 mod exit;
 mod fault;
 mod fork;
 mod grow;
 mod map;
+mod pages;
+mod pin;
 mod protect;
 mod query;
 mod registry;
+mod remap;
 mod settle;
 mod truncate;
 mod unmap;
 mod usage;
 
 pub use access::AccessError;
+pub use advise::{AdviseError, Populate, PopulateError};
 pub use fault::{FaultError, Resolved};
 pub use fork::ForkError;
 pub use map::{Backing, MapError, MapRequest, Placement};
+pub use pages::{PageInfo, PageKind};
+pub use pin::{PinError, Pinned};
 pub use protect::ProtectError;
 pub use query::AreaInfo;
 pub(crate) use registry::Registry;
+pub use remap::{Destination, RemapError, RemapRequest};
+pub(crate) use truncate::Zap;
 pub use unmap::UnmapError;
 pub use usage::Usage;
 
@@ -108,6 +117,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) has_shared: AtomicBool, // (S) once true, for ever
     /// May a table lie where no area is (PL-05)?
     pub(crate) strays: AtomicBool, // (A) once true, for ever
+    /// Pins of anonymous pages of this space that stand.
+    pub(crate) pins: AtomicU64, // (A)
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
     pub(crate) memory: Arc<Memory<M>>, // (I)
 }
@@ -129,6 +140,7 @@ impl<M: Machine> Core<M> {
             touched: AtomicU64::new(0),
             has_shared: AtomicBool::new(false),
             strays: AtomicBool::new(false),
+            pins: AtomicU64::new(0),
             exited: AtomicBool::new(false),
             memory,
         }

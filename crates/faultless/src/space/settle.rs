@@ -72,7 +72,12 @@ impl<M: Machine> Core<M> {
     }
 
     /// One stay in a section: sweeps, posts the counters, leaves, settles.
-    fn round<T>(&self, ctx: Ctx<'_, M>, sweep: &mut Sweep<'_, M>, part: impl FnOnce(&mut Sweep<'_, M>) -> T) -> T {
+    pub(super) fn round<T>(
+        &self,
+        ctx: Ctx<'_, M>,
+        sweep: &mut Sweep<'_, M>,
+        part: impl FnOnce(&mut Sweep<'_, M>) -> T,
+    ) -> T {
         let section = ctx.enter(self.section_name());
         let result = part(sweep);
         drop(section);

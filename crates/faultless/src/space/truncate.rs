@@ -1,11 +1,12 @@
-//! Truncation, as each space that maps the object sees it: the pages beyond the new end leave (TR-01, TR-02).
+//! Truncation and hole punching, as each space that maps the object sees them: pages of a part of the object leave
+//! (TR-01, TR-02, MA-05).
 //!
-//! Called by `engine` for each space in turn, twice: to prepare, and after the object's size was set. Faults that look
-//! the page up later see the size, faults that did before fail on the stamps and generations of the sweep (P9).
+//! Called by `engine` for each space in turn, twice: to prepare, and after the object was changed. Faults that look the
+//! page up later see the change, faults that did before fail on the stamps and generations of the sweep (P9).
 
 use super::Core;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
-use crate::area::{Area, Index};
+use crate::area::{Area, Index, Sharing};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
@@ -17,26 +18,35 @@ use alloc::vec::Vec;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NoMemory;
 
-/// No area leaves, so no table does.
-const REWRITE: Rewrite = Rewrite::Remove { window: (0, 0) };
+/// The part of an object that leaves.
+pub(crate) struct Zap<'a, M: Machine> {
+    /// The object.
+    pub(crate) object: &'a Arc<Object<M>>,
+    /// First page, and one past the last.
+    pub(crate) pages: (u64, u64),
+    /// Do private copies leave too? Yes for a truncation, no for a hole.
+    pub(crate) copies: bool,
+}
+
+/// A part of a space to be swept.
+type Part = (PageRange, Rewrite);
 
 impl<M: Machine> Core<M> {
-    /// Makes private, before anything is changed, the shared tables that [`Core::unmap_beyond`] would have to copy.
-    pub(crate) fn prepare_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Result<(), NoMemory> {
-        self.parts_beyond(ctx, object, first).into_iter().try_for_each(|part| {
+    /// Makes private, before anything is changed, the shared tables that [`Core::zap`] would have to copy.
+    pub(crate) fn prepare_zap(&self, ctx: Ctx<'_, M>, zap: &Zap<'_, M>) -> Result<(), NoMemory> {
+        self.zapped_parts(ctx, zap).into_iter().try_for_each(|(part, rewrite)| {
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
             let _guard = self.lock(ctx, low, high);
             // Since the areas were listed the space may have been taken down, and its tables with it.
             if self.has_exited() {
                 return Ok(());
             }
-            self.prepare_tables(ctx, low, high, REWRITE).map_err(|_| NoMemory)
+            self.prepare_tables(ctx, low, high, rewrite).map_err(|_| NoMemory)
         })
     }
 
-    /// Unmaps what shows pages of `object` from page `first` on; private copies go too. Fails only where a fork has
-    /// shared a table anew since [`Core::prepare_beyond`].
-    pub(crate) fn unmap_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Result<(), NoMemory> {
+    /// Unmaps what shows the part. Fails only where a fork has shared a table anew since [`Core::prepare_zap`].
+    pub(crate) fn zap(&self, ctx: Ctx<'_, M>, zap: &Zap<'_, M>) -> Result<(), NoMemory> {
         for stripe in 0..M::Format::STRIPES {
             let (low, high) = Index::<M>::bounds(stripe);
             // Also where the index shows nothing: an operation that took an area of the object out holds the lock until
@@ -44,21 +54,22 @@ impl<M: Machine> Core<M> {
             let guard = self.lock(ctx, low, high);
             let mut parts = Vec::new();
             self.index.each(low, high, &guard, &mut |area| {
-                parts.extend(part_beyond(area, object, first));
+                parts.extend(zap.part_of(area));
                 true
             });
-            for range in parts {
-                self.sweep_alive(ctx, range.start().as_u64(), range.end().as_u64(), REWRITE).map_err(|_| NoMemory)?;
+            for (range, rewrite) in parts {
+                let (low, high) = (range.start().as_u64(), range.end().as_u64());
+                self.sweep_alive(ctx, low, high, rewrite).map_err(|_| NoMemory)?;
             }
         }
         Ok(())
     }
 
-    fn parts_beyond(&self, ctx: Ctx<'_, M>, object: &Arc<Object<M>>, first: u64) -> Vec<PageRange> {
+    fn zapped_parts(&self, ctx: Ctx<'_, M>, zap: &Zap<'_, M>) -> Vec<Part> {
         let mut parts = Vec::new();
         let section = ctx.enter(self.section_name());
         self.index.each(0, self.layout.highest.as_u64(), &section, &mut |area| {
-            parts.extend(part_beyond(area, object, first));
+            parts.extend(zap.part_of(area));
             true
         });
         drop(section);
@@ -66,13 +77,23 @@ impl<M: Machine> Core<M> {
     }
 }
 
-/// The part of an area that shows pages of `object` from page `first` on.
-fn part_beyond<M: Machine>(area: &Area<M>, object: &Arc<Object<M>>, first: u64) -> Option<PageRange> {
-    let same = area.object.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, object));
-    let skip = first.saturating_sub(area.offset >> PAGE_SHIFT).checked_mul(1 << PAGE_SHIFT)?;
-    let start = area.range.start().checked_add(skip)?;
-    if !same || start >= area.range.end() {
-        return None;
+impl<M: Machine> Zap<'_, M> {
+    /// The part of an area that shows pages of ours, and what happens to it.
+    fn part_of(&self, area: &Area<M>) -> Option<Part> {
+        if !area.object.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, self.object)) {
+            return None;
+        }
+        let (shown, (first, end)) = (area.offset >> PAGE_SHIFT, self.pages);
+        let pages = area.range.len() >> PAGE_SHIFT;
+        let (from, to) = (first.saturating_sub(shown), end.saturating_sub(shown).min(pages));
+        if from >= to {
+            return None;
+        }
+        let base = area.range.start().as_u64();
+        let (low, high) = (base + (from << PAGE_SHIFT), base + (to << PAGE_SHIFT));
+        let range = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
+        // A shared mapping has no copies: whole tables may go at once.
+        let copies = self.copies || area.sharing == Sharing::Shared;
+        Some((range, Rewrite::Discard { range: (low, high), restamps: true, copies }))
     }
-    PageRange::new(VirtAddr::new(start.as_u64()), area.range.end()).ok()
 }

@@ -50,7 +50,7 @@ impl<M: Machine> Core<M> {
         Ok(())
     }
 
-    fn prepare_unmap(
+    pub(super) fn prepare_unmap(
         &self,
         range: PageRange,
         guard: &StripeGuard<'_>,
@@ -66,7 +66,7 @@ impl<M: Machine> Core<M> {
 
     /// The gap that will be around `range` once it is unmapped, as far as the locked stripes reach: tables that lie
     /// wholly in it are freed (ZP-08).
-    fn window(&self, range: PageRange, guard: &StripeGuard<'_>) -> (u64, u64) {
+    pub(super) fn window(&self, range: PageRange, guard: &StripeGuard<'_>) -> (u64, u64) {
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let stripes = guard.stripes();
         let (floor, _) = Index::<M>::bounds(*stripes.start());

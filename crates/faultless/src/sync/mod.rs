@@ -20,7 +20,7 @@ mod tree;
 pub(crate) use boxed::{Garbage, try_box};
 pub(crate) use limbo::Limbo;
 pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
-pub(crate) use radix::{Radix, absent_value, frame_in, slot_value};
+pub(crate) use radix::{Radix, absent_value, frame_in, hole_value, is_hole, slot_value};
 pub(crate) use section::{Section, Sections};
 pub(crate) use tally::{Event, Gauge, Tally};
 pub(crate) use tree::{Edit, MOST_INSERTED, NewItems, NoMemory, Reader, Tree};

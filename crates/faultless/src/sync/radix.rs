@@ -42,9 +42,22 @@ pub(crate) fn frame_in(value: u64) -> Option<FrameId> {
     value.checked_sub(1).map(FrameId::new)
 }
 
+/// Set in stamps of pages that are zeroes, whatever stands behind the object.
+const HOLE: u64 = 1 << 62;
+
 /// The value of a slot that is absent again.
 pub(crate) fn absent_value(stamp: u64) -> u64 {
-    STAMPED | stamp
+    STAMPED | stamp & !HOLE
+}
+
+/// The value of a slot whose page was punched out.
+pub(crate) fn hole_value(stamp: u64) -> u64 {
+    STAMPED | HOLE | stamp
+}
+
+/// Is this the value of a slot whose page was punched out?
+pub(crate) fn is_hole(value: u64) -> bool {
+    value & (STAMPED | HOLE) == STAMPED | HOLE
 }
 
 /// The slot's value for a frame.
@@ -136,9 +149,9 @@ impl Radix {
         }
     }
 
-    /// Gives the slots from `index` on the value `absent` and hands their frames (and the reference of each) to `take`.
-    pub(crate) fn take_from(&self, index: u64, absent: u64, mut take: impl FnMut(FrameId)) {
-        visit(self.root.load(Ordering::Acquire), 0, index, &mut |_, slot| {
+    /// Gives the slots of `first..=last` the value `absent` and hands their frames (and the reference of each) to `take`.
+    pub(crate) fn take(&self, first: u64, last: u64, absent: u64, mut take: impl FnMut(FrameId)) {
+        visit(self.root.load(Ordering::Acquire), 0, (first, last), &mut |_, slot| {
             // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
             if let Some(frame) = frame_in(slot.swap(absent, Ordering::AcqRel)) {
                 take(frame);
@@ -148,7 +161,7 @@ impl Radix {
 
     /// Calls `seen` with every page.
     pub(crate) fn each(&self, seen: &mut dyn FnMut(u64, FrameId)) {
-        visit(self.root.load(Ordering::Acquire), 0, 0, &mut |index, slot| {
+        visit(self.root.load(Ordering::Acquire), 0, (0, u64::MAX), &mut |index, slot| {
             if let Some(frame) = frame_in(slot.load(Ordering::Acquire)) {
                 seen(index, frame);
             }
@@ -169,8 +182,9 @@ fn link(slot: &AtomicPtr<Node>, expected: *mut Node, node: *mut Node) -> *mut No
     }
 }
 
-/// Visits the page slots from `first` on below `node`, whose lowest index is `base`. At most 11 levels deep.
-fn visit(node: *mut Node, base: u64, first: u64, seen: &mut dyn FnMut(u64, &AtomicU64)) {
+/// Visits the page slots of the range (both ends included) below `node`, whose lowest index is `base`. At most 11
+/// levels deep.
+fn visit(node: *mut Node, base: u64, range: (u64, u64), seen: &mut dyn FnMut(u64, &AtomicU64)) {
     // SAFETY: nodes, once linked, live as long as the tree.
     let Some(here) = (unsafe { node.as_ref() }) else {
         return;
@@ -180,12 +194,15 @@ fn visit(node: *mut Node, base: u64, first: u64, seen: &mut dyn FnMut(u64, &Atom
         let Some(start) = covered.checked_mul(number as u64).and_then(|offset| base.checked_add(offset)) else {
             return;
         };
-        if start.saturating_add(covered - 1) < first {
+        if start > range.1 {
+            return;
+        }
+        if start.saturating_add(covered - 1) < range.0 {
             continue;
         }
         match &here.slots {
             Slots::Pages(slots) => seen(start, &slots[number]),
-            Slots::Nodes(slots) => visit(slots[number].load(Ordering::Acquire), start, first, seen),
+            Slots::Nodes(slots) => visit(slots[number].load(Ordering::Acquire), start, range, seen),
         }
     }
 }
@@ -227,7 +244,7 @@ mod tests {
         tree.each(&mut |index, frame| seen.push((index, frame.as_u64() as usize)));
         assert_eq!(seen, indices.iter().copied().zip(0..).collect::<Vec<_>>());
         let mut taken = Vec::new();
-        tree.take_from(64, absent_value(7), |frame| taken.push(frame.as_u64()));
+        tree.take(64, u64::MAX, absent_value(7), |frame| taken.push(frame.as_u64()));
         assert_eq!(taken, [3, 4, 5, 6, 7, 8]);
         assert!(frame_in(tree.get(64).unwrap().load(Ordering::Relaxed)).is_none());
         assert_eq!(tree.get(63).unwrap().load(Ordering::Relaxed), 3);

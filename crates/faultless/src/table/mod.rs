@@ -13,11 +13,15 @@
 //! Absent on purpose: TLBs. What was removed comes back as [`Removed`], to be flushed and settled by `space`.
 
 mod audit;
+mod relocate;
+mod scan;
 mod share;
 mod sweep;
 mod walk;
 
 pub(crate) use audit::recount;
+pub(crate) use relocate::{Moved, install, make_room};
+pub(crate) use scan::{Seen, scan};
 pub(crate) use share::{freeze, link_child, settle_drop, teardown, unfreeze};
 pub(crate) use sweep::{Progress, Rewrite, Sweep};
 pub(crate) use walk::{Found, Stop, find, load, populate};

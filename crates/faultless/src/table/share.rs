@@ -8,8 +8,8 @@
 use super::walk::{Stop, load};
 use super::{Delta, Removed, Unlinked, alloc_table, discard_table, span};
 use crate::addr::{FrameId, VirtAddr};
-use crate::frame::{Ctx, Frame, Retired};
-use crate::machine::format::{Leaf, Raw, Upper};
+use crate::frame::{Ctx, Frame, Kind, Retired};
+use crate::machine::format::{Leaf, PageBits, Raw, Upper};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::sync::{Event, Ordering, RawGuard, mutant};
 
@@ -38,7 +38,10 @@ pub(super) fn unshare<M: Machine>(
     let Some(copy) = alloc_table(ctx, level) else {
         return Err(Stop::NoMemory);
     };
-    copy_entries(ctx, table, copy.id(), level);
+    if copy_entries(ctx, table, copy.id(), level).is_err() {
+        undo_copy(ctx, copy, level);
+        return Err(Stop::NoMemory);
+    }
     let private = M::Format::table(copy.id(), false, false);
     if let Err(stop) = exchange(slot, entry, private) {
         // Still under the lock: the shared table holds all that the copy refers to, so nothing goes for good here.
@@ -79,34 +82,55 @@ fn exchange(slot: &AtomicEntry, from: Raw, to: Raw) -> Result<Raw, Stop> {
 }
 
 /// Fills an unpublished table with what the shared one holds, taking a reference for each. Under the source's lock.
-fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: usize) {
+fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: usize) -> Result<(), NoFrame> {
     for (source, target) in ctx.entries(from).iter().zip(ctx.entries(to)) {
-        let copied = if level == 0 { copy_leaf(ctx, source) } else { copy_upper(ctx, source) };
+        let copied = if level == 0 { copy_leaf(ctx, source)? } else { copy_upper(ctx, source) };
         if copied != 0 {
             // Nobody knows the table yet; its publication carries the store.
             target.store(copied, Ordering::Relaxed);
         }
     }
+    Ok(())
+}
+
+/// No frame for the copy of a pinned page.
+struct NoFrame;
+
+/// A pinned page stays its owner's alone: the child of a fork, for which this copy is made, gets one of its own (GU-05).
+/// Nobody else meets one, for a page is pinned on a private path only, and a fork has the child copy the tables of
+/// pinned pages before anybody runs.
+fn copy_pinned<M: Machine>(ctx: Ctx<'_, M>, source: FrameId, bits: PageBits) -> Result<Raw, NoFrame> {
+    let frame = ctx.alloc(Kind::Anon).ok_or(NoFrame)?;
+    ctx.machine().copy(source, frame.id());
+    let frame = ctx.publish(frame, 1, 1);
+    let bits = PageBits { write: false, exclusive: true, pending: false, dirty: true, ..bits };
+    Ok(M::Format::page(frame, bits, 0))
 }
 
 /// The copy of a leaf entry; the source loses W and EXCLUSIVE first, so neither side can write without copying.
-fn copy_leaf<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
+fn copy_leaf<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Result<Raw, NoFrame> {
     let mut entry = load(source);
     loop {
-        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
-            return 0;
+        let leaf = M::Format::leaf(entry);
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = leaf else {
+            return Ok(0);
         };
+        if bits.exclusive && ctx.record(frame).is_pinned() {
+            let copy = copy_pinned(ctx, frame, bits)?;
+            let hidden = matches!(leaf, Leaf::None(..));
+            return Ok(if hidden { M::Format::page_to_none(copy, 0) } else { copy });
+        }
         let common = M::Format::without_exclusive(entry);
         if !bits.special {
             // The source entry holds a reference, and under the table's lock nobody removes it.
             ctx.record(frame).add_counts(1, 1);
         }
         if common == entry || mutant::is(mutant::Mutant::CopyKeepsExclusive) {
-            return common;
+            return Ok(common);
         }
         // The MMU may set accessed bits in between. Acquire on failure, as `load`.
         match source.compare_exchange(entry, common, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return common,
+            Ok(_) => return Ok(common),
             Err(now) => {
                 if !bits.special {
                     ctx.put(frame, 1, 1);

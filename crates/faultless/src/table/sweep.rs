@@ -1,16 +1,17 @@
 //! Sweeps: what a range operation does to the entries of its range. Protocols P1 (stamps) and P2 (generations).
 //!
-//! Called by `space::{unmap, protect, map, brk}` with the stripe's lock held, inside a section, after the index was
+//! Called by `space::{unmap, protect, map, brk, advise, truncate}` with the stripe's lock held, inside a section, after the index was
 //! changed and the old areas were marked dead. A sweep runs until its [`Removed`] is full; the caller then leaves the
 //! section, flushes, settles, and resumes exactly where it stopped (ZP-03).
 //!
 //! If no section of the space was active after the areas died, no fault holds a value from before, and EMPTY entries
 //! need no new stamp and PRESENT ones no new generation: the sweep is `quiet` and only loads what is empty.
 
+use super::relocate::Moved;
 use super::walk::load;
 use super::{Delta, Removed, Unlinked, share, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE, Rights, VirtAddr};
-use crate::frame::Ctx;
+use crate::frame::{Ctx, Kind};
 use crate::machine::format::{Leaf, Raw, Upper};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::sync::{Event, Ordering, mutant};
@@ -24,6 +25,28 @@ pub(crate) enum Rewrite {
         /// The gap around the range after the operation.
         window: (u64, u64),
     },
+    /// Remove it while the areas stay (truncation, MADV_DONTNEED). Private tables stay too: a fault of a live area may
+    /// be on its way into one. A shared table that lies wholly in `range` is given up, for no fault commits below it.
+    Discard {
+        /// What is discarded.
+        range: (u64, u64),
+        /// Must a fault that found nothing mapped look again? Yes if the page it would map is gone from its object; a
+        /// page of zeroes is as good after the operation as before.
+        restamps: bool,
+        /// Do anonymous pages leave too? If not, the private copies of an object's pages stay.
+        copies: bool,
+    },
+    /// Move it `by` bytes (modulo 2^64), into [`Sweep::moved`] first. Tables that lie wholly in `window` go.
+    Move {
+        /// The gap around the range after the operation.
+        window: (u64, u64),
+        /// What is moved.
+        range: (u64, u64),
+        /// How far.
+        by: u64,
+    },
+    /// Note it as clean (MADV_FREE): the next store sets its dirty bit again. Only pages that nobody else has.
+    Clean,
     /// Give it these rights. `narrows` if some page may lose a right.
     Protect {
         /// The new rights.
@@ -33,6 +56,33 @@ pub(crate) enum Rewrite {
         /// May stores go to every page as it is, and unnoticed (a shared mapping of memory)?
         unwatched: bool,
     },
+}
+
+impl Rewrite {
+    /// Do pages leave?
+    fn removes(self) -> bool {
+        matches!(self, Self::Remove { .. } | Self::Discard { .. })
+    }
+
+    /// Must a fault that is under way notice? Not if pages only gain rights.
+    fn restricts(self) -> bool {
+        !matches!(self, Self::Protect { narrows: false, .. })
+    }
+
+    /// Must EMPTY entries change too, so that a fault that saw one before fails?
+    fn restamps(self) -> bool {
+        match self {
+            Self::Remove { .. } | Self::Move { .. } => true,
+            Self::Discard { restamps, .. } => restamps,
+            Self::Clean => false,
+            Self::Protect { narrows, .. } => narrows,
+        }
+    }
+
+    /// Are shared tables left alone?
+    fn spares_shared(self) -> bool {
+        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean)
+    }
 }
 
 /// How far a sweep came.
@@ -69,6 +119,8 @@ pub(crate) struct Sweep<'a, M: Machine> {
     pub(crate) delta: Delta,
     /// Entries whose next generation starts a half cycle: a section wait must come first (C4).
     pub(crate) guarded: ArrayVec<(u64, Raw), GUARDED>,
+    /// Where [`Rewrite::Move`] puts what it takes.
+    pub(crate) moved: Option<&'a mut Moved>,
 }
 
 /// The outcome of a visit to a table: where to resume, if not at its end.
@@ -89,6 +141,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
             removed,
             delta: Delta::default(),
             guarded: ArrayVec::new(),
+            moved: None,
         }
     }
 
@@ -146,6 +199,13 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     }
                 }
             };
+            if self.moves_whole(level, start, from, to) {
+                if self.only_unshare || self.take_table(slot, entry, start)? {
+                    return Ok(());
+                }
+                entry = load(slot);
+                continue;
+            }
             if shared {
                 entry = match self.visit_shared(slot, entry, frame, level, start, from)? {
                     Some(private) => private,
@@ -170,8 +230,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
     /// Must EMPTY upper entries get a new stamp?
     fn stamps_upper(&self) -> bool {
-        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
-        restricts && !self.quiet && !self.only_unshare && !mutant::is(mutant::Mutant::NoUpperStamp)
+        self.rewrite.restamps() && !self.quiet && !self.only_unshare && !mutant::is(mutant::Mutant::NoUpperStamp)
     }
 
     /// An EMPTY upper entry gets a new stamp, so that a fault that saw the old one cannot link a table behind us.
@@ -194,16 +253,17 @@ impl<'a, M: Machine> Sweep<'a, M> {
         start: u64,
         from: u64,
     ) -> Result<Option<Raw>, Progress> {
-        if let Rewrite::Protect { narrows: false, .. } = self.rewrite {
+        if self.rewrite.spares_shared() {
             return Ok(None);
         }
         if self.removed.tables.is_full() {
             return Err(Progress::Resume(from));
         }
-        if self.is_whole(level, start) && self.only_unshare {
+        let drops = self.rewrite.removes() && self.is_whole(level, start);
+        if drops && self.only_unshare {
             return Ok(None);
         }
-        if self.is_whole(level, start) {
+        if drops {
             let empty = M::Format::empty(self.stamp, 0);
             // AcqRel: as `restamp_upper`.
             if slot.compare_exchange(entry, empty, Ordering::AcqRel, Ordering::Acquire).is_err() {
@@ -221,9 +281,12 @@ impl<'a, M: Machine> Sweep<'a, M> {
         }
     }
 
-    /// Does the operation remove all that the entry at `start` (in a table of `level`) covers?
+    /// Is nothing left of what the entry at `start` (in a table of `level`) covers?
     fn is_whole(&self, level: usize, start: u64) -> bool {
-        let Rewrite::Remove { window: (low, high) } = self.rewrite else {
+        let (Rewrite::Remove { window: (low, high) }
+        | Rewrite::Move { window: (low, high), .. }
+        | Rewrite::Discard { range: (low, high), copies: true, .. }) = self.rewrite
+        else {
             return false;
         };
         low <= start && start + span::<M::Format>(level) <= high
@@ -232,7 +295,8 @@ impl<'a, M: Machine> Sweep<'a, M> {
     /// Takes a private table out whose span holds no area any more. It has just been swept, so it is empty but for
     /// entries that wait for the wrap guard and strays.
     fn unlink_private(&mut self, slot: &AtomicEntry, entry: Raw, table: FrameId, level: usize, start: u64) -> Visit {
-        if self.only_unshare || !self.is_whole(level, start) {
+        let stays = matches!(self.rewrite, Rewrite::Discard { .. });
+        if self.only_unshare || stays || !self.is_whole(level, start) {
             return Ok(());
         }
         if !self.guarded.is_empty() {
@@ -360,46 +424,41 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
     /// What an EMPTY leaf becomes, if it must change.
     fn new_empty(&self, entry: Raw) -> Option<Raw> {
-        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
-        let stamps = restricts && !self.quiet && !mutant::is(mutant::Mutant::NoStamp);
+        let stamps = self.rewrite.restamps() && !self.quiet && !mutant::is(mutant::Mutant::NoStamp);
         stamps.then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
     }
 
     /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
-        let generation = match self.rewrite {
-            Rewrite::Protect { rights, unwatched, .. } => {
+        let changed = match self.rewrite {
+            Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } if self.removed.frames.is_full() => {
+                return Err(Progress::Resume(address));
+            }
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
+            Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
+            Rewrite::Clean => M::Format::cleaned(entry),
+            Rewrite::Protect { rights, narrows, unwatched } => {
                 let changed = protected::<M>(entry, rights, unwatched);
-                if changed == entry && !self.restricts(entry) {
-                    return Ok(None);
+                if !narrows {
+                    return Ok((changed != entry).then_some(changed));
                 }
-                if !self.restricts(entry) {
-                    return Ok(Some(changed));
-                }
-                M::Format::generation(entry)
-            }
-            Rewrite::Remove { .. } => {
-                if self.removed.frames.is_full() {
-                    return Err(Progress::Resume(address));
-                }
-                M::Format::generation(entry)
+                changed
             }
         };
-        let Some(generation) = self.next_generation(entry, generation, address, waited)? else {
-            return Ok(None);
-        };
-        Ok(Some(match self.rewrite {
-            Rewrite::Remove { .. } => M::Format::empty(self.stamp, generation),
-            Rewrite::Protect { rights, unwatched, .. } => {
-                M::Format::with_generation(protected::<M>(entry, rights, unwatched), generation)
-            }
-        }))
+        // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
+        let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
+        Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
     }
 
-    /// Must this page's value change even if no bit of its rights does? Yes if the operation narrows: a
-    /// compare-exchange prepared before must fail (hole 11 of PROTOCOL).
-    fn restricts(&self, _entry: Raw) -> bool {
-        !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. })
+    /// Does it map anonymous memory?
+    fn is_copy(&self, entry: Raw) -> bool {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return false;
+        };
+        !bits.special && self.ctx.record(frame).kind() == Kind::Anon
     }
 
     /// The generation to write, or `None` if the wrap guard demands a section wait first (C4).
@@ -432,16 +491,22 @@ impl<'a, M: Machine> Sweep<'a, M> {
             return;
         };
         self.ctx.count(Event::EntriesSwept);
-        if let Rewrite::Remove { .. } = self.rewrite {
+        if self.rewrite.removes() {
             if !bits.special {
                 self.delta.page(self.ctx.record(frame).kind(), -1);
                 self.removed.frames.push(frame);
             }
             self.removed.note(address, PAGE_SIZE);
-        } else if self.restricts(entry) {
+        } else if self.rewrite.restricts() {
+            self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }
     }
+}
+
+/// Is it an anonymous page of this space alone, stored to since it was last clean?
+fn is_own_and_dirty<M: Machine>(entry: Raw) -> bool {
+    matches!(M::Format::leaf(entry), Leaf::Page(_, bits) if bits.exclusive && bits.dirty && !bits.pending)
 }
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;

@@ -73,6 +73,7 @@ pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
 }
 
 /// Finds the leaf entry of `address` on a private path, making it so where it is not.
+#[inline]
 pub(crate) fn populate<'a, M: Machine>(
     ctx: Ctx<'a, M>,
     root: FrameId,
@@ -80,8 +81,20 @@ pub(crate) fn populate<'a, M: Machine>(
     removed: &mut Removed,
     delta: &mut Delta,
 ) -> Result<&'a AtomicEntry, Stop> {
+    populate_to(ctx, root, address, 0, removed, delta)
+}
+
+/// The same down to a table of `bottom`, whose entry it returns.
+pub(super) fn populate_to<'a, M: Machine>(
+    ctx: Ctx<'a, M>,
+    root: FrameId,
+    address: VirtAddr,
+    bottom: usize,
+    removed: &mut Removed,
+    delta: &mut Delta,
+) -> Result<&'a AtomicEntry, Stop> {
     let mut table = root;
-    for level in (1..M::Format::LEVELS).rev() {
+    for level in (bottom + 1..M::Format::LEVELS).rev() {
         let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
         let mut entry = load(slot);
         // Ends: each round but the last is caused by another CPU's success, or makes the entry private.
@@ -97,7 +110,7 @@ pub(crate) fn populate<'a, M: Machine>(
             }
         };
     }
-    Ok(&ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)])
+    Ok(&ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), bottom)])
 }
 
 /// Links a new table at an EMPTY slot, or returns what somebody else put there.

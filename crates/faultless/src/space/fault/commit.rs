@@ -25,6 +25,8 @@ struct Attempt<'a, M: Machine> {
     slot: &'a AtomicEntry,
     /// The value that the commit expects.
     entry: Raw,
+    /// See [`Facts::forced`].
+    forced: bool,
 }
 
 impl<M: Machine> Core<M> {
@@ -42,7 +44,8 @@ impl<M: Machine> Core<M> {
         if area.is_pending() {
             return Err(Need::Wait);
         }
-        if !area.rights.allow(access) {
+        let forced = work.forced && area.sharing == Sharing::Private && !area.rights.is_none();
+        if !area.rights.allow(access) && !forced {
             // A verdict on a dead area is none (hole 14).
             return Err(if area.is_dead() { Need::Retry } else { Need::Fail(FaultError::Denied) });
         }
@@ -60,7 +63,7 @@ impl<M: Machine> Core<M> {
         if checks && area.is_dead() {
             return Err(Need::Retry);
         }
-        Attempt { core: self, ctx, address, area, slot, entry }.run(access, flushed, work)
+        Attempt { core: self, ctx, address, area, slot, entry, forced }.run(access, flushed, work)
     }
 
     /// The leaf entry, on a private path; `None` if the path is shared but the entry permits the access as it is.
@@ -116,6 +119,7 @@ impl<M: Machine> Attempt<'_, M> {
             unwatched: self.area.is_unwatched(),
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
+            forced: self.forced,
         };
         let mut plan = decide(&facts);
         if plan == Plan::Flush && flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_some() {
@@ -132,7 +136,9 @@ impl<M: Machine> Attempt<'_, M> {
             (Plan::Nothing, ..) => self.done(Event::FaultSpurious),
             (Plan::MapZero, ..) => self.map_zero(execute),
             (Plan::MapAnon, ..) => self.map_anon(execute, work),
-            (Plan::MapObject { write }, _, Some(page)) => self.map_object(page, write, execute, work),
+            (Plan::MapObject { write, dirty }, _, Some(page)) => {
+                self.map_object(page, PageBits { write, execute, dirty, ..PageBits::default() }, work)
+            }
             (Plan::CopyObject, _, Some(page)) => self.copy_object(page, execute, work),
             (Plan::FillObject, ..) => self.fill_object(),
             (Plan::ReadObject, ..) => self.read_object(),
@@ -152,7 +158,7 @@ impl<M: Machine> Attempt<'_, M> {
                 self.done(Event::FaultShared)
             }
             (Plan::Reuse, Leaf::Page(_, bits), _) => {
-                self.exchange_touched(|entry| M::Format::made_writable(entry, true))?;
+                self.exchange_touched(|entry| self.made_own(entry))?;
                 self.done(if bits.pending { Event::FaultFinish } else { Event::FaultReuse })
             }
             (Plan::Flush, Leaf::Page(frame, _), _) => Err(self.carry(frame, work)),
@@ -221,6 +227,15 @@ impl<M: Machine> Attempt<'_, M> {
         }
     }
 
+    /// The entry with its page exclusive, and writable if the area's rights say so: a forced store changes no rights.
+    fn made_own(&self, entry: Raw) -> Raw {
+        let own = M::Format::made_writable(entry, true);
+        if self.area.rights.contains(Rights::WRITE) {
+            return own;
+        }
+        M::Format::with_rights(own, false, self.area.rights.contains(Rights::EXECUTE))
+    }
+
     fn map_zero(&self, execute: bool) -> Result<(), Need<M>> {
         let bits = PageBits { execute, special: true, ..PageBits::default() };
         let zero = self.ctx.memory.zero_frame();
@@ -236,16 +251,15 @@ impl<M: Machine> Attempt<'_, M> {
         self.done(Event::FaultAnon)
     }
 
-    /// Installs a frame of our own, writable, or frees it.
+    /// Installs a frame of our own, or frees it.
     fn install_own(&self, frame: FrameId, execute: bool) -> Result<(), Need<M>> {
-        let bits = PageBits { write: true, execute, exclusive: true, dirty: true, ..PageBits::default() };
+        let write = self.area.rights.contains(Rights::WRITE);
+        let bits = PageBits { write, execute, exclusive: true, dirty: true, ..PageBits::default() };
         self.exchange(M::Format::page(frame, bits, M::Format::generation(self.entry)))
             .inspect_err(|_| self.ctx.put(frame, 1, 1))
     }
 
-    fn map_object(&self, page: FrameId, write: bool, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
-        // The MMU sets the dirty bit when the store comes.
-        let bits = PageBits { write, execute, ..PageBits::default() };
+    fn map_object(&self, page: FrameId, bits: PageBits, work: &mut Work) -> Result<(), Need<M>> {
         self.exchange(M::Format::page(page, bits, M::Format::generation(self.entry)))
             .inspect_err(|_| self.ctx.put(page, 1, 1))?;
         work.delta.page(self.ctx.record(page).kind(), 1);
@@ -350,7 +364,7 @@ impl<M: Machine> Attempt<'_, M> {
         if !bits.special {
             self.ctx.put(source, 1, 1);
         }
-        self.exchange_touched(|entry| M::Format::made_writable(entry, true))?;
+        self.exchange_touched(|entry| self.made_own(entry))?;
         Ok(true)
     }
 

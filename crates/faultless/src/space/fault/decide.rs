@@ -25,7 +25,7 @@ pub(super) enum Page {
 /// write-protected page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
-    /// The area's rights; they allow the access.
+    /// The area's rights; they allow the access, unless it is forced.
     pub(super) rights: Rights,
     pub(super) sharing: Sharing,
     pub(super) access: Access,
@@ -37,6 +37,9 @@ pub(super) struct Facts {
     pub(super) flushed: bool,
     /// The area is a shared mapping of memory: nobody must hear of stores.
     pub(super) unwatched: bool,
+    /// A store to private memory that its rights do not allow (a debugger's), or a pin: the page is to become ours, not
+    /// writable (GU-06).
+    pub(super) forced: bool,
 }
 
 /// What to do.
@@ -50,8 +53,9 @@ pub(super) enum Plan {
     MapZero,
     /// Map a new frame of zeroes.
     MapAnon,
-    /// Map the object's page; `write`: writable at once (a store to a shared mapping, or one that may come unnoticed).
-    MapObject { write: bool },
+    /// Map the object's page; `write`: writable at once (a store to a shared mapping, or one that may come unnoticed);
+    /// `dirty`: for a store.
+    MapObject { write: bool, dirty: bool },
     /// Copy the object's page at once: a store to a private mapping (FL-02).
     CopyObject,
     /// Put a page into the object first.
@@ -82,6 +86,7 @@ pub(super) fn decide(facts: &Facts) -> Plan {
         Leaf::Empty => decide_empty(facts),
         Leaf::Page(_, bits) => match facts.access {
             Access::Execute if !bits.execute => Plan::Widen,
+            Access::Write if facts.forced && bits.exclusive && !bits.pending => Plan::Nothing,
             Access::Write if !bits.write => decide_write(facts, bits.pending, bits.exclusive),
             _ => Plan::Nothing,
         },
@@ -98,7 +103,10 @@ fn decide_empty(facts: &Facts) -> Plan {
         Page::MustMake => Plan::FillObject,
         Page::Resident if write && facts.sharing == Sharing::Private => Plan::CopyObject,
         // As Linux for memory objects: the store after the load takes no second fault.
-        Page::Resident => Plan::MapObject { write: write || facts.unwatched && facts.rights.contains(Rights::WRITE) },
+        Page::Resident => {
+            let unnoticed = facts.unwatched && facts.rights.contains(Rights::WRITE);
+            Plan::MapObject { write: write || unnoticed, dirty: write }
+        }
     }
 }
 

@@ -74,13 +74,31 @@ pub(super) struct Work {
     delta: Delta,
     carried: Option<Carried>,
     major: bool,
+    forced: bool,
 }
 
 impl<M: Machine> Core<M> {
     /// Resolves a fault at `address`.
+    #[inline]
     pub(crate) fn fault(&self, ctx: Ctx<'_, M>, address: VirtAddr, access: Access) -> Result<Resolved, FaultError> {
+        self.fault_as(ctx, address, access, false)
+    }
+
+    /// Makes a private page this space's own, as a store would, whatever the area's rights but none at all; they stay
+    /// what they are.
+    pub(super) fn make_own(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> Result<Resolved, FaultError> {
+        self.fault_as(ctx, address, Access::Write, true)
+    }
+
+    fn fault_as(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        forced: bool,
+    ) -> Result<Resolved, FaultError> {
         let outside = ctx.cpu.held().set_in_fault(true);
-        let mut work = Work { removed: Removed::new(), delta: Delta::default(), carried: None, major: false };
+        let mut work = Work { removed: Removed::new(), delta: Delta::default(), carried: None, major: false, forced };
         let result = self.resolve(ctx, address, access, &mut work);
         if let Some(carried) = work.carried.take() {
             ctx.put(carried.frame, 1, 0);

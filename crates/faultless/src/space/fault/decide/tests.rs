@@ -17,6 +17,7 @@ fn leaves() -> Vec<Leaf> {
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: false,
+        accessed: true,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
@@ -28,14 +29,15 @@ fn all_facts() -> impl Iterator<Item = Facts> {
     leaves().into_iter().flat_map(|leaf| {
         PAGES.into_iter().flat_map(move |page| {
             ACCESSES.into_iter().flat_map(move |access| {
-                (0..32).map(move |n| Facts {
-                    rights: if n & 8 == 0 { Rights::ALL } else { Rights::READ | Rights::EXECUTE },
+                (0..64).map(move |n| Facts {
+                    rights: if n & 32 == 0 { Rights::ALL } else { Rights::READ | Rights::EXECUTE },
                     sharing: if n & 1 == 0 { Sharing::Private } else { Sharing::Shared },
                     access,
                     leaf,
                     page,
                     alone: n & 2 != 0,
                     flushed: n & 4 != 0,
+                    forced: n & 8 != 0,
                     unwatched: n & 17 == 17,
                 })
             })
@@ -51,7 +53,7 @@ fn nothing_is_done_for_an_adequate_entry() {
         };
         let adequate = match facts.access {
             Access::Read => true,
-            Access::Write => bits.write,
+            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending,
             Access::Execute => bits.execute,
         };
         assert_eq!(decide(&facts) == Plan::Nothing, adequate, "{facts:?}");
@@ -68,6 +70,10 @@ fn a_private_store_never_reaches_what_others_see() {
             continue;
         }
         let plan = decide(&facts);
+        if facts.forced && plan == Plan::Nothing {
+            assert!(bits.exclusive && !bits.pending, "{facts:?}");
+            continue;
+        }
         assert!(matches!(plan, Plan::Flush | Plan::Reuse | Plan::Copy), "{facts:?}: {plan:?}");
         if plan == Plan::Reuse {
             assert!(bits.exclusive || facts.alone, "reuse needs proof (CW-05): {facts:?}");
@@ -88,7 +94,8 @@ fn an_empty_entry_gets_what_the_area_says() {
             (Page::MustMake, ..) => Plan::FillObject,
             (Page::Resident, true, Sharing::Private) => Plan::CopyObject,
             (Page::Resident, write, _) => {
-                Plan::MapObject { write: write || facts.unwatched && facts.rights.contains(Rights::WRITE) }
+                let unnoticed = facts.unwatched && facts.rights.contains(Rights::WRITE);
+                Plan::MapObject { write: write || unnoticed, dirty: write }
             }
         };
         assert_eq!(decide(&facts), expected, "{facts:?}");
@@ -97,7 +104,8 @@ fn an_empty_entry_gets_what_the_area_says() {
 
 #[test]
 fn a_store_to_a_shared_mapping_never_copies() {
-    for facts in all_facts().filter(|facts| facts.sharing == Sharing::Shared) {
+    // A shared mapping is never forced.
+    for facts in all_facts().filter(|facts| facts.sharing == Sharing::Shared && !facts.forced) {
         assert!(!matches!(decide(&facts), Plan::Copy | Plan::CopyObject | Plan::Reuse), "{facts:?}");
     }
 }

@@ -1,0 +1,133 @@
+//! What a program may say about its memory, and what it may ask: the calls behind madvise, mlock, mincore and /proc.
+
+use super::Cpu;
+use crate::area::AreaFlags;
+use crate::machine::Machine;
+use crate::object::{Object, ObjectError};
+use crate::space::{
+    AccessError, AdviseError, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
+};
+use crate::{Access, PAGE_SIZE, PageRange, VirtAddr};
+use alloc::sync::Arc;
+
+impl<M: Machine> Space<M> {
+    /// Lets the pages of `range` go. Private memory reads as zeroes, or as its file, afterwards; what is shared keeps
+    /// its contents in the object. When it returns, no CPU can use a translation of what left (MADV_DONTNEED).
+    ///
+    /// # Errors
+    ///
+    /// [`AdviseError::Refused`] at an area that is locked, unless `locked_too` (MADV_DONTNEED_LOCKED);
+    /// [`AdviseError::Unmapped`] if the range has holes, after all else was done; [`AdviseError::NoMemory`].
+    pub fn discard(&self, cpu: &mut Cpu<M>, range: PageRange, locked_too: bool) -> Result<(), AdviseError> {
+        self.core.discard(cpu.ctx_in(&self.core.memory), range, locked_too)
+    }
+
+    /// Notes the pages of `range` as free to be taken, each until it is stored to again (MADV_FREE). Until one is taken
+    /// it keeps its contents.
+    ///
+    /// # Errors
+    ///
+    /// As [`Space::discard`]; refused by all but private anonymous areas.
+    pub fn free_lazily(&self, cpu: &mut Cpu<M>, range: PageRange) -> Result<(), AdviseError> {
+        self.core.free_lazily(cpu.ctx_in(&self.core.memory), range)
+    }
+
+    /// Sets and clears flags of the areas in `range`; areas are split and merged as needed. `allows` is asked for each
+    /// area's present flags.
+    ///
+    /// # Errors
+    ///
+    /// [`AdviseError::Refused`] at the first area that is not allowed; areas before it have been changed.
+    pub fn set_flags(
+        &self,
+        cpu: &mut Cpu<M>,
+        range: PageRange,
+        set: AreaFlags,
+        clear: AreaFlags,
+        allows: impl Fn(AreaFlags) -> bool,
+    ) -> Result<(), AdviseError> {
+        self.core.set_flags(cpu.ctx_in(&self.core.memory), range, set, clear, allows)
+    }
+
+    /// Resizes or moves a mapping and returns where it is. Pages move with it; when the call returns, no CPU can use a
+    /// translation of a place that was left.
+    ///
+    /// # Errors
+    ///
+    /// [`RemapError`]; only what had to make room for [`Destination::Fixed`](crate::Destination) may be gone.
+    pub fn remap(&self, cpu: &mut Cpu<M>, request: RemapRequest) -> Result<VirtAddr, RemapError> {
+        self.core.remap(cpu.ctx_in(&self.core.memory), request)
+    }
+
+    /// Brings in every page of `range`.
+    ///
+    /// # Errors
+    ///
+    /// [`PopulateError`] names the first page that could not be had; those before it are there.
+    pub fn populate(&self, cpu: &mut Cpu<M>, range: PageRange, how: Populate) -> Result<(), PopulateError> {
+        self.core.populate(cpu.ctx_in(&self.core.memory), range, how)
+    }
+
+    /// Pins the pages of `range` for stores ([`Access::Write`]) or for reads only, bringing them in as needed. All are
+    /// pinned, or none. A pinned page stays where it is, and a child gets copies of the pinned anonymous pages.
+    ///
+    /// # Errors
+    ///
+    /// [`PinError`] names the first page that could not be pinned, and why.
+    pub fn pin(&self, cpu: &mut Cpu<M>, range: PageRange, access: Access) -> Result<Pinned<M>, PinError> {
+        self.core.pin(cpu.ctx_in(&self.core.memory), range, access)
+    }
+
+    /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
+    /// page that others have too is copied first, so nobody else sees the bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] says how far it came and why it stopped: [`FaultError::Denied`](crate::FaultError) at a shared
+    /// mapping that is not writable, and where the area grants no rights at all.
+    pub fn write_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
+        self.core.write_forced(cpu.ctx_in(&self.core.memory), addr, from)
+    }
+
+    /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
+    pub fn pages(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(PageInfo)) {
+        self.core.pages(cpu.ctx_in(&self.core.memory), range, visit);
+    }
+}
+
+impl<M: Machine> Object<M> {
+    /// Makes `len` bytes from `offset` zeroes and gives their pages back; the size stays. Whoever maps the part sees the
+    /// zeroes when the call returns; private copies stay as they are (fallocate PUNCH_HOLE, MADV_REMOVE).
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError::TooBig`]; [`ObjectError::OutOfMemory`] or [`ObjectError::Io`] if a page at the edge could not be
+    /// had or a shared table not be copied. The call, repeated, does what is left.
+    ///
+    /// # Panics
+    ///
+    /// If the token belongs to another [`Vm`](crate::Vm).
+    pub fn punch_hole(self: &Arc<Self>, cpu: &mut Cpu<M>, offset: u64, len: u64) -> Result<(), ObjectError> {
+        let end = offset.checked_add(len).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
+        let (ctx, registry) = (cpu.ctx_in(self.memory()), &cpu.vm.registry);
+        let pages = self.whole_pages(offset, end);
+        self.zero_edges(ctx, offset, end, pages)?;
+        if pages.0 >= pages.1 {
+            return Ok(());
+        }
+        let zap = Zap { object: self, pages, copies: false };
+        let no_memory = |_| ObjectError::OutOfMemory;
+        self.prepare_punch(pages)?;
+        registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
+        self.punch(ctx, pages);
+        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
+        ctx.machine().heavy_barrier();
+        registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
+    }
+
+    /// Is the page that holds byte `offset` in the cache?
+    #[must_use]
+    pub fn is_resident(&self, offset: u64) -> bool {
+        self.has_page(offset / PAGE_SIZE)
+    }
+}

@@ -1,0 +1,112 @@
+//! Which pages are mapped, and how: for mincore, pagemap, smaps. A look, page by page, that changes nothing (GU-02).
+
+use super::Core;
+use crate::addr::{Access, FrameId, PageRange, VirtAddr};
+use crate::frame::{Ctx, Kind};
+use crate::machine::format::Leaf;
+use crate::machine::{Format, Machine};
+use crate::table::{Found, find, load, scan};
+use alloc::vec::Vec;
+
+/// What kind of page it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageKind {
+    /// The shared page of zeroes, which counts for nobody.
+    Zero,
+    /// Anonymous memory.
+    Anon,
+    /// A page of a file.
+    File,
+    /// A page of a memory object.
+    Shmem,
+    /// Memory without a record of its own.
+    Raw,
+}
+
+/// A mapped page, as it was when it was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PageInfo {
+    /// Where it is mapped.
+    pub addr: VirtAddr,
+    /// The frame.
+    pub frame: FrameId,
+    /// What kind.
+    pub kind: PageKind,
+    /// May it be stored to without a fault, as far as its entry says?
+    pub writable: bool,
+    /// Anonymous, and known to be this space's alone.
+    pub exclusive: bool,
+    /// Has it been used since it was last looked at for that?
+    pub accessed: bool,
+    /// Has it been stored to?
+    pub dirty: bool,
+    /// Entries that map the frame, of all spaces.
+    pub mappings: u32,
+    /// In how many ways the tables that lead here are shared: 1 if they belong to this space alone. The space's part
+    /// of the page is one in `mappings * path_shares`; over all spaces these parts sum up to the page.
+    pub path_shares: u64,
+}
+
+impl<M: Machine> Core<M> {
+    /// The mapped pages of `range`, ascending. The section is left before the caller sees any of a table's pages.
+    pub(crate) fn pages(&self, ctx: Ctx<'_, M>, range: PageRange, mut visit: impl FnMut(PageInfo)) {
+        let end = range.end().min(self.layout.highest).as_u64();
+        let mut at = range.start().as_u64();
+        let mut seen: Vec<PageInfo> = Vec::new();
+        // Ends: each round passes a table.
+        while at < end {
+            let section = ctx.enter(self.section_name());
+            if self.has_exited() {
+                return;
+            }
+            let next = scan(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
+            drop(section);
+            at = next.unwrap_or(end);
+            seen.drain(..).for_each(&mut visit);
+        }
+    }
+
+    fn info(&self, ctx: Ctx<'_, M>, seen: crate::table::Seen) -> Option<PageInfo> {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(seen.entry) else {
+            return None;
+        };
+        let record = (!bits.special).then(|| ctx.record(frame));
+        let kind = match record.map(crate::frame::Record::kind) {
+            Some(Kind::File) => PageKind::File,
+            Some(Kind::Memory) => PageKind::Shmem,
+            Some(_) => PageKind::Anon,
+            None if frame == ctx.memory.zero_frame() => PageKind::Zero,
+            None => PageKind::Raw,
+        };
+        Some(PageInfo {
+            addr: VirtAddr::new(seen.address),
+            frame,
+            kind,
+            writable: bits.write && seen.shares == 1,
+            exclusive: bits.exclusive && seen.shares == 1,
+            accessed: bits.accessed,
+            dirty: bits.dirty,
+            mappings: record.map_or(0, |record| record.counts().1),
+            path_shares: seen.shares,
+        })
+    }
+
+    /// Does the entry of `address` permit the access as it is?
+    pub(super) fn is_adequate(&self, ctx: Ctx<'_, M>, address: VirtAddr, access: Access) -> bool {
+        let _section = ctx.enter(self.section_name());
+        if self.has_exited() {
+            return false;
+        }
+        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, address) else {
+            return false;
+        };
+        match M::Format::leaf(load(slot)) {
+            Leaf::Page(_, bits) => match access {
+                Access::Read => true,
+                Access::Execute => bits.execute,
+                Access::Write => bits.write && !shared,
+            },
+            _ => false,
+        }
+    }
+}

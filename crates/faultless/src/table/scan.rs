@@ -1,0 +1,83 @@
+//! Looking at what is mapped, table by table, without changing anything (mincore, smaps, pagemap).
+//!
+//! Called by `space::pages` inside a section. One call visits one leaf table, so that the section ends soon.
+
+use super::walk::load;
+use super::{shift, slot_of, span};
+use crate::addr::{FrameId, PAGE_SIZE};
+use crate::frame::Ctx;
+use crate::machine::format::{Leaf, Raw, Upper};
+use crate::machine::{Format, Machine};
+
+/// A leaf entry that maps a page.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// The page's address.
+    pub(crate) address: u64,
+    /// The entry.
+    pub(crate) entry: Raw,
+    /// The product of the shares of all tables on the way: 1 if the path is this space's alone.
+    pub(crate) shares: u64,
+}
+
+/// Where a search stands: a table of a level, the address that its first entry covers, the shares so far.
+#[derive(Clone, Copy)]
+struct At {
+    table: FrameId,
+    level: usize,
+    base: u64,
+    shares: u64,
+}
+
+/// Calls `visit` with the mapped pages of the first leaf table that has any address of `from..to`. Returns the end of
+/// that table's part of the range, or `None` if there is no such table.
+pub(crate) fn scan<M: Machine>(
+    ctx: Ctx<'_, M>,
+    root: FrameId,
+    from: u64,
+    to: u64,
+    visit: &mut impl FnMut(Seen),
+) -> Option<u64> {
+    let at = At { table: root, level: M::Format::LEVELS - 1, base: 0, shares: 1 };
+    search(ctx, at, from, to, visit)
+}
+
+/// Searches below `at`; `None` if it has no leaf table for the range. Recursion is `LEVELS` deep.
+fn search<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut impl FnMut(Seen)) -> Option<u64> {
+    let covered = span::<M::Format>(at.level);
+    let first = slot_of::<M::Format>(from.max(at.base), at.level);
+    let last = ((to - 1 - at.base) >> shift::<M::Format>(at.level)) as usize;
+    let slots = ctx.entries(at.table).iter().enumerate().take(last + 1).skip(first);
+    for (index, slot) in slots {
+        let Upper::Table { frame, .. } = M::Format::upper(load(slot)) else {
+            continue;
+        };
+        let base = at.base + covered * index as u64;
+        let below = At {
+            table: frame,
+            level: at.level - 1,
+            base,
+            shares: at.shares.saturating_mul(u64::from(ctx.record(frame).shares().max(1))),
+        };
+        let end = to.min(base + covered);
+        if below.level > 0 {
+            if let Some(next) = search(ctx, below, from.max(base), end, visit) {
+                return Some(next);
+            }
+            continue;
+        }
+        leaves(ctx, below, from.max(base), end, visit);
+        return Some(end);
+    }
+    None
+}
+
+fn leaves<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut impl FnMut(Seen)) {
+    let pages = ((from - at.base) / PAGE_SIZE) as usize..((to - at.base) / PAGE_SIZE) as usize;
+    for (index, slot) in ctx.entries(at.table).iter().enumerate().take(pages.end).skip(pages.start) {
+        let entry = load(slot);
+        if let Leaf::Page(..) | Leaf::None(..) = M::Format::leaf(entry) {
+            visit(Seen { address: at.base + index as u64 * PAGE_SIZE, entry, shares: at.shares });
+        }
+    }
+}
