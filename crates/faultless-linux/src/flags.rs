@@ -14,10 +14,12 @@ pub fn rights_of(protection: u32) -> Rights {
         | part(linux::PROT_EXEC, Rights::EXECUTE)
 }
 
-/// The properties of an area that `MAP_*` bits name. `MAP_STACK` names none, as on Linux.
+/// The properties of an area that `MAP_*` bits name. On Linux, `MAP_STACK` says that large pages are not wanted.
 pub(crate) fn area_flags_of(flags: u32) -> AreaFlags {
     let part = |bit, flag| if flags & bit != 0 { flag } else { AreaFlags::NONE };
-    part(linux::MAP_GROWSDOWN, AreaFlags::GROWS_DOWN) | part(linux::MAP_NORESERVE, AreaFlags::NO_RESERVE)
+    part(linux::MAP_GROWSDOWN, AreaFlags::GROWS_DOWN)
+        | part(linux::MAP_NORESERVE, AreaFlags::NO_RESERVE)
+        | part(linux::MAP_STACK, AreaFlags::NO_HUGE)
 }
 
 /// Rounds up to whole pages; zero if that passes the end of the address space, as in C.

@@ -103,6 +103,33 @@ impl<M: Machine> Caller<'_, M> {
         Ok(())
     }
 
+    /// Calls `then` with each area that `start..end` meets and the part of it. What comes before an error is done; holes
+    /// are passed over and are an error at the end.
+    pub(crate) fn each_area(
+        &mut self,
+        start: u64,
+        end: u64,
+        mut then: impl FnMut(&mut Self, &AreaInfo<M>, PageRange) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let (mut at, mut holes) = (start, false);
+        // Ends: each round passes an area or a hole.
+        while at < end {
+            let area =
+                if at < self.memory.end() { self.memory.space.area_at(self.cpu, VirtAddr::new(at)) } else { None };
+            let Some(area) = area else {
+                holes = true;
+                let starts = self.areas().into_iter().map(|area| area.range.start().as_u64());
+                at = starts.filter(|start| *start > at).min().unwrap_or(end);
+                continue;
+            };
+            let stop = area.range.end().as_u64().min(end);
+            let part = PageRange::new(VirtAddr::new(at), VirtAddr::new(stop)).map_err(|_| Errno::EINVAL)?;
+            then(self, &area, part)?;
+            at = stop;
+        }
+        if holes { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
     /// `ENOMEM` if `bytes` more may not be mapped; what is mapped in `replaced` now does not count.
     pub(crate) fn check_limits(
         &mut self,

@@ -94,6 +94,12 @@ fn ranges_are_checked() {
         assert_eq!(calls::msync(caller, AT, 0x3000, linux::MS_SYNC), Ok(()));
         assert_eq!(calls::msync(caller, AT, 0x4000, linux::MS_SYNC), Err(Errno::ENOMEM));
         assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_WILLNEED), Ok(()));
+        assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_REMOVE), Err(Errno::EINVAL));
+        assert_eq!(calls::madvise(caller, AT, 0x5000, linux::MADV_POPULATE_WRITE), Err(Errno::ENOMEM));
+        assert_eq!(calls::mincore(caller, AT, 0x3000), Ok(vec![1, 1, 1]));
+        assert_eq!(calls::mincore(caller, AT, 0x4000), Err(Errno::ENOMEM));
+        assert_eq!(calls::madvise(caller, AT, 0x1000, linux::MADV_DONTNEED), Ok(()));
+        assert_eq!(calls::mincore(caller, AT, 0x3000), Ok(vec![0, 1, 1]));
         assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_HWPOISON), Err(Errno::EINVAL));
         assert_eq!(calls::munlock(caller, AT + 5, 0x2000), Ok(()));
         assert_eq!(calls::mlock(caller, AT, 1), Err(Errno::EPERM));

@@ -26,6 +26,7 @@ pub const ACCEPTED: &[Accepted] = &[
         how: "in a process that forked or was forked, a store to a shared mapping may take more faults here, and one to \
               a private mapping fewer",
     },
+    Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
     Accepted { id: "area-merge", how: "private areas that only the host keeps apart are the same to the tester" },
 ];
 

@@ -273,10 +273,17 @@ fn is_tame(op: &Op) -> bool {
         | Op::Unlock { at, len }
         | Op::Protect { at, len, .. }
         | Op::Resident { at, len }
-        | Op::Nonlinear { at, len, .. }
-        | Op::Remap { at, old: len, .. } => {
+        | Op::Nonlinear { at, len, .. } => {
             // Beyond the user's half, or with an end beyond 2^64, nothing happens.
             arena::holds(at, len) || at >= 1 << 46 || at.checked_add(len).is_none()
+        }
+        // `punch-first-page`.
+        Op::Allocate { mode, offset, len, .. } => {
+            mode & linux::FALLOC_FL_PUNCH_HOLE == 0 || offset.saturating_add(len) >= arena::PAGE as i64
+        }
+        Op::Remap { at, old, new, flags, to } => {
+            let fixed = flags & linux::MREMAP_FIXED != 0;
+            arena::holds(at, old) && arena::holds(at, new) && (!fixed || arena::holds(to, new))
         }
         Op::Map { at, len, flags, .. } => {
             let fixed = flags & (linux::MAP_FIXED | linux::MAP_FIXED_NOREPLACE) != 0;

@@ -12,7 +12,7 @@ use faultless::{
     Access, CpuId, FaultError, FrameId, Layout, Machine, Object, ObjectError, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm,
 };
 use faultless_hosted::{Fast, FastConfig, HostedCpu, Hostile, HostileConfig, Mmu};
-use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs};
+use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs};
 use faultless_linux::{Caller, Errno, Limits, Memory};
 use linux_raw_sys::general as linux;
 
@@ -23,15 +23,36 @@ use crate::view::{Answer, Mapping, Outcome, Page, Rss, Source, Trap, View};
 
 /// The calls beyond the usual ones that the core has.
 pub const CALLS: Calls = Calls {
-    madvise: &[linux::MADV_NORMAL, linux::MADV_WILLNEED],
+    madvise: &[
+        linux::MADV_NORMAL,
+        linux::MADV_RANDOM,
+        linux::MADV_SEQUENTIAL,
+        linux::MADV_WILLNEED,
+        linux::MADV_DONTNEED,
+        linux::MADV_DONTNEED,
+        linux::MADV_DONTNEED_LOCKED,
+        linux::MADV_FREE,
+        linux::MADV_REMOVE,
+        linux::MADV_REMOVE,
+        linux::MADV_DONTFORK,
+        linux::MADV_DOFORK,
+        linux::MADV_WIPEONFORK,
+        linux::MADV_KEEPONFORK,
+        linux::MADV_DONTDUMP,
+        linux::MADV_DODUMP,
+        linux::MADV_COLD,
+        linux::MADV_NOHUGEPAGE,
+        linux::MADV_POPULATE_READ,
+        linux::MADV_POPULATE_WRITE,
+    ],
     map_flags: &[],
     msync: true,
     munlock: true,
     mlock: false,
-    mincore: false,
-    mremap: false,
+    mincore: true,
+    mremap: true,
     remap_file_pages: false,
-    fallocate: &[],
+    fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
 };
 
 const FRAMES: u64 = 16_384;
@@ -153,7 +174,14 @@ impl<M: Mmu> Ours<M> {
             Op::Load { at, width } => self.load(number, at, width),
             Op::Store { at, width, value } => self.store(number, at, width, value),
             Op::Map { .. } => self.map(number, op),
-            Op::Truncate { .. } | Op::Read { .. } | Op::Write { .. } => self.file_call(number, op),
+            Op::Truncate { .. } | Op::Read { .. } | Op::Write { .. } | Op::Allocate { .. } => {
+                self.file_call(number, op)
+            }
+            Op::Resident { at, len } => match self.call(number, |caller| calls::mincore(caller, at, len)) {
+                Ok(bytes) => Answer::Bytes(bytes),
+                Err(errno) => refused(errno),
+            },
+            Op::Remap { .. } => self.remap(number, op),
             Op::Fork { child } => self.fork(number, child),
             Op::Exit { code } => self.exit(number, code),
             Op::Wait { child } => self.wait(child),
@@ -172,6 +200,26 @@ impl<M: Mmu> Ours<M> {
             let start = calls::mmap(caller, args, open.as_ref())?;
             if flags & (linux::MAP_FIXED | linux::MAP_FIXED_NOREPLACE) == 0 && !arena::holds(start, len) {
                 calls::munmap(caller, start, len)?;
+                return Ok(None);
+            }
+            Ok(Some(start))
+        });
+        match result {
+            Ok(Some(start)) => Answer::Value(start),
+            Ok(None) => Answer::Elsewhere,
+            Err(errno) => refused(errno),
+        }
+    }
+
+    fn remap(&mut self, number: usize, op: &Op) -> Answer {
+        let Op::Remap { at, old, new, flags, to } = *op else {
+            return Answer::Errno(0);
+        };
+        let args = MremapArgs { address: at, old_length: old, new_length: new, flags, new_address: to };
+        let result = self.call(number, |caller| {
+            let start = calls::mremap(caller, args)?;
+            if !arena::holds(start, new) {
+                calls::munmap(caller, start, new)?;
                 return Ok(None);
             }
             Ok(Some(start))
@@ -208,6 +256,12 @@ impl<M: Mmu> Ours<M> {
                 let len = (len as u64).min(MAX_FILE - offset.cast_unsigned()) as usize;
                 let count = files[file].write(cpu, offset.cast_unsigned(), &vec![value; len]).map_err(errno_of);
                 count.map(|count| Answer::Value(count as u64))
+            }
+            Op::Allocate { offset, len, .. } if offset < 0 || len <= 0 => Err(Errno::EINVAL),
+            Op::Allocate { offset, len, .. } if offset.checked_add(len).is_none() => Err(Errno::EFBIG),
+            Op::Allocate { file, offset, len, .. } => {
+                let hole = files[file].punch_hole(cpu, offset.cast_unsigned(), len.cast_unsigned());
+                hole.map(|()| Answer::Value(0)).map_err(errno_of)
             }
             _ => Err(Errno::ENOSYS),
         };

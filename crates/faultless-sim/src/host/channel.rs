@@ -139,6 +139,28 @@ impl Slot {
         bytes
     }
 
+    /// The tester: ranges of addresses for the process, in the bytes; an empty one is the last.
+    pub(super) fn set_ranges(&self, ranges: &[(u64, u64)]) {
+        let ends = ranges.iter().flat_map(|(start, end)| [*start, *end]).chain([0, 0]);
+        for (word, end) in self.bytes.iter().zip(ends) {
+            word.store(end, Ordering::Relaxed);
+        }
+    }
+
+    /// The process: does one of these ranges hold the address?
+    pub(super) fn ranges_hold(&self, address: u64) -> bool {
+        for ends in self.bytes.chunks_exact(2) {
+            let (start, end) = (ends[0].load(Ordering::Relaxed), ends[1].load(Ordering::Relaxed));
+            if end == 0 {
+                return false;
+            }
+            if (start..end).contains(&address) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The process: a word of the bytes.
     pub(super) fn set_word(&self, index: usize, value: u64) {
         self.bytes[index].store(value, Ordering::Relaxed);

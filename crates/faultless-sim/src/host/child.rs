@@ -187,21 +187,22 @@ impl<'c> Process<'c> {
             close(self.pagemap);
             close(self.memory);
             let child = Process::born(self.channel, number, self.tester);
-            child.settle(&pages);
+            child.settle(&pages, self.slot);
             child.serve();
         }
         touch_stack::<{ 96 << 10 }>();
         self.set(RESULT, pid);
     }
 
-    /// Makes those pages of files resident that the parent had: Linux leaves them to the child's faults.
-    fn settle(&self, parent: &Pages) {
+    /// Makes those pages resident that the parent had and that Linux leaves to the child's faults: those of areas
+    /// without anonymous pages. `ranges` names the areas that were wiped.
+    fn settle(&self, parent: &Pages, ranges: &Slot) {
         let mut own = [0; PAGES];
         self.read_pages(&mut own);
         for page in 0..PAGES {
-            if parent[page] & PRESENT != 0 && own[page] & PRESENT == 0 {
+            let at = arena::address_of(page);
+            if parent[page] & PRESENT != 0 && own[page] & PRESENT == 0 && !ranges.ranges_hold(at) {
                 let before = own;
-                let at = arena::address_of(page);
                 let mut byte = 0_u8;
                 // SAFETY: one byte is read into `byte`, through the file of our own memory, which ignores rights.
                 unsafe { libc::pread(self.memory, (&raw mut byte).cast(), 1, at.cast_signed()) };

@@ -33,6 +33,8 @@ pub struct Host {
     made: Vec<i32>,
     files: [OwnedFd; FILES],
     readers: [OwnedFd; FILES],
+    /// Was any area ever to be wiped in children? Seldom, and looking is slow.
+    may_wipe: bool,
     /// Inode numbers of the files.
     inodes: [u64; FILES],
     channel: Box<Channel>,
@@ -64,7 +66,7 @@ impl Host {
         let inodes = [a?, b?, c?];
         let processes = (0..MOST_PROCESSES).map(|_| None).collect();
         let channel = Box::new(Channel::new()?);
-        let mut host = Self { processes, made: Vec::new(), files, readers, inodes, channel };
+        let mut host = Self { processes, made: Vec::new(), files, readers, inodes, channel, may_wipe: false };
         let pid = host.fork_first()?;
         host.adopt(0, pid, Rss::default())?;
         Ok(host)
@@ -108,9 +110,11 @@ impl Host {
             Op::Fork { child } => self.fork(number, child),
             Op::Exit { code } => self.exit(number, code),
             Op::Wait { child } => self.wait(number, child),
-            Op::Map { flags, .. } if flags & FIXED == 0 => self.map_anywhere(number, op),
+            Op::Map { flags, len, .. } if flags & FIXED == 0 => self.map_anywhere(number, op, len),
+            Op::Remap { new, .. } => self.map_anywhere(number, op, new),
             Op::Read { .. } | Op::Resident { .. } => self.read(number, op),
             op => {
+                self.may_wipe |= matches!(op, Op::Advise { advice: linux_raw_sys::general::MADV_WIPEONFORK, .. });
                 if let Op::Write { value, .. } = op {
                     self.channel.slot(number).fill(value);
                 }
@@ -219,13 +223,13 @@ impl Host {
         Ok(outcome)
     }
 
-    /// `mmap` that may go anywhere: outside of the arena it does not stay.
-    fn map_anywhere(&mut self, number: usize, op: &Op) -> io::Result<Outcome> {
+    /// `mmap` or `mremap` that may go anywhere: outside of the arena it does not stay.
+    fn map_anywhere(&mut self, number: usize, op: &Op, len: u64) -> io::Result<Outcome> {
         let mut outcome = self.measured(number, &self.command(number, op))?;
-        if let (Answer::Value(at), Op::Map { len, .. }) = (&outcome.answer, *op)
-            && !arena::holds(*at, len)
+        if let Answer::Value(at) = outcome.answer
+            && !arena::holds(at, len)
         {
-            let unmap = self.command(number, &Op::Unmap { at: *at, len });
+            let unmap = self.command(number, &Op::Unmap { at, len });
             self.measured(number, &unmap)?;
             outcome.answer = Answer::Elsewhere;
         }
@@ -234,7 +238,9 @@ impl Host {
 
     fn fork(&mut self, number: usize, child: usize) -> io::Result<Outcome> {
         let arena = self.view(number)?.rss;
+        let wiped = if self.may_wipe { self.process(number)?.views.wiped()? } else { Vec::new() };
         self.channel.slot(child).reset();
+        self.channel.slot(number).set_ranges(&wiped);
         let answer = self.send(number, &self.command(number, &Op::Fork { child }))?;
         let pid = answer[child::RESULT].cast_signed();
         if pid < 0 {

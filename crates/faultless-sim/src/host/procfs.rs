@@ -14,13 +14,15 @@ pub(super) struct Views {
     maps: File,
     pagemap: File,
     status: File,
+    smaps: File,
     buffer: Vec<u8>,
 }
 
 impl Views {
     pub(super) fn open(pid: i32) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/{pid}/{name}"));
-        Ok(Self { maps: open("maps")?, pagemap: open("pagemap")?, status: open("status")?, buffer: vec![0; 16 << 10] })
+        let (maps, pagemap, status, smaps) = (open("maps")?, open("pagemap")?, open("status")?, open("smaps")?);
+        Ok(Self { maps, pagemap, status, smaps, buffer: vec![0; 16 << 10] })
     }
 
     /// Resident pages by kind, of the whole process.
@@ -50,6 +52,24 @@ impl Views {
                 return Ok(found.filter(|mapping| arena::page_of(mapping.start).is_some()).collect());
             }
         }
+    }
+
+    /// The areas of the arena that a child gets without their contents (MADV_WIPEONFORK).
+    pub(super) fn wiped(&mut self) -> io::Result<Vec<(u64, u64)>> {
+        let mut text = Vec::new();
+        let mut count = 1;
+        while count != 0 {
+            count = self.smaps.read_at(&mut self.buffer, text.len() as u64)?;
+            text.extend_from_slice(&self.buffer[..count]);
+        }
+        let (mut wiped, mut last) = (Vec::new(), None);
+        for line in String::from_utf8_lossy(&text).lines() {
+            last = parse(line).map(|(mapping, _)| (mapping.start, mapping.end)).or(last);
+            if line.starts_with("VmFlags:") && line.contains(" wf") {
+                wiped.extend(last.filter(|(start, _)| arena::page_of(*start).is_some()));
+            }
+        }
+        Ok(wiped)
     }
 
     /// The pages of the arena.
