@@ -72,6 +72,25 @@ pub struct Caller<'a, M: Machine> {
     pub limits: Limits,
 }
 
+/// Why not all of a range was dealt with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AreaError {
+    /// Parts are not mapped; all that is was dealt with.
+    Holes,
+    /// An area refused; those before it were dealt with.
+    Stopped(Errno),
+}
+
+/// As for the calls that pass over holes and report them.
+impl From<AreaError> for Errno {
+    fn from(error: AreaError) -> Self {
+        match error {
+            AreaError::Holes => Errno::ENOMEM,
+            AreaError::Stopped(errno) => errno,
+        }
+    }
+}
+
 /// What a new mapping counts as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Growth {
@@ -110,7 +129,7 @@ impl<M: Machine> Caller<'_, M> {
         start: u64,
         end: u64,
         mut then: impl FnMut(&mut Self, &AreaInfo<M>, PageRange) -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
+    ) -> Result<(), AreaError> {
         let (mut at, mut holes) = (start, false);
         // Ends: each round passes an area or a hole.
         while at < end {
@@ -123,11 +142,12 @@ impl<M: Machine> Caller<'_, M> {
                 continue;
             };
             let stop = area.range.end().as_u64().min(end);
-            let part = PageRange::new(VirtAddr::new(at), VirtAddr::new(stop)).map_err(|_| Errno::EINVAL)?;
-            then(self, &area, part)?;
+            let part = PageRange::new(VirtAddr::new(at), VirtAddr::new(stop));
+            let part = part.map_err(|_| AreaError::Stopped(Errno::EINVAL))?;
+            then(self, &area, part).map_err(AreaError::Stopped)?;
             at = stop;
         }
-        if holes { Err(Errno::ENOMEM) } else { Ok(()) }
+        if holes { Err(AreaError::Holes) } else { Ok(()) }
     }
 
     /// `ENOMEM` if `bytes` more may not be mapped; what is mapped in `replaced` now does not count.

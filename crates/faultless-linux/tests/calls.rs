@@ -38,6 +38,8 @@ fn mmap_checks_in_linux_order() {
             (MmapArgs { address: AT + 1, length: 1 << 47, ..args(FIXED) }, Errno::ENOMEM),
             (MmapArgs { address: AT + 1, ..args(FIXED) }, Errno::EINVAL),
             (MmapArgs { address: 0, ..args(FIXED) }, Errno::EPERM),
+            (MmapArgs { address: 22_u64.wrapping_neg(), ..args(FIXED) }, Errno::EINVAL),
+            (MmapArgs { address: 4096_u64.wrapping_neg(), ..args(FIXED) }, Errno::ENOMEM),
             (args(linux::MAP_ANONYMOUS), Errno::EINVAL),
             (args(ANON | linux::MAP_LOCKED), Errno::EPERM),
             (args(ANON | linux::MAP_HUGETLB), Errno::ENOMEM),
@@ -96,15 +98,46 @@ fn ranges_are_checked() {
         assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_WILLNEED), Ok(()));
         assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_REMOVE), Err(Errno::EINVAL));
         assert_eq!(calls::madvise(caller, AT, 0x5000, linux::MADV_POPULATE_WRITE), Err(Errno::ENOMEM));
-        assert_eq!(calls::mincore(caller, AT, 0x3000), Ok(vec![1, 1, 1]));
-        assert_eq!(calls::mincore(caller, AT, 0x4000), Err(Errno::ENOMEM));
+        assert_eq!(calls::mincore(caller, AT, 0x3000, 0), Ok(Some(vec![1, 1, 1])));
+        assert_eq!(calls::mincore(caller, AT, 0x4000, 0), Err(Errno::ENOMEM));
+        assert_eq!(calls::mincore(caller, AT, 0x3000, 1), Ok(None));
         assert_eq!(calls::madvise(caller, AT, 0x1000, linux::MADV_DONTNEED), Ok(()));
-        assert_eq!(calls::mincore(caller, AT, 0x3000), Ok(vec![0, 1, 1]));
+        assert_eq!(calls::mincore(caller, AT, 0x3000, 0), Ok(Some(vec![0, 1, 1])));
         assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_HWPOISON), Err(Errno::EINVAL));
         assert_eq!(calls::munlock(caller, AT + 5, 0x2000), Ok(()));
         assert_eq!(calls::mlock(caller, AT, 1), Err(Errno::EPERM));
         assert_eq!(calls::mlock2(caller, AT, 1, 6), Err(Errno::EINVAL));
         assert_eq!(calls::mlockall(caller, linux::MCL_ONFAULT), Err(Errno::EINVAL));
+    });
+}
+
+#[test]
+fn mremap_checks_in_linux_order() {
+    use calls::MremapArgs;
+    with_caller(Limits::NONE, |caller| {
+        assert_eq!(anon(caller, args(FIXED)), Ok(AT));
+        let usual =
+            MremapArgs { address: AT, old_length: 0x3000, new_length: 0x3000, flags: 3, new_address: AT + 0x8000 };
+        let cases = [
+            (MremapArgs { flags: 8, address: 1, ..usual }, Errno::EINVAL),
+            (MremapArgs { address: AT + 1, ..usual }, Errno::EINVAL),
+            (MremapArgs { new_length: 0, ..usual }, Errno::EINVAL),
+            (MremapArgs { new_address: AT + 0x2000, ..usual }, Errno::EINVAL),
+            (MremapArgs { flags: 2, ..usual }, Errno::EINVAL),
+            (MremapArgs { flags: 5, new_length: 0x1000, ..usual }, Errno::EINVAL),
+            (MremapArgs { address: AT + 0x10000, ..usual }, Errno::EFAULT),
+            (MremapArgs { old_length: 0, flags: 1, ..usual }, Errno::EINVAL),
+            (MremapArgs { old_length: 0x4000, new_length: 0x5000, flags: 1, ..usual }, Errno::EFAULT),
+        ];
+        for (args, errno) in cases {
+            assert_eq!(calls::mremap(caller, args), Err(errno), "{args:?}");
+        }
+        // Shrinks over the end of the mapping, then moves what is left, then with a hole.
+        let shrink = MremapArgs { old_length: 0x9000, new_length: 0x2000, flags: 0, ..usual };
+        assert_eq!(calls::mremap(caller, shrink), Ok(AT));
+        assert_eq!(calls::mremap(caller, usual), Ok(AT + 0x8000));
+        assert_eq!(calls::mincore(caller, AT, 0x1000, 0), Err(Errno::ENOMEM));
+        assert_eq!(calls::mincore(caller, AT + 0x8000, 0x2000, 0), Ok(Some(vec![0, 0])));
     });
 }
 

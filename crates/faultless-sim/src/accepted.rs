@@ -23,8 +23,8 @@ pub const ACCEPTED: &[Accepted] = &[
     Accepted { id: "fork-file-pages", how: "the host's child reads the file pages that its parent had" },
     Accepted {
         id: "fork-shared-tables",
-        how: "in a process that forked or was forked, a store to a shared mapping may take more faults here, and one to \
-              a private mapping fewer",
+        how: "in a process that forked or was forked, an access may take more faults here, and a store to a private \
+              mapping fewer",
     },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
     Accepted { id: "area-merge", how: "private areas that only the host keeps apart are the same to the tester" },

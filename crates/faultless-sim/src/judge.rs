@@ -169,11 +169,15 @@ impl<M: Mmu> Trial<M> {
         if host.minor < ours.minor && may_fault_around(op) {
             return Some("fault-around");
         }
-        let Op::Store { at, width, .. } = *op else { return None };
-        let shared =
-            [at, at + u64::from(width) - 1].map(|at| self.ours.sharing_at(process, at) == Some(Sharing::Shared));
-        let more = host.minor < ours.minor && shared.contains(&true);
-        let fewer = host.minor > ours.minor && shared.contains(&false);
+        let more = matches!(op, Op::Load { .. } | Op::Store { .. }) && host.minor < ours.minor;
+        let fewer = match *op {
+            Op::Store { at, width, .. } if host.minor > ours.minor => {
+                let mut sharings =
+                    [at, at + u64::from(width) - 1].map(|at| self.ours.sharing_at(process, at)).into_iter();
+                sharings.any(|sharing| sharing == Some(Sharing::Private))
+            }
+            _ => false,
+        };
         (self.lives.has_forked(process) && (more || fewer)).then_some("fork-shared-tables")
     }
 

@@ -177,10 +177,7 @@ impl<M: Mmu> Ours<M> {
             Op::Truncate { .. } | Op::Read { .. } | Op::Write { .. } | Op::Allocate { .. } => {
                 self.file_call(number, op)
             }
-            Op::Resident { at, len } => match self.call(number, |caller| calls::mincore(caller, at, len)) {
-                Ok(bytes) => Answer::Bytes(bytes),
-                Err(errno) => refused(errno),
-            },
+            Op::Resident { at, len } => self.resident(number, at, len),
             Op::Remap { .. } => self.remap(number, op),
             Op::Fork { child } => self.fork(number, child),
             Op::Exit { code } => self.exit(number, code),
@@ -209,6 +206,18 @@ impl<M: Mmu> Ours<M> {
             Ok(None) => Answer::Elsewhere,
             Err(errno) => refused(errno),
         }
+    }
+
+    fn resident(&mut self, number: usize, at: u64, len: u64) -> Answer {
+        let mut found = Vec::new();
+        for part in 0.. {
+            match self.call(number, |caller| calls::mincore(caller, at, len, part)) {
+                Ok(Some(bytes)) => found.extend(bytes),
+                Ok(None) => break,
+                Err(errno) => return refused(errno),
+            }
+        }
+        Answer::Bytes(found)
     }
 
     fn remap(&mut self, number: usize, op: &Op) -> Answer {

@@ -76,7 +76,7 @@ pub fn madvise<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, 
     }
     match advice {
         Advice::Populate(how) => populate(caller, start, end, how),
-        advice => caller.each_area(start, end, |caller, area, part| advise(caller, advice, area, part)),
+        advice => Ok(caller.each_area(start, end, |caller, area, part| advise(caller, advice, area, part))?),
     }
 }
 
@@ -115,16 +115,28 @@ fn remove<M: Machine>(caller: &mut Caller<'_, M>, area: &AreaInfo<M>, part: Page
     object.punch_hole(caller.cpu, offset, part.len()).map_err(|_| Errno::ENOMEM)
 }
 
+/// Brings pages in, up to the first that cannot be had. Unlike an access, it asks for the very right.
 fn populate<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, how: Populate) -> Result<(), Errno> {
-    let top = caller.memory.end();
-    let range = PageRange::new(VirtAddr::new(start), VirtAddr::new(end.min(top))).map_err(|_| Errno::ENOMEM)?;
-    match caller.memory.space.populate(caller.cpu, range, how).map_err(|error| error.fault) {
-        Ok(()) if end > top => Err(Errno::ENOMEM),
-        Ok(()) => Ok(()),
-        Err(FaultError::Denied) => Err(Errno::EINVAL),
-        Err(FaultError::Bus) => Err(Errno::EFAULT),
-        Err(FaultError::Unmapped | FaultError::OutOfMemory) => Err(Errno::ENOMEM),
+    let right = if how == Populate::Write { Rights::WRITE } else { Rights::READ };
+    let mut at = start;
+    // Ends: each round passes an area.
+    while at < end {
+        let area =
+            if at < caller.memory.end() { caller.memory.space.area_at(caller.cpu, VirtAddr::new(at)) } else { None };
+        let area = area.ok_or(Errno::ENOMEM)?;
+        if !area.rights.contains(right) {
+            return Err(Errno::EINVAL);
+        }
+        let stop = area.range.end().as_u64().min(end);
+        let part = PageRange::new(VirtAddr::new(at), VirtAddr::new(stop)).map_err(|_| Errno::EINVAL)?;
+        caller.memory.space.populate(caller.cpu, part, how).map_err(|error| match error.fault {
+            FaultError::Denied => Errno::EINVAL,
+            FaultError::Bus => Errno::EFAULT,
+            FaultError::Unmapped | FaultError::OutOfMemory => Errno::ENOMEM,
+        })?;
+        at = stop;
     }
+    Ok(())
 }
 
 fn errno_of(error: AdviseError) -> Errno {

@@ -7,12 +7,21 @@ use faultless::{AreaInfo, Machine, PAGE_SIZE, PageRange};
 use crate::flags::{is_page, page_align};
 use crate::{Caller, Errno};
 
+/// Pages that one part of the answer is about: nobody may make us allocate as much as they can map.
+pub const MINCORE_PART: u64 = 4096;
+
 /// Which pages of the range are in memory, one byte each: mapped, or in the cache of the file that would be mapped.
+/// Answers part by part, [`MINCORE_PART`] pages each, as Linux writes its answer; `None` behind the last part.
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`.
-pub fn mincore<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64) -> Result<Vec<u8>, Errno> {
+/// `EINVAL`, `ENOMEM`. What earlier parts said has been said.
+pub fn mincore<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    start: u64,
+    length: u64,
+    part: u64,
+) -> Result<Option<Vec<u8>>, Errno> {
     if !is_page(start) {
         return Err(Errno::EINVAL);
     }
@@ -20,13 +29,17 @@ pub fn mincore<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64) 
     if length != 0 && end == start {
         return Err(Errno::ENOMEM);
     }
-    caller.check_mapped(start, end)?;
-    let mut found = vec![0; ((end - start) / PAGE_SIZE) as usize];
-    caller.each_area(start, end, |caller, area, part| {
-        look(caller, area, part, &mut found[((part.start().as_u64() - start) / PAGE_SIZE) as usize..]);
+    let bytes = MINCORE_PART * PAGE_SIZE;
+    let first = part.checked_mul(bytes).and_then(|offset| start.checked_add(offset));
+    let Some(first) = first.filter(|first| *first < end) else { return Ok(None) };
+    let last = end.min(first + bytes);
+    caller.check_mapped(first, last)?;
+    let mut found = vec![0; ((last - first) / PAGE_SIZE) as usize];
+    caller.each_area(first, last, |caller, area, part| {
+        look(caller, area, part, &mut found[((part.start().as_u64() - first) / PAGE_SIZE) as usize..]);
         Ok(())
     })?;
-    Ok(found)
+    Ok(Some(found))
 }
 
 fn look<M: Machine>(caller: &mut Caller<'_, M>, area: &AreaInfo<M>, part: PageRange, found: &mut [u8]) {

@@ -170,6 +170,11 @@ fn check_range<M: Machine>(caller: &Caller<'_, M>, mut args: MmapArgs) -> Result
         return Err(Errno::ENOMEM);
     }
     if is_fixed {
+        // Linux takes an address that looks like an error for one, and returns it.
+        let looks_like = u16::try_from(args.address.wrapping_neg()).ok().and_then(Errno::new);
+        if let Some(errno) = looks_like {
+            return Err(errno);
+        }
         if args.address > end - args.length {
             return Err(Errno::ENOMEM);
         }

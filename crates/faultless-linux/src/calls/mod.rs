@@ -27,7 +27,7 @@ mod munmap;
 
 pub use brk::brk;
 pub use madvise::madvise;
-pub use mincore::mincore;
+pub use mincore::{MINCORE_PART, mincore};
 pub use mlock::{mlock, mlock2, mlockall, munlock, munlockall};
 pub use mmap::{FileRights, MapFile, MapTarget, MmapArgs, NoFile, mmap};
 pub use mprotect::mprotect;

@@ -4,7 +4,7 @@ use faultless::{Destination, Machine, PageRange, RemapError, RemapRequest, Right
 use linux_raw_sys::general as linux;
 
 use crate::flags::{is_page, page_align};
-use crate::memory::Growth;
+use crate::memory::{AreaError, Growth};
 use crate::{Caller, Errno};
 
 /// The arguments of `mremap`.
@@ -22,7 +22,8 @@ pub struct MremapArgs {
     pub new_address: u64,
 }
 
-/// Resizes or moves a mapping and returns where it is.
+/// Resizes or moves a mapping and returns where it is. A move to a fixed place that changes no length takes all
+/// mappings of the range with it, and the holes between them, as Linux does since 6.17.
 ///
 /// # Errors
 ///
@@ -31,38 +32,42 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     let MremapArgs { address, flags, new_address, .. } = args;
     let (old, new) = (page_align(args.old_length), page_align(args.new_length));
     check(caller, &args, old, new)?;
-    let area = if address < caller.memory.end() {
-        caller.memory.space.area_at(caller.cpu, VirtAddr::new(address))
-    } else {
-        None
-    };
+    // Out of the list, in which areas are whole.
+    let area = caller.areas().into_iter().find(|area| area.range.contains(VirtAddr::new(address)));
     let area = area.ok_or(Errno::EFAULT)?;
-    if old == 0 && area.sharing == Sharing::Private {
-        return Err(Errno::EINVAL);
+    let keep = flags & linux::MREMAP_DONTUNMAP != 0;
+    let fixed = flags & linux::MREMAP_FIXED != 0;
+    if fixed && old == new && old != 0 {
+        return move_all(caller, address, old, new_address, keep);
     }
-    let stays = flags & (linux::MREMAP_FIXED | linux::MREMAP_DONTUNMAP) == 0;
     if new < old {
-        // Linux cuts the end off before it looks whether the rest is one mapping.
+        if fixed && new > area.range.end().as_u64() - address {
+            return Err(Errno::EFAULT);
+        }
+        // Linux cuts the end off whatever is mapped there.
         cut(caller, address, new, old)?;
-        if stays {
+        if !fixed {
             return Ok(address);
         }
     }
     let old = old.min(new);
-    let keep = flags & linux::MREMAP_DONTUNMAP != 0;
-    let growth = if keep { new } else { new.saturating_sub(old) };
+    if old == 0 && area.sharing == Sharing::Private {
+        return Err(Errno::EINVAL);
+    }
+    let growth = if keep { new } else { new - old };
     if growth != 0 {
         let is_data = area.sharing == Sharing::Private && area.rights.contains(Rights::WRITE);
         caller.check_limits(growth, if is_data { Growth::Data } else { Growth::Other }, None)?;
     }
-    let destination = if flags & linux::MREMAP_FIXED != 0 {
-        Destination::Fixed(VirtAddr::new(new_address))
-    } else if flags & linux::MREMAP_MAYMOVE != 0 {
-        Destination::Anywhere
-    } else {
-        Destination::InPlace
+    let destination = match flags & linux::MREMAP_MAYMOVE {
+        0 => Destination::InPlace,
+        _ if fixed || keep && is_free(caller, new_address, new) => Destination::Fixed(VirtAddr::new(new_address)),
+        _ => Destination::Anywhere,
     };
-    let request = RemapRequest { addr: VirtAddr::new(address), old_len: old, new_len: new, destination, keep };
+    remap(caller, RemapRequest { addr: VirtAddr::new(address), old_len: old, new_len: new, destination, keep })
+}
+
+fn remap<M: Machine>(caller: &mut Caller<'_, M>, request: RemapRequest) -> Result<u64, Errno> {
     match caller.memory.space.remap(caller.cpu, request) {
         Ok(at) => Ok(at.as_u64()),
         Err(RemapError::Invalid) => Err(Errno::EINVAL),
@@ -72,6 +77,35 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     }
 }
 
+/// Moves each mapping of the range to its place in the range at `to`.
+fn move_all<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    address: u64,
+    length: u64,
+    to: u64,
+    keep: bool,
+) -> Result<u64, Errno> {
+    let moved = caller.each_area(address, address.saturating_add(length), |caller, _, part| {
+        let place = VirtAddr::new(to + (part.start().as_u64() - address));
+        let (addr, len) = (part.start(), part.len());
+        remap(caller, RemapRequest { addr, old_len: len, new_len: len, destination: Destination::Fixed(place), keep })?;
+        Ok(())
+    });
+    // Holes are no error here.
+    match moved {
+        Ok(()) | Err(AreaError::Holes) => Ok(to),
+        Err(AreaError::Stopped(errno)) => Err(errno),
+    }
+}
+
+/// May a mapping go to this place, which is only a hint?
+fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) -> bool {
+    let lowest = caller.memory.space.layout().lowest.as_u64();
+    address >= lowest
+        && PageRange::with_len(VirtAddr::new(address), length)
+            .is_ok_and(|range| caller.areas().iter().all(|area| area.range.intersect(range).is_none()))
+}
+
 /// Unmaps what lies beyond the new length.
 fn cut<M: Machine>(caller: &mut Caller<'_, M>, address: u64, new: u64, old: u64) -> Result<(), Errno> {
     let end = address.checked_add(old).filter(|end| *end <= caller.memory.end()).ok_or(Errno::EINVAL)?;
@@ -79,7 +113,8 @@ fn cut<M: Machine>(caller: &mut Caller<'_, M>, address: u64, new: u64, old: u64)
     caller.memory.space.unmap(caller.cpu, tail).map_err(|_| Errno::ENOMEM)
 }
 
-/// What needs no look at the mapping; lengths are rounded.
+/// What needs no look at the mapping; lengths are rounded. Without `MREMAP_FIXED` the new address is a hint, and is
+/// checked all the same.
 fn check<M: Machine>(caller: &Caller<'_, M>, args: &MremapArgs, old: u64, new: u64) -> Result<(), Errno> {
     const KNOWN: u32 = linux::MREMAP_MAYMOVE | linux::MREMAP_FIXED | linux::MREMAP_DONTUNMAP;
     let MremapArgs { address, flags, new_address, .. } = *args;
@@ -90,12 +125,9 @@ fn check<M: Machine>(caller: &Caller<'_, M>, args: &MremapArgs, old: u64, new: u
     if flags & (linux::MREMAP_FIXED | linux::MREMAP_DONTUNMAP) == 0 {
         return Ok(());
     }
-    let new_address = if flags & linux::MREMAP_FIXED != 0 { new_address } else { 0 };
     let silly = !is_page(new_address) || new_address > end - new;
     let without_move = flags & linux::MREMAP_MAYMOVE == 0;
     let unequal = flags & linux::MREMAP_DONTUNMAP != 0 && old != new;
-    let overlaps = flags & linux::MREMAP_FIXED != 0
-        && address.saturating_add(old) > new_address
-        && new_address.saturating_add(new) > address;
+    let overlaps = address.saturating_add(old) > new_address && new_address.saturating_add(new) > address;
     if silly || without_move || unequal || overlaps { Err(Errno::EINVAL) } else { Ok(()) }
 }

@@ -180,8 +180,8 @@ fn wait(word: &AtomicU32, value: u32, limit: Duration) -> bool {
     let (word, limit) = (word.as_ptr(), &raw const limit);
     // SAFETY: word and limit are valid, and a futex wait changes nothing.
     let result = unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, value, limit, 0_u64, 0_u64) };
-    // SAFETY: this thread's own errno.
-    result == 0 || unsafe { *libc::__errno_location() } != libc::ETIMEDOUT
+    // Allocates nothing.
+    result == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::ETIMEDOUT)
 }
 
 fn wake(word: &AtomicU32) {

@@ -68,7 +68,7 @@ impl Host {
         let channel = Box::new(Channel::new()?);
         let mut host = Self { processes, made: Vec::new(), files, readers, inodes, channel, may_wipe: false };
         let pid = host.fork_first()?;
-        host.adopt(0, pid, Rss::default())?;
+        host.adopt(0, pid)?;
         Ok(host)
     }
 
@@ -83,14 +83,14 @@ impl Host {
         }
     }
 
-    /// A process was born: waits until it is ready. `arena` is what it has of the arena.
-    fn adopt(&mut self, number: usize, pid: i32, arena: Rss) -> io::Result<()> {
+    /// A process was born: waits until it is ready.
+    fn adopt(&mut self, number: usize, pid: i32) -> io::Result<()> {
         self.made.push(pid);
         if !self.channel.slot(number).wait_done(LIMIT) {
             return Err(lost(number));
         }
         let mut process = Process { pid, ended: pidfd(pid)?, views: procfs::Views::open(pid)?, base: Rss::default() };
-        let rss = process.views.rss()?;
+        let (rss, arena) = (process.views.rss()?, process.views.smaps()?.rss);
         process.base = Rss { anon: rss.anon - arena.anon, file: rss.file - arena.file, shmem: rss.shmem - arena.shmem };
         self.processes[number] = Some(process);
         Ok(())
@@ -237,8 +237,7 @@ impl Host {
     }
 
     fn fork(&mut self, number: usize, child: usize) -> io::Result<Outcome> {
-        let arena = self.view(number)?.rss;
-        let wiped = if self.may_wipe { self.process(number)?.views.wiped()? } else { Vec::new() };
+        let wiped = if self.may_wipe { self.process(number)?.views.smaps()?.wiped } else { Vec::new() };
         self.channel.slot(child).reset();
         self.channel.slot(number).set_ranges(&wiped);
         let answer = self.send(number, &self.command(number, &Op::Fork { child }))?;
@@ -246,7 +245,7 @@ impl Host {
         if pid < 0 {
             return Err(io::Error::from_raw_os_error(-pid as i32));
         }
-        self.adopt(child, pid as i32, arena)?;
+        self.adopt(child, pid as i32)?;
         Ok(nothing())
     }
 

@@ -18,6 +18,13 @@ pub(super) struct Views {
     buffer: Vec<u8>,
 }
 
+/// What smaps says about the arena.
+#[derive(Default)]
+pub(super) struct Smaps {
+    pub(super) wiped: Vec<(u64, u64)>,
+    pub(super) rss: Rss,
+}
+
 impl Views {
     pub(super) fn open(pid: i32) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/{pid}/{name}"));
@@ -25,7 +32,8 @@ impl Views {
         Ok(Self { maps, pagemap, status, smaps, buffer: vec![0; 16 << 10] })
     }
 
-    /// Resident pages by kind, of the whole process.
+    /// Resident pages by kind, of the whole process, but for `RssFile`: the files of scenarios are shared memory, so all
+    /// of that is the tester's own program, which comes and goes as its code is executed.
     pub(super) fn rss(&mut self) -> io::Result<Rss> {
         let count = self.status.read_at(&mut self.buffer, 0)?;
         let text = String::from_utf8_lossy(&self.buffer[..count]);
@@ -33,7 +41,7 @@ impl Views {
             let line = text.lines().find_map(|line| line.strip_prefix(name))?;
             line.trim().trim_end_matches(" kB").parse::<i64>().ok().map(|kilobytes| kilobytes / 4)
         };
-        let all = || Some(Rss { anon: pages("RssAnon:")?, file: pages("RssFile:")?, shmem: pages("RssShmem:")? });
+        let all = || Some(Rss { anon: pages("RssAnon:")?, file: 0, shmem: pages("RssShmem:")? });
         all().ok_or_else(|| io::Error::other("/proc/PID/status without resident sizes"))
     }
 
@@ -54,22 +62,30 @@ impl Views {
         }
     }
 
-    /// The areas of the arena that a child gets without their contents (MADV_WIPEONFORK).
-    pub(super) fn wiped(&mut self) -> io::Result<Vec<(u64, u64)>> {
+    /// What smaps says about the arena: the areas that a child gets without their contents (MADV_WIPEONFORK), and
+    /// the resident pages, all files of scenarios being shared memory.
+    pub(super) fn smaps(&mut self) -> io::Result<Smaps> {
         let mut text = Vec::new();
         let mut count = 1;
         while count != 0 {
             count = self.smaps.read_at(&mut self.buffer, text.len() as u64)?;
             text.extend_from_slice(&self.buffer[..count]);
         }
-        let (mut wiped, mut last) = (Vec::new(), None);
+        let (mut found, mut last) = (Smaps::default(), None);
         for line in String::from_utf8_lossy(&text).lines() {
             last = parse(line).map(|(mapping, _)| (mapping.start, mapping.end)).or(last);
+            let Some(area) = last.filter(|(start, _)| arena::page_of(*start).is_some()) else { continue };
+            let pages = |name: &str| {
+                let value = line.strip_prefix(name)?.trim().trim_end_matches(" kB");
+                value.parse::<i64>().ok().map(|kilobytes| kilobytes / 4)
+            };
+            found.rss.shmem += pages("Rss:").unwrap_or(0) - pages("Anonymous:").unwrap_or(0);
+            found.rss.anon += pages("Anonymous:").unwrap_or(0);
             if line.starts_with("VmFlags:") && line.contains(" wf") {
-                wiped.extend(last.filter(|(start, _)| arena::page_of(*start).is_some()));
+                found.wiped.push(area);
             }
         }
-        Ok(wiped)
+        Ok(found)
     }
 
     /// The pages of the arena.

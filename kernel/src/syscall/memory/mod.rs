@@ -6,11 +6,12 @@
 //! | `map` | `mmap` |
 //! | this one | all others |
 //!
-//! Absent on purpose, and therefore `ENOSYS`: `mremap`, `mincore`, `remap_file_pages`, System V shared
-//! memory, protection keys. faultless does not offer what they need.
+//! Absent on purpose, and therefore `ENOSYS`: `remap_file_pages`, System V shared memory, protection
+//! keys. faultless does not offer what they need.
 
 mod map;
 
+use faultless_linux::calls::MremapArgs;
 use faultless_linux::{Caller, Limits, calls};
 use linux_raw_sys::general as linux;
 
@@ -19,6 +20,7 @@ use super::Handler::Plain;
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
 use crate::machine::KernelMachine;
+use crate::uaccess;
 
 pub(super) const CALLS: Calls = &[
     (linux::__NR_mmap, Plain(map::mmap)),
@@ -26,6 +28,8 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_mprotect, Plain(|call| range_with(call, |call| call.word(2), calls::mprotect))),
     (linux::__NR_brk, Plain(brk)),
     (linux::__NR_madvise, Plain(|call| range_with(call, |call| call.uint(2), calls::madvise))),
+    (linux::__NR_mincore, Plain(mincore)),
+    (linux::__NR_mremap, Plain(mremap)),
     (linux::__NR_msync, Plain(|call| range_with(call, |call| call.uint(2), calls::msync))),
     (linux::__NR_mlock, Plain(|call| range(call, calls::mlock))),
     (linux::__NR_mlock2, Plain(|call| range_with(call, |call| call.uint(2), calls::mlock2))),
@@ -63,6 +67,27 @@ fn range_with<T>(call: &mut Call<'_>, third: fn(&Call<'_>) -> T, then: RangeWith
 fn brk(call: &mut Call<'_>) -> SysResult {
     let wanted = call.word(0);
     Ok(as_caller(call, |caller| calls::brk(caller, wanted)).cast_signed())
+}
+
+fn mincore(call: &mut Call<'_>) -> SysResult {
+    let (start, length, to) = (call.word(0), call.word(1), call.word(2));
+    for part in 0.. {
+        let Some(found) = as_caller(call, |caller| calls::mincore(caller, start, length, part))? else { break };
+        let at = to.checked_add(part * calls::MINCORE_PART).ok_or(Errno::EFAULT)?;
+        uaccess::write(call.cpu, at, &found)?;
+    }
+    Ok(0)
+}
+
+fn mremap(call: &mut Call<'_>) -> SysResult {
+    let args = MremapArgs {
+        address: call.word(0),
+        old_length: call.word(1),
+        new_length: call.word(2),
+        flags: call.uint(3),
+        new_address: call.word(4),
+    };
+    as_caller(call, |caller| calls::mremap(caller, args)).map(u64::cast_signed)
 }
 
 fn mlockall(call: &mut Call<'_>) -> SysResult {
