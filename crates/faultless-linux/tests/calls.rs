@@ -97,6 +97,8 @@ fn ranges_are_checked() {
         assert_eq!(calls::msync(caller, AT, 0x4000, linux::MS_SYNC), Err(Errno::ENOMEM));
         assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_WILLNEED), Ok(()));
         assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_REMOVE), Err(Errno::EINVAL));
+        assert_eq!(calls::madvise(caller, AT, 0x3000, linux::MADV_POPULATE_READ), Err(Errno::EINVAL));
+        assert_eq!(calls::mprotect(caller, AT, 0x3000, 3), Ok(()));
         assert_eq!(calls::madvise(caller, AT, 0x5000, linux::MADV_POPULATE_WRITE), Err(Errno::ENOMEM));
         assert_eq!(calls::mincore(caller, AT, 0x3000, 0), Ok(Some(vec![1, 1, 1])));
         assert_eq!(calls::mincore(caller, AT, 0x4000, 0), Err(Errno::ENOMEM));

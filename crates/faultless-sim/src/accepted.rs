@@ -27,7 +27,10 @@ pub const ACCEPTED: &[Accepted] = &[
               mapping fewer",
     },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
-    Accepted { id: "area-merge", how: "private areas that only the host keeps apart are the same to the tester" },
+    Accepted {
+        id: "area-merge",
+        how: "private areas that only the host keeps apart are the same to the tester; no mremap over such a border",
+    },
 ];
 
 /// Are the lists the same, but for private areas that the host keeps apart (`area-merge`)? Linux does that if their

@@ -234,7 +234,10 @@ impl Maker<'_> {
             0 => len = 0,
             1 => len = self.rng.pick(&[u64::MAX, u64::MAX - PAGE, 1 << 47, 1 << 63]),
             2 => at = self.rng.pick(&[0, 8, PAGE, 1 << 47, u64::MAX - PAGE + 1, at.wrapping_add(8)]),
-            3 => offset += self.rng.pick(&[1, 100, 1 << 63, (1 << 63) - PAGE, u64::MAX - PAGE + 1]),
+            3 => {
+                let wrong = self.rng.pick(&[1, 100, 1 << 63, (1 << 63) - PAGE, u64::MAX - PAGE + 1]);
+                offset = offset.wrapping_add(wrong);
+            }
             4 => flags &= !linux::MAP_TYPE,
             5 => flags |= linux::MAP_TYPE,
             _ => {}
