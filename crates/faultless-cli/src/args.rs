@@ -273,6 +273,16 @@ mod tests {
     }
 
     #[test]
+    fn a_check_needs_no_options() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let Ok(Cli { command: Command::Check(args) }) = parse("faultless check") else { panic!("not parsed") };
+        assert_eq!((args.against, args.seed, args.processes, args.manner.every), (Against::Linux, None, 6, 1));
+        for wrong in ["check --processes 9", "check --every 0", "check --against mach", "replay"] {
+            assert!(parse(&format!("faultless {wrong}")).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn values_are_checked_before_anything_starts() {
         assert!(run("run --cpus 0 prog").is_err());
         assert!(run("run --memory lots prog").is_err());
