@@ -24,7 +24,7 @@ pub const ACCEPTED: &[Accepted] = &[
     Accepted {
         id: "fork-shared-tables",
         how: "in a process that forked or was forked, an access may take more faults here, and a store to a private \
-              mapping fewer",
+              mapping (also MADV_POPULATE_WRITE) fewer",
     },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
     Accepted {

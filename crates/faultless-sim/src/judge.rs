@@ -188,6 +188,8 @@ impl<M: Mmu> Trial<M> {
                     [at, at + u64::from(width) - 1].map(|at| self.ours.sharing_at(process, at)).into_iter();
                 sharings.any(|sharing| sharing == Some(Sharing::Private))
             }
+            // The stores of a call; by pages, they are both kinds.
+            Op::Advise { advice: linux::MADV_POPULATE_WRITE, .. } => true,
             _ => false,
         };
         (self.lives.has_forked(process) && (more || fewer)).then_some("fork-shared-tables")
