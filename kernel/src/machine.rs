@@ -208,15 +208,15 @@ pub fn switch_memory(local: &mut CpuLocal, memory: Option<Arc<Memory>>) {
     }
     let root = match &memory {
         Some(new) => {
-            new.space.activate(&mut local.vm);
-            new.space.root()
+            new.space().activate(&mut local.vm);
+            new.space().root()
         }
         None => paging::kernel_root(),
     };
     // SAFETY: the kernel half of each root was filled by `init_root`; the kernel's has it too.
     unsafe { cpu::set_root(root.as_u64() * PAGE as u64) };
     if let Some(old) = core::mem::replace(&mut local.memory, memory) {
-        old.space.deactivate(&mut local.vm);
+        old.space().deactivate(&mut local.vm);
     }
     // Only now, so that who waits for the old root waits for the deactivation too.
     tlb::note_loaded(root);

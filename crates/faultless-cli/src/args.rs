@@ -26,6 +26,86 @@ pub struct Cli {
 pub enum Command {
     /// Boot the kernel in QEMU with one program and report what its memory did
     Run(RunArgs),
+    /// Let Linux judge: random system calls on this kernel and on faultless, compared after each step
+    Check(CheckArgs),
+    /// Execute a scenario file on this kernel and on faultless, and compare
+    Replay(ReplayArgs),
+}
+
+/// Who judges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Against {
+    /// The kernel that this command runs on
+    Linux,
+}
+
+/// The hosted machine that faultless runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostedKind {
+    /// As an embedder would use it
+    Fast,
+    /// TLBs that forget nothing, late interrupts, walks to where nobody asked
+    Hostile,
+}
+
+/// How scenarios are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Args)]
+pub struct MannerArgs {
+    /// Look at the memory of all processes after every N steps
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub every: u32,
+
+    /// The machine that faultless runs on
+    #[arg(long, value_enum, default_value_t = HostedKind::Fast)]
+    pub machine: HostedKind,
+
+    /// Write the result to standard output as one JSON document
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `faultless check`.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Who judges
+    #[arg(long, value_enum, default_value_t = Against::Linux)]
+    pub against: Against,
+
+    /// The seed of the first scenario [default: another one each time]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+
+    /// System calls and accesses to execute in all
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    pub operations: u64,
+
+    /// System calls and accesses of one scenario
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub steps: u32,
+
+    /// Most processes of one scenario
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=8))]
+    pub processes: u32,
+
+    /// Where to write a scenario that does not agree, shortened, for `faultless replay`
+    #[arg(long, value_name = "FILE")]
+    pub save: Option<PathBuf>,
+
+    /// How to compare.
+    #[command(flatten)]
+    pub manner: MannerArgs,
+}
+
+/// Options of `faultless replay`.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// The scenario
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+
+    /// How to compare.
+    #[command(flatten)]
+    pub manner: MannerArgs,
 }
 
 /// What executes the guest's instructions.
@@ -176,6 +256,7 @@ mod tests {
         let words = std::iter::once("faultless").chain(line.split(' '));
         Cli::try_parse_from(words).map(|cli| match cli.command {
             Command::Run(args) => args,
+            other => panic!("not run: {other:?}"),
         })
     }
 
@@ -189,6 +270,16 @@ mod tests {
         let args = run("run --cpus 4 prog --cpus 9 -- -x").expect("parsed");
         assert_eq!((args.cpus, args.program()), (4, "prog".to_owned()));
         assert_eq!(args.arguments(), ["--cpus", "9", "--", "-x"]);
+    }
+
+    #[test]
+    fn a_check_needs_no_options() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let Ok(Cli { command: Command::Check(args) }) = parse("faultless check") else { panic!("not parsed") };
+        assert_eq!((args.against, args.seed, args.processes, args.manner.every), (Against::Linux, None, 6, 1));
+        for wrong in ["check --processes 9", "check --every 0", "check --against mach", "replay"] {
+            assert!(parse(&format!("faultless {wrong}")).is_err(), "{wrong}");
+        }
     }
 
     #[test]

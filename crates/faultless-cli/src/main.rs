@@ -9,6 +9,8 @@ use faultless_cli::commands;
 fn main() -> ExitCode {
     let code = match Cli::parse().command {
         Command::Run(args) => commands::run::run(&args),
+        Command::Check(args) => commands::check::run(&args),
+        Command::Replay(args) => commands::replay::run(&args),
     };
     ExitCode::from(code)
 }

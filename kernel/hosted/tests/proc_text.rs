@@ -1,7 +1,8 @@
 //! Texts of /proc, compared with what Linux writes.
 
 use faultless_kernel_hosted::names::name_of;
-use faultless_kernel_hosted::text::{Facts, MapLine, Sizes, Text, write_cpu_list, write_limit, write_uptime};
+use faultless_kernel_hosted::text::{Facts, Sizes, Text, write_cpu_list, write_limit, write_uptime};
+use faultless_linux::text::MapLine;
 use linux_raw_sys::general as linux;
 
 fn text(write: impl FnOnce(&mut Text)) -> String {

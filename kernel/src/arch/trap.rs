@@ -94,7 +94,7 @@ extern "C" fn user_page_fault(cpu: &mut CpuLocal, address: u64, code: u64) -> bo
     let Some(memory) = &cpu.memory else {
         panic!("user mode without a space");
     };
-    match memory.space.fault(&mut cpu.vm, VirtAddr::new(address), access_of(code)) {
+    match memory.space().fault(&mut cpu.vm, VirtAddr::new(address), access_of(code)) {
         Ok(Resolved::Minor) => cpu.minor_faults += 1,
         Ok(Resolved::Major) => cpu.major_faults += 1,
         Err(error) => {

@@ -113,7 +113,7 @@ pub(super) fn handle_fault(cpu: &mut CpuLocal, address: u64, access: Access, fra
         return false;
     }
     let resolved = match &cpu.memory {
-        Some(memory) => memory.space.fault(&mut cpu.vm, VirtAddr::new(address), access),
+        Some(memory) => memory.space().fault(&mut cpu.vm, VirtAddr::new(address), access),
         None => return false,
     };
     match resolved {

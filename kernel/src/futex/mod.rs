@@ -54,7 +54,7 @@ impl Key {
         if private {
             return own;
         }
-        match memory.space.area_at(&mut cpu.vm, VirtAddr::new(address)) {
+        match memory.space().area_at(&mut cpu.vm, VirtAddr::new(address)) {
             Some(area) if area.sharing == Sharing::Shared => match area.object {
                 Some((object, offset)) => Key::Shared(object.id(), offset + (address - area.range.start().as_u64())),
                 None => own,

@@ -204,7 +204,7 @@ fn make_child(
     if has(CHILD_SETTID) {
         // Linux ignores a bad address here, too: the child finds out by itself.
         let address = VirtAddr::new(args.child_tid);
-        let _ = process.memory().space.write(&mut cpu.vm, address, &tid.to_le_bytes());
+        let _ = process.memory().space().write(&mut cpu.vm, address, &tid.to_le_bytes());
     }
     add_thread(&process, &child, cpu)?;
     Ok(child)
@@ -277,8 +277,8 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
 
 fn fork_memory(parent: &Process, cpu: &mut CpuLocal) -> Result<Arc<Memory>, Errno> {
     let memory = parent.memory();
-    let space = memory.space.fork(&mut cpu.vm).map_err(|_| Errno::ENOMEM)?;
-    Ok(Memory::new(space, memory.image.clone()))
+    let child = memory.linux.fork(&mut cpu.vm)?;
+    Ok(Memory::new(child, memory.image.clone()))
 }
 
 impl Process {

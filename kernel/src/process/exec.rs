@@ -270,7 +270,7 @@ fn load(cpu: &mut CpuLocal, program: &Program, stack_limit: u64) -> Result<(Arc<
     let layout = Layout { stack_limit, ..Layout::linux() };
     let space = vm.new_space(&mut cpu.vm, layout).map_err(|_| Errno::ENOMEM)?;
     match fill(cpu, &space, program) {
-        Ok((image, entry)) => Ok((Memory::new(space, Arc::new(image)), entry)),
+        Ok((image, entry)) => Ok((Memory::new(faultless_linux::Memory::new(space), Arc::new(image)), entry)),
         Err(errno) => {
             space.exit(&mut cpu.vm);
             Err(errno)

@@ -85,7 +85,7 @@ pub(super) fn leave_memory_behind(thread: &Arc<Thread>, cpu: &mut CpuLocal) {
     let clear = thread.clear_child_tid.swap(0, Ordering::Relaxed);
     if clear != 0 {
         // A bad address is the program's own affair.
-        if memory.space.write(&mut cpu.vm, VirtAddr::new(clear), &[0; 4]).is_ok() {
+        if memory.space().write(&mut cpu.vm, VirtAddr::new(clear), &[0; 4]).is_ok() {
             futex::wake_address(cpu, &memory, clear);
         }
     }
@@ -119,7 +119,7 @@ pub(crate) fn end_thread(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut
 
 fn note_peak(process: &Process) {
     let memory = process.memory();
-    let peak = memory.space.usage().peak;
+    let peak = memory.space().usage().peak;
     process.usage.peak.fetch_max(peak, Ordering::Relaxed);
 }
 

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use faultless::Space;
+use faultless_linux as linux;
 
 use crate::arch::CpuLocal;
 use crate::machine::{self, KernelMachine};
@@ -16,8 +17,8 @@ use crate::machine::{self, KernelMachine};
 ///
 /// Letters: (I) fixed at creation, (A) atomic alone.
 pub struct Memory {
-    /// (I) The space itself. It takes care of its own synchronisation.
-    pub space: Space<KernelMachine>,
+    /// (I) The space, and what Linux keeps beside it. They take care of their own synchronisation.
+    pub linux: linux::Memory<KernelMachine>,
     /// (A) Live threads that use it.
     users: AtomicUsize,
     /// (I) What `execve` put into it; forked memory shares it.
@@ -42,9 +43,14 @@ pub struct Image {
 }
 
 impl Memory {
-    /// Wraps a space that has one user.
-    pub fn new(space: Space<KernelMachine>, image: Arc<Image>) -> Arc<Memory> {
-        Arc::new(Memory { space, users: AtomicUsize::new(1), image })
+    /// Wraps a memory that has one user.
+    pub fn new(linux: linux::Memory<KernelMachine>, image: Arc<Image>) -> Arc<Memory> {
+        Arc::new(Memory { linux, users: AtomicUsize::new(1), image })
+    }
+
+    /// The space.
+    pub fn space(&self) -> &Space<KernelMachine> {
+        &self.linux.space
     }
 
     /// One more thread uses it. The caller must be a user already.
@@ -60,7 +66,7 @@ impl Memory {
         if self.users.fetch_sub(1, Ordering::AcqRel) != 1 {
             return;
         }
-        machine::wait_until_unloaded(self.space.root());
-        self.space.exit(&mut cpu.vm);
+        machine::wait_until_unloaded(self.space().root());
+        self.space().exit(&mut cpu.vm);
     }
 }

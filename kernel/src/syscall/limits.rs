@@ -67,7 +67,7 @@ fn set(process: &Process, index: usize, new: Limit) -> Result<Limit, Errno> {
     let old = limits[index];
     match index as u32 {
         linux::RLIMIT_NOFILE if hard > MAX_FILES => return Err(Errno::EPERM),
-        // Locking memory is not offered: see `memory::residence`.
+        // Locking memory is not offered: see `faultless_linux::calls`.
         linux::RLIMIT_MEMLOCK if hard > old.1 => return Err(Errno::EPERM),
         linux::RLIMIT_CPU | linux::RLIMIT_RTTIME if new != old => return Err(Errno::EINVAL),
         _ => {}
@@ -75,7 +75,7 @@ fn set(process: &Process, index: usize, new: Limit) -> Result<Limit, Errno> {
     limits[index] = new;
     drop(limits);
     if index as u32 == linux::RLIMIT_STACK {
-        process.memory().space.set_stack_limit(soft);
+        process.memory().space().set_stack_limit(soft);
     }
     Ok(old)
 }
@@ -110,7 +110,7 @@ fn getrusage(call: &mut Call<'_>) -> SysResult {
     if call.int(0) != -1 {
         totals.minor += call.cpu.minor_faults;
         totals.major += call.cpu.major_faults;
-        totals.peak = totals.peak.max(process.memory().space.usage().peak);
+        totals.peak = totals.peak.max(process.memory().space().usage().peak);
     }
     let to = call.word(1);
     uaccess::write(call.cpu, to, &totals.to_rusage())?;

@@ -2,4 +2,6 @@
 //!
 //! Called by the binary.
 
+pub mod check;
+pub mod replay;
 pub mod run;

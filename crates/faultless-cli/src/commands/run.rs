@@ -221,7 +221,7 @@ mod tests {
     use clap::Parser;
 
     fn settings(line: &str, tty: bool) -> Vec<String> {
-        let Command::Run(args) = Cli::parse_from(line.split(' ')).command;
+        let Command::Run(args) = Cli::parse_from(line.split(' ')).command else { panic!("not run: {line}") };
         let text = |setting: OsString| setting.into_string().expect("text");
         environment(&args, tty).into_iter().map(text).collect()
     }

@@ -210,6 +210,11 @@ impl<M: Machine> Attributes<M> {
         }
     }
 
+    /// Do stores go straight to the object's pages, which are memory with nothing behind it that must hear of them?
+    pub(crate) fn is_unwatched(&self) -> bool {
+        self.sharing == Sharing::Shared && self.object.as_ref().is_some_and(|object| object.is_memory())
+    }
+
     /// Bytes to leave free below.
     pub(crate) fn guard(&self) -> u64 {
         if self.flags.contains(AreaFlags::GROWS_DOWN) { STACK_GUARD } else { 0 }

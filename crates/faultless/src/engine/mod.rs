@@ -401,7 +401,8 @@ impl<M: Machine> Object<M> {
             return Err(ObjectError::TooBig);
         }
         let ctx = cpu.ctx_in(self.memory());
-        if size >= self.size() && !self.is_torn() {
+        // The same size is a truncation too: what was stored behind the end goes.
+        if size > self.size() && !self.is_torn() {
             self.grow(size);
             return Ok(());
         }

@@ -133,6 +133,11 @@ impl<M: Machine> Object<M> {
         if self.pager.is_some() { Kind::File } else { Kind::Memory }
     }
 
+    /// Is it memory rather than a file with a pager?
+    pub(crate) fn is_memory(&self) -> bool {
+        self.pager.is_none()
+    }
+
     /// Must an absent page be read from a pager?
     pub(crate) fn must_read(&self, index: u64) -> bool {
         index < self.readable().div_ceil(PAGE_SIZE)

@@ -9,12 +9,10 @@ use crate::machine::Machine;
 use crate::sync::{Ordering, hole_value};
 
 impl<M: Machine> Object<M> {
-    /// The whole pages of `offset..end`, the last one excluded. The page that holds the object's end counts as whole if
-    /// nothing of it is left.
+    /// The whole pages of `offset..end`, the last one excluded. Where the object ends does not matter, as on Linux's
+    /// tmpfs: bytes behind the end may have been stored through a mapping.
     pub(crate) fn whole_pages(&self, offset: u64, end: u64) -> (u64, u64) {
-        let size = self.size();
-        let last = if end >= size { size.div_ceil(PAGE_SIZE) } else { end / PAGE_SIZE };
-        (offset.div_ceil(PAGE_SIZE), last)
+        (offset.div_ceil(PAGE_SIZE), end / PAGE_SIZE)
     }
 
     /// Makes what a hole of these pages needs: a file must be told of each page not to read it again.

@@ -53,6 +53,8 @@ pub(crate) enum Rewrite {
         rights: Rights,
         /// May some page lose a right? If not, shared tables are left alone.
         narrows: bool,
+        /// May stores go to every page as it is, and unnoticed (a shared mapping of memory)?
+        unwatched: bool,
     },
 }
 
@@ -504,8 +506,8 @@ impl<'a, M: Machine> Sweep<'a, M> {
             Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
             Rewrite::Clean => M::Format::cleaned(entry),
-            Rewrite::Protect { rights, narrows } => {
-                let changed = protected::<M>(entry, rights);
+            Rewrite::Protect { rights, narrows, unwatched } => {
+                let changed = protected::<M>(entry, rights, unwatched);
                 if !narrows {
                     return Ok((changed != entry).then_some(changed));
                 }
@@ -594,7 +596,7 @@ fn skip_empty<F: Format, const STEP: usize>(entries: &[AtomicEntry], mut index: 
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;
 /// any other is left to the next write fault.
-fn protected<M: Machine>(entry: Raw, rights: Rights) -> Raw {
+fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
     if rights.is_none() {
         return match M::Format::leaf(entry) {
             Leaf::Page(..) => M::Format::page_to_none(entry, M::Format::generation(entry)),
@@ -606,6 +608,6 @@ fn protected<M: Machine>(entry: Raw, rights: Rights) -> Raw {
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write);
+    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write || unwatched);
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }

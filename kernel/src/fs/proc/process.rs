@@ -8,14 +8,15 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use faultless::{AreaFlags, Rights, Sharing, VirtAddr};
+use faultless::VirtAddr;
+use faultless_linux::text::line_of;
 
 use super::super::device::split_number;
 use super::super::file::OpenFile;
 use super::super::inode::{Inode, ROOT_DEVICE};
 use super::super::{data, namespace, tty};
 use super::system::TICK;
-use super::text::{Facts, MapLine, Sizes, Text, put, write_limit};
+use super::text::{Facts, Sizes, Text, put, write_limit};
 use super::{Entry, Node, Owner, Part, entry};
 use crate::arch::local::{self, Padded};
 use crate::arch::{CpuLocal, MAX_CPUS};
@@ -288,7 +289,7 @@ fn strings(cpu: &mut CpuLocal, memory: &Memory, (start, end): (u64, u64)) -> Vec
     let length = usize::try_from(end.saturating_sub(start)).map_or(STRINGS_MAX, |l| l.min(STRINGS_MAX));
     let mut bytes = alloc::vec![0; length];
     // A program may have unmapped its arguments: then there is nothing to show.
-    match memory.space.read(&mut cpu.vm, VirtAddr::new(start), &mut bytes) {
+    match memory.space().read(&mut cpu.vm, VirtAddr::new(start), &mut bytes) {
         Ok(()) => bytes,
         Err(_) => Vec::new(),
     }
@@ -306,7 +307,7 @@ fn facts(owner: Owner, process: &Process, memory: Option<&Memory>) -> Facts {
     let shared = process.signals.lock().pending.set().bits();
     let blocked = thread.as_ref().map_or(0, |t| t.blocked().bits());
     let image = memory.map(|memory| memory.image.clone()).unwrap_or_default();
-    let brk = memory.map_or(0, |memory| memory.space.brk_range().0.as_u64());
+    let brk = memory.map_or(0, |memory| memory.space().brk_range().0.as_u64());
     Facts {
         tid: owner.tid.unwrap_or(owner.pid),
         pid: owner.pid,
@@ -367,67 +368,31 @@ fn signal_sets(process: &Process) -> (u64, u64) {
 }
 
 fn sizes(cpu: &mut CpuLocal, memory: &Memory) -> Sizes {
-    let usage = memory.space.usage();
-    let image = &memory.image;
-    let mut sizes = Sizes {
-        resident_peak: usage.peak,
-        anon: usage.anon,
-        file: usage.file,
-        shmem: usage.shmem,
-        tables: usage.tables,
-        text: (image.code.1.next_multiple_of(4096) - image.code.0 / 4096 * 4096) / 4096,
-        ..Sizes::default()
-    };
-    memory.space.areas(&mut cpu.vm, |area| {
-        let pages = area.range.pages();
-        let stack = area.flags.contains(AreaFlags::STACK);
-        let writable = area.rights.contains(Rights::WRITE);
-        sizes.total += pages;
-        if stack {
-            sizes.stack += pages;
-        } else if writable && area.sharing == Sharing::Private {
-            sizes.data += pages;
-        } else if area.rights.contains(Rights::EXECUTE) && !writable {
-            sizes.executable += pages;
-        }
-    });
-    // Nobody notes the largest sum of mappings: the present one is a lower bound of it.
-    sizes.peak = sizes.total;
-    sizes
+    let code = memory.image.code;
+    let text = (code.1.next_multiple_of(4096) - code.0 / 4096 * 4096) / 4096;
+    Sizes { text, ..Sizes::of(&memory.linux, &mut cpu.vm) }
 }
 
 fn write_maps(cpu: &mut CpuLocal, memory: &Memory, text: &mut Text) {
-    let (brk_start, brk_end) = memory.space.brk_range();
+    let (brk_start, brk_end) = memory.space().brk_range();
     let heap = (brk_start.as_u64(), brk_end.as_u64());
     let stack = memory.image.stack;
-    memory.space.areas(&mut cpu.vm, |area| {
-        let range = (area.range.start().as_u64(), area.range.end().as_u64());
-        let mut line = MapLine {
-            range,
-            rights: (
-                area.rights.contains(Rights::READ),
-                area.rights.contains(Rights::WRITE),
-                area.rights.contains(Rights::EXECUTE),
-            ),
-            shared: area.sharing == Sharing::Shared,
-            ..MapLine::default()
-        };
+    memory.space().areas(&mut cpu.vm, |area| {
+        let mut line = line_of(&area);
+        let range = line.range;
         match &area.object {
-            Some((object, offset)) => {
-                line.offset = *offset;
-                match data::file_of_object(object.id()) {
-                    Some(inode) => {
-                        let (major, minor) = split_number(inode.device);
-                        line.file = (major, minor, inode.number);
-                        line.name = inode.path();
-                    }
-                    None => {
-                        let (major, minor) = split_number(ROOT_DEVICE);
-                        line.file = (major, minor, object.id());
-                        line.name = b"/dev/zero (deleted)".to_vec();
-                    }
+            Some((object, _)) => match data::file_of_object(object.id()) {
+                Some(inode) => {
+                    let (major, minor) = split_number(inode.device);
+                    line.file = (major, minor, inode.number);
+                    line.name = inode.path();
                 }
-            }
+                None => {
+                    let (major, minor) = split_number(ROOT_DEVICE);
+                    line.file = (major, minor, object.id());
+                    line.name = b"/dev/zero (deleted)".to_vec();
+                }
+            },
             None if range.0 <= heap.1 && range.1 > heap.0 && heap.0 != heap.1 => {
                 line.name = b"[heap]".to_vec();
             }

@@ -116,6 +116,7 @@ impl<M: Machine> Attempt<'_, M> {
             leaf,
             page,
             alone: self.is_alone(leaf, access, flushed),
+            unwatched: self.area.is_unwatched(),
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
             forced: self.forced,
@@ -135,7 +136,9 @@ impl<M: Machine> Attempt<'_, M> {
             (Plan::Nothing, ..) => self.done(Event::FaultSpurious),
             (Plan::MapZero, ..) => self.map_zero(execute),
             (Plan::MapAnon, ..) => self.map_anon(execute, work),
-            (Plan::MapObject { write }, _, Some(page)) => self.map_object(page, write, execute, work),
+            (Plan::MapObject { write, dirty }, _, Some(page)) => {
+                self.map_object(page, PageBits { write, execute, dirty, ..PageBits::default() }, work)
+            }
             (Plan::CopyObject, _, Some(page)) => self.copy_object(page, execute, work),
             (Plan::FillObject, ..) => self.fill_object(),
             (Plan::ReadObject, ..) => self.read_object(),
@@ -258,8 +261,7 @@ impl<M: Machine> Attempt<'_, M> {
             .inspect_err(|_| self.ctx.put(frame, 1, 1))
     }
 
-    fn map_object(&self, page: FrameId, write: bool, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
-        let bits = PageBits { write, execute, dirty: write, ..PageBits::default() };
+    fn map_object(&self, page: FrameId, bits: PageBits, work: &mut Work) -> Result<(), Need<M>> {
         self.exchange(M::Format::page(page, bits, M::Format::generation(self.entry)))
             .inspect_err(|_| self.ctx.put(page, 1, 1))?;
         work.delta.page(self.ctx.record(page).kind(), 1);

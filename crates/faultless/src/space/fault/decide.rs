@@ -35,6 +35,8 @@ pub(super) struct Facts {
     pub(super) alone: bool,
     /// A flush began after this very entry was seen PENDING.
     pub(super) flushed: bool,
+    /// The area is a shared mapping of memory: nobody must hear of stores.
+    pub(super) unwatched: bool,
     /// A store to private memory that its rights do not allow (a debugger's), or a pin: the page is to become ours, not
     /// writable (GU-06).
     pub(super) forced: bool,
@@ -51,8 +53,9 @@ pub(super) enum Plan {
     MapZero,
     /// Map a new frame of zeroes.
     MapAnon,
-    /// Map the object's page; `write`: writable at once (a store to a shared mapping).
-    MapObject { write: bool },
+    /// Map the object's page; `write`: writable at once (a store to a shared mapping, or one that may come unnoticed);
+    /// `dirty`: for a store.
+    MapObject { write: bool, dirty: bool },
     /// Copy the object's page at once: a store to a private mapping (FL-02).
     CopyObject,
     /// Put a page into the object first.
@@ -99,7 +102,11 @@ fn decide_empty(facts: &Facts) -> Plan {
         Page::MustRead => Plan::ReadObject,
         Page::MustMake => Plan::FillObject,
         Page::Resident if write && facts.sharing == Sharing::Private => Plan::CopyObject,
-        Page::Resident => Plan::MapObject { write },
+        // As Linux for memory objects: the store after the load takes no second fault.
+        Page::Resident => {
+            let unnoticed = facts.unwatched && facts.rights.contains(Rights::WRITE);
+            Plan::MapObject { write: write || unnoticed, dirty: write }
+        }
     }
 }
 

@@ -29,8 +29,8 @@ fn all_facts() -> impl Iterator<Item = Facts> {
     leaves().into_iter().flat_map(|leaf| {
         PAGES.into_iter().flat_map(move |page| {
             ACCESSES.into_iter().flat_map(move |access| {
-                (0..16).map(move |n| Facts {
-                    rights: Rights::ALL,
+                (0..64).map(move |n| Facts {
+                    rights: if n & 32 == 0 { Rights::ALL } else { Rights::READ | Rights::EXECUTE },
                     sharing: if n & 1 == 0 { Sharing::Private } else { Sharing::Shared },
                     access,
                     leaf,
@@ -38,6 +38,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
                     alone: n & 2 != 0,
                     flushed: n & 4 != 0,
                     forced: n & 8 != 0,
+                    unwatched: n & 17 == 17,
                 })
             })
         })
@@ -92,7 +93,10 @@ fn an_empty_entry_gets_what_the_area_says() {
             (Page::MustRead, ..) => Plan::ReadObject,
             (Page::MustMake, ..) => Plan::FillObject,
             (Page::Resident, true, Sharing::Private) => Plan::CopyObject,
-            (Page::Resident, write, _) => Plan::MapObject { write },
+            (Page::Resident, write, _) => {
+                let unnoticed = facts.unwatched && facts.rights.contains(Rights::WRITE);
+                Plan::MapObject { write: write || unnoticed, dirty: write }
+            }
         };
         assert_eq!(decide(&facts), expected, "{facts:?}");
     }

@@ -1,0 +1,35 @@
+//! `faultless check` and `faultless replay` as a user calls them.
+
+use std::process::{Command, Output};
+
+fn faultless(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_faultless")).args(arguments).output().expect("the command")
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn a_short_check_agrees_and_says_so_in_json() {
+    let output = faultless(&["check", "--seed", "3", "--operations", "300", "--json"]);
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON document");
+    assert_eq!(output.status.code(), Some(0), "{value}");
+    assert_eq!((&value["verdict"], &value["seed"]), (&"agree".into(), &3.into()));
+    assert!(output.stderr.is_empty(), "no progress where nobody watches");
+}
+
+#[test]
+fn replay_tells_what_differs_or_what_it_cannot_read() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("scenario.txt");
+    let replay = |scenario: &str| {
+        std::fs::write(&path, scenario).expect("written");
+        faultless(&["replay", path.to_str().expect("a name")])
+    };
+    let same = replay("p0 mmap +0x0 0x1000 rw- private|fixed|anon none 0\np0 store +0x0 8 5\np0 load +0x1 4\n");
+    assert_eq!((same.status.code(), text(&same).as_str()), (Some(0), "3 operations agree with Linux\n"));
+    let wrong = replay("p0 jump +0x0\n");
+    assert_eq!(wrong.status.code(), Some(125));
+    assert!(text(&wrong).contains("line 1: `jump` is no call"), "{}", text(&wrong));
+}

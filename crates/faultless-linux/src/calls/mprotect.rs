@@ -1,0 +1,67 @@
+//! `mprotect`.
+
+use faultless::{AreaFlags, Machine, PageRange, ProtectError, Rights, VirtAddr};
+use linux_raw_sys::general as linux;
+
+use crate::flags::{is_page, page_align, rights_of};
+use crate::{Caller, Errno};
+
+/// Gives the range other rights. The protection is a long: bits above the known ones are errors.
+///
+/// # Errors
+///
+/// `EINVAL`, `ENOMEM`, `EACCES`. Areas before the one that stopped it have been changed.
+pub fn mprotect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, protection: u64) -> Result<(), Errno> {
+    const GROWS: u32 = linux::PROT_GROWSDOWN | linux::PROT_GROWSUP;
+    const KNOWN: u32 = linux::PROT_READ | linux::PROT_WRITE | linux::PROT_EXEC | linux::PROT_SEM;
+    let grows = protection as u32 & GROWS;
+    let protection = protection & !u64::from(GROWS);
+    if grows == GROWS || !is_page(start) {
+        return Err(Errno::EINVAL);
+    }
+    if length == 0 {
+        return Ok(());
+    }
+    let end = start.wrapping_add(page_align(length));
+    if end <= start {
+        return Err(Errno::ENOMEM);
+    }
+    if protection & !u64::from(KNOWN) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if start >= caller.memory.end() {
+        return Err(Errno::ENOMEM);
+    }
+    let start = if grows == 0 { start } else { extend(caller, start, end, grows)? };
+    protect(caller, start, end, rights_of(protection as u32))
+}
+
+/// The start of the range that `PROT_GROWSDOWN` means.
+fn extend<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, grows: u32) -> Result<u64, Errno> {
+    let area = caller.areas().into_iter().find(|area| area.range.end().as_u64() > start);
+    let area = area.ok_or(Errno::ENOMEM)?;
+    let first = area.range.start().as_u64();
+    if grows == linux::PROT_GROWSUP {
+        // No area grows upwards on this architecture.
+        return Err(if first > start { Errno::ENOMEM } else { Errno::EINVAL });
+    }
+    if first >= end {
+        return Err(Errno::ENOMEM);
+    }
+    if !area.flags.contains(AreaFlags::GROWS_DOWN) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(first)
+}
+
+fn protect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, rights: Rights) -> Result<(), Errno> {
+    // What lies beyond the user half is not mapped, but what lies before it is changed first.
+    let top = caller.memory.end();
+    let range = PageRange::new(VirtAddr::new(start), VirtAddr::new(end.min(top))).map_err(|_| Errno::ENOMEM)?;
+    match caller.memory.space.protect(caller.cpu, range, rights) {
+        Ok(()) if end > top => Err(Errno::ENOMEM),
+        Ok(()) => Ok(()),
+        Err(ProtectError::Denied(_)) => Err(Errno::EACCES),
+        Err(ProtectError::Unmapped(_) | ProtectError::NoMemory(_)) => Err(Errno::ENOMEM),
+    }
+}

@@ -1,0 +1,133 @@
+//! `mremap`.
+
+use faultless::{Destination, Machine, PageRange, RemapError, RemapRequest, Rights, Sharing, VirtAddr};
+use linux_raw_sys::general as linux;
+
+use crate::flags::{is_page, page_align};
+use crate::memory::{AreaError, Growth};
+use crate::{Caller, Errno};
+
+/// The arguments of `mremap`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct MremapArgs {
+    /// The mapping's address.
+    pub address: u64,
+    /// Its length.
+    pub old_length: u64,
+    /// The length it shall have.
+    pub new_length: u64,
+    /// `MREMAP_*`.
+    pub flags: u32,
+    /// Where it shall be, with `MREMAP_FIXED`.
+    pub new_address: u64,
+}
+
+/// Resizes or moves a mapping and returns where it is. A move to a fixed place that changes no length takes all
+/// mappings of the range with it, and the holes between them, as Linux does since 6.17.
+///
+/// # Errors
+///
+/// `EINVAL`, `EFAULT`, `ENOMEM`, `EPERM`.
+pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Result<u64, Errno> {
+    let MremapArgs { address, flags, new_address, .. } = args;
+    let (old, new) = (page_align(args.old_length), page_align(args.new_length));
+    check(caller, &args, old, new)?;
+    // Out of the list, in which areas are whole.
+    let area = caller.areas().into_iter().find(|area| area.range.contains(VirtAddr::new(address)));
+    let area = area.ok_or(Errno::EFAULT)?;
+    let keep = flags & linux::MREMAP_DONTUNMAP != 0;
+    let fixed = flags & linux::MREMAP_FIXED != 0;
+    if fixed && old == new && old != 0 {
+        return move_all(caller, address, old, new_address, keep);
+    }
+    if new < old {
+        if fixed && new > area.range.end().as_u64() - address {
+            return Err(Errno::EFAULT);
+        }
+        // Linux cuts the end off whatever is mapped there.
+        cut(caller, address, new, old)?;
+        if !fixed {
+            return Ok(address);
+        }
+    }
+    let old = old.min(new);
+    if old == 0 && area.sharing == Sharing::Private {
+        return Err(Errno::EINVAL);
+    }
+    let growth = if keep { new } else { new - old };
+    if growth != 0 {
+        let is_data = area.sharing == Sharing::Private && area.rights.contains(Rights::WRITE);
+        caller.check_limits(growth, if is_data { Growth::Data } else { Growth::Other }, None)?;
+    }
+    let destination = match flags & linux::MREMAP_MAYMOVE {
+        0 => Destination::InPlace,
+        _ if fixed || keep && is_free(caller, new_address, new) => Destination::Fixed(VirtAddr::new(new_address)),
+        _ => Destination::Anywhere,
+    };
+    remap(caller, RemapRequest { addr: VirtAddr::new(address), old_len: old, new_len: new, destination, keep })
+}
+
+fn remap<M: Machine>(caller: &mut Caller<'_, M>, request: RemapRequest) -> Result<u64, Errno> {
+    match caller.memory.space.remap(caller.cpu, request) {
+        Ok(at) => Ok(at.as_u64()),
+        Err(RemapError::Invalid) => Err(Errno::EINVAL),
+        Err(RemapError::Unmapped) => Err(Errno::EFAULT),
+        Err(RemapError::NoMemory) => Err(Errno::ENOMEM),
+        Err(RemapError::Sealed) => Err(Errno::EPERM),
+    }
+}
+
+/// Moves each mapping of the range to its place in the range at `to`.
+fn move_all<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    address: u64,
+    length: u64,
+    to: u64,
+    keep: bool,
+) -> Result<u64, Errno> {
+    let moved = caller.each_area(address, address.saturating_add(length), |caller, _, part| {
+        let place = VirtAddr::new(to + (part.start().as_u64() - address));
+        let (addr, len) = (part.start(), part.len());
+        remap(caller, RemapRequest { addr, old_len: len, new_len: len, destination: Destination::Fixed(place), keep })?;
+        Ok(())
+    });
+    // Holes are no error here.
+    match moved {
+        Ok(()) | Err(AreaError::Holes) => Ok(to),
+        Err(AreaError::Stopped(errno)) => Err(errno),
+    }
+}
+
+/// May a mapping go to this place, which is only a hint?
+fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) -> bool {
+    let lowest = caller.memory.space.layout().lowest.as_u64();
+    address >= lowest
+        && PageRange::with_len(VirtAddr::new(address), length)
+            .is_ok_and(|range| caller.areas().iter().all(|area| area.range.intersect(range).is_none()))
+}
+
+/// Unmaps what lies beyond the new length.
+fn cut<M: Machine>(caller: &mut Caller<'_, M>, address: u64, new: u64, old: u64) -> Result<(), Errno> {
+    let end = address.checked_add(old).filter(|end| *end <= caller.memory.end()).ok_or(Errno::EINVAL)?;
+    let tail = PageRange::new(VirtAddr::new(address + new), VirtAddr::new(end)).map_err(|_| Errno::EINVAL)?;
+    caller.memory.space.unmap(caller.cpu, tail).map_err(|_| Errno::ENOMEM)
+}
+
+/// What needs no look at the mapping; lengths are rounded. Without `MREMAP_FIXED` the new address is a hint, and is
+/// checked all the same.
+fn check<M: Machine>(caller: &Caller<'_, M>, args: &MremapArgs, old: u64, new: u64) -> Result<(), Errno> {
+    const KNOWN: u32 = linux::MREMAP_MAYMOVE | linux::MREMAP_FIXED | linux::MREMAP_DONTUNMAP;
+    let MremapArgs { address, flags, new_address, .. } = *args;
+    let end = caller.memory.end();
+    if flags & !KNOWN != 0 || !is_page(address) || new == 0 || new > end {
+        return Err(Errno::EINVAL);
+    }
+    if flags & (linux::MREMAP_FIXED | linux::MREMAP_DONTUNMAP) == 0 {
+        return Ok(());
+    }
+    let silly = !is_page(new_address) || new_address > end - new;
+    let without_move = flags & linux::MREMAP_MAYMOVE == 0;
+    let unequal = flags & linux::MREMAP_DONTUNMAP != 0 && old != new;
+    let overlaps = address.saturating_add(old) > new_address && new_address.saturating_add(new) > address;
+    if silly || without_move || unequal || overlaps { Err(Errno::EINVAL) } else { Ok(()) }
+}

@@ -1,0 +1,194 @@
+//! One process's memory as Linux sees it, and who makes a call on it.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use faultless::{AreaInfo, Cpu, ForkError, Machine, PageRange, Rights, Sharing, Space, VirtAddr};
+
+use crate::Errno;
+
+/// The memory of one process. Threads and `vfork` children share it.
+///
+/// What Linux keeps per memory besides the space itself belongs here; today that is nothing, since the core keeps the
+/// break and has no locked memory.
+pub struct Memory<M: Machine> {
+    /// The space. It takes care of its own synchronisation.
+    pub space: Arc<Space<M>>,
+}
+
+impl<M: Machine> Memory<M> {
+    /// The memory around a space.
+    #[must_use]
+    pub fn new(space: Space<M>) -> Self {
+        Self { space: Arc::new(space) }
+    }
+
+    /// The memory of a child process.
+    ///
+    /// # Errors
+    ///
+    /// `ENOMEM`.
+    pub fn fork(&self, cpu: &mut Cpu<M>) -> Result<Self, Errno> {
+        match self.space.fork(cpu) {
+            Ok(space) => Ok(Self::new(space)),
+            Err(ForkError::NoMemory | ForkError::Exited) => Err(Errno::ENOMEM),
+        }
+    }
+
+    /// One past the highest address that a program may use.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.space.layout().highest.as_u64()
+    }
+}
+
+impl<M: Machine> fmt::Debug for Memory<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").field("space", &self.space).finish()
+    }
+}
+
+/// Soft resource limits, in bytes; `u64::MAX` is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// `RLIMIT_AS`.
+    pub address_space: u64,
+    /// `RLIMIT_DATA`.
+    pub data: u64,
+}
+
+impl Limits {
+    /// No limits.
+    pub const NONE: Self = Self { address_space: u64::MAX, data: u64::MAX };
+}
+
+/// A process in a memory call.
+pub struct Caller<'a, M: Machine> {
+    /// Its memory.
+    pub memory: &'a Memory<M>,
+    /// The CPU that executes the call.
+    pub cpu: &'a mut Cpu<M>,
+    /// The process's limits.
+    pub limits: Limits,
+}
+
+/// Why not all of a range was dealt with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum AreaError {
+    /// Parts are not mapped; all that is was dealt with.
+    Holes,
+    /// An area refused; those before it were dealt with.
+    Stopped(Errno),
+}
+
+/// As for the calls that pass over holes and report them.
+impl From<AreaError> for Errno {
+    fn from(error: AreaError) -> Self {
+        match error {
+            AreaError::Holes => Errno::ENOMEM,
+            AreaError::Stopped(errno) => errno,
+        }
+    }
+}
+
+/// What a new mapping counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Growth {
+    /// Private and writable: `RLIMIT_DATA` applies.
+    Data,
+    /// Anything else.
+    Other,
+}
+
+impl<M: Machine> Caller<'_, M> {
+    /// The areas, ascending.
+    pub(crate) fn areas(&mut self) -> Vec<AreaInfo<M>> {
+        let mut areas = Vec::new();
+        self.memory.space.areas(self.cpu, |area| areas.push(area));
+        areas
+    }
+
+    /// `ENOMEM` unless all of `start..end` is mapped.
+    pub(crate) fn check_mapped(&mut self, start: u64, end: u64) -> Result<(), Errno> {
+        let mut at = start;
+        // Ends: each round passes one area.
+        while at < end {
+            if at >= self.memory.end() {
+                return Err(Errno::ENOMEM);
+            }
+            let area = self.memory.space.area_at(self.cpu, VirtAddr::new(at)).ok_or(Errno::ENOMEM)?;
+            at = area.range.end().as_u64();
+        }
+        Ok(())
+    }
+
+    /// Calls `then` with each area that `start..end` meets and the part of it. What comes before an error is done; holes
+    /// are passed over and are an error at the end.
+    pub(crate) fn each_area(
+        &mut self,
+        start: u64,
+        end: u64,
+        mut then: impl FnMut(&mut Self, &AreaInfo<M>, PageRange) -> Result<(), Errno>,
+    ) -> Result<(), AreaError> {
+        let (mut at, mut holes) = (start, false);
+        // Ends: each round passes an area or a hole.
+        while at < end {
+            let area =
+                if at < self.memory.end() { self.memory.space.area_at(self.cpu, VirtAddr::new(at)) } else { None };
+            let Some(area) = area else {
+                holes = true;
+                let starts = self.areas().into_iter().map(|area| area.range.start().as_u64());
+                at = starts.filter(|start| *start > at).min().unwrap_or(end);
+                continue;
+            };
+            let stop = area.range.end().as_u64().min(end);
+            let part = PageRange::new(VirtAddr::new(at), VirtAddr::new(stop));
+            let part = part.map_err(|_| AreaError::Stopped(Errno::EINVAL))?;
+            then(self, &area, part).map_err(AreaError::Stopped)?;
+            at = stop;
+        }
+        if holes { Err(AreaError::Holes) } else { Ok(()) }
+    }
+
+    /// `ENOMEM` if `bytes` more may not be mapped; what is mapped in `replaced` now does not count.
+    pub(crate) fn check_limits(
+        &mut self,
+        bytes: u64,
+        growth: Growth,
+        replaced: Option<PageRange>,
+    ) -> Result<(), Errno> {
+        let total_limit = self.limits.address_space;
+        let data_limit = if growth == Growth::Data { self.limits.data } else { u64::MAX };
+        if total_limit == u64::MAX && data_limit == u64::MAX {
+            return Ok(());
+        }
+        let (mut total, mut data) = (bytes, bytes);
+        for area in self.areas() {
+            let kept = area.range.len() - overlap(area.range, replaced);
+            total = total.saturating_add(kept);
+            if is_data(&area) {
+                data = data.saturating_add(kept);
+            }
+        }
+        if total > total_limit || data > data_limit { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+}
+
+impl<M: Machine> fmt::Debug for Caller<'_, M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { memory, cpu, limits } = self;
+        f.debug_struct("Caller").field("memory", memory).field("cpu", cpu).field("limits", limits).finish()
+    }
+}
+
+/// Does the area count for `RLIMIT_DATA`?
+pub(crate) fn is_data<M: Machine>(area: &AreaInfo<M>) -> bool {
+    area.rights.contains(Rights::WRITE)
+        && area.sharing == Sharing::Private
+        && !area.flags.contains(faultless::AreaFlags::STACK)
+}
+
+/// Bytes that both ranges have.
+fn overlap(range: PageRange, other: Option<PageRange>) -> u64 {
+    other.and_then(|other| range.intersect(other)).map_or(0, PageRange::len)
+}

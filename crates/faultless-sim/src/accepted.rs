@@ -1,0 +1,88 @@
+//! Differences from Linux that are accepted. docs/conformance.md has the reasons; a test keeps the two lists equal.
+//!
+//! Called by `judge` (mappings) and, by name, where `host` undoes what Linux does besides. Nothing else is overlooked.
+
+use crate::view::{Mapping, Source};
+
+/// An accepted difference and how the tester meets it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    /// Its name in docs/conformance.md.
+    pub id: &'static str,
+    /// What the tester does about it.
+    pub how: &'static str,
+}
+
+/// All of them.
+pub const ACCEPTED: &[Accepted] = &[
+    Accepted {
+        id: "fault-around",
+        how: "the host's process drops the neighbours that came in with a page; what makes several pages of files \
+              resident at once may take fewer faults there",
+    },
+    Accepted { id: "fork-file-pages", how: "the host's child reads the file pages that its parent had" },
+    Accepted {
+        id: "fork-shared-tables",
+        how: "in a process that forked or was forked, an access may take more faults here, and a store to a private \
+              mapping (also MADV_POPULATE_WRITE) fewer",
+    },
+    Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
+    Accepted {
+        id: "area-merge",
+        how: "private areas that only the host keeps apart are the same to the tester; no mremap over such a border",
+    },
+];
+
+/// Are the lists the same, but for private areas that the host keeps apart (`area-merge`)? Linux does that if their
+/// anonymous pages were made independently, which depends on the order of past faults.
+#[must_use]
+pub fn same_mappings(host: &[Mapping], ours: &[Mapping]) -> bool {
+    let mut host = host.iter();
+    let same = ours.iter().all(|whole| {
+        let Some(mut part) = host.next().copied() else { return false };
+        while part.end < whole.end && !part.shared {
+            match host.next() {
+                Some(next) if follows(&part, next) => part.end = next.end,
+                _ => return false,
+            }
+        }
+        part == *whole
+    });
+    same && host.next().is_none()
+}
+
+fn follows(last: &Mapping, next: &Mapping) -> bool {
+    let offset = match last.source {
+        Source::Anonymous => 0,
+        _ => last.offset + (last.end - last.start),
+    };
+    last.end == next.start
+        && offset == next.offset
+        && (last.prot, last.shared, last.source) == (next.prot, next.shared, next.source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_host_may_keep_private_areas_apart() {
+        let area = |start, end, shared| Mapping { start, end, prot: 3, shared, source: Source::File(0), offset: start };
+        let (whole, parts) = ([area(0, 8, false)], [area(0, 4, false), area(4, 8, false)]);
+        assert!(same_mappings(&whole, &whole) && same_mappings(&parts, &whole) && !same_mappings(&whole, &parts));
+        assert!(!same_mappings(&[area(0, 4, true), area(4, 8, true)], &[area(0, 8, true)]));
+        assert!(!same_mappings(&parts, &parts[..1]) && !same_mappings(&parts[..1], &whole));
+    }
+
+    #[test]
+    fn the_list_is_the_documents() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conformance.md");
+        let text = std::fs::read_to_string(path).expect("docs/conformance.md");
+        let (_, table) = text.split_once("## Accepted differences").expect("the heading");
+        let table = table.split("\n## ").next().unwrap_or_default();
+        let ids: Vec<&str> =
+            table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(id, _)| id)).collect();
+        let own: Vec<&str> = ACCEPTED.iter().map(|accepted| accepted.id).collect();
+        assert_eq!(ids, own);
+    }
+}

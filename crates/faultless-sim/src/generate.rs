@@ -1,0 +1,308 @@
+//! Scenarios from a seed: weighted, fond of borders, now and then wrong.
+//!
+//! Called by `check` and tests. The generator knows which processes live, and nothing else: what is mapped where is
+//! for the two sides to agree on. A few hot places per scenario make steps meet each other.
+
+use crate::arena::{self, PAGE, PAGES};
+use crate::scenario::{FILES, FileRef, MOST_PROCESSES, Op, Scenario, Step};
+use faultless_hosted::Rng;
+use linux_raw_sys::general as linux;
+
+/// Deepest a process may be below the first.
+const MOST_DEPTH: usize = 4;
+
+/// Calls that not every core has. What is not in here is not generated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[allow(missing_docs)] // the names are the calls'
+pub struct Calls {
+    /// Advice for `madvise`.
+    pub madvise: &'static [u32],
+    /// Extra `MAP_*` flags.
+    pub map_flags: &'static [u32],
+    pub msync: bool,
+    pub munlock: bool,
+    pub mlock: bool,
+    pub mincore: bool,
+    pub mremap: bool,
+    pub remap_file_pages: bool,
+    /// Modes of `fallocate`.
+    pub fallocate: &'static [u32],
+}
+
+impl Calls {
+    /// Everything that scenarios can say.
+    pub const ALL: Self = Self {
+        madvise: &[
+            linux::MADV_NORMAL,
+            linux::MADV_RANDOM,
+            linux::MADV_SEQUENTIAL,
+            linux::MADV_WILLNEED,
+            linux::MADV_DONTNEED,
+            linux::MADV_FREE,
+            linux::MADV_REMOVE,
+            linux::MADV_DONTFORK,
+            linux::MADV_DOFORK,
+            linux::MADV_WIPEONFORK,
+            linux::MADV_KEEPONFORK,
+            linux::MADV_DONTDUMP,
+            linux::MADV_DODUMP,
+            linux::MADV_COLD,
+            linux::MADV_PAGEOUT,
+            linux::MADV_POPULATE_READ,
+            linux::MADV_POPULATE_WRITE,
+            linux::MADV_DONTNEED_LOCKED,
+        ],
+        map_flags: &[linux::MAP_LOCKED, linux::MAP_GROWSDOWN],
+        msync: true,
+        munlock: true,
+        mlock: true,
+        mincore: true,
+        mremap: true,
+        remap_file_pages: true,
+        fallocate: &[0, linux::FALLOC_FL_KEEP_SIZE, linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
+    };
+}
+
+/// What scenarios are like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Steps.
+    pub steps: usize,
+    /// Most processes, the first included.
+    pub processes: usize,
+    /// Calls that are used besides the usual ones.
+    pub calls: Calls,
+}
+
+impl Shape {
+    /// All calls, for tests of the text form.
+    #[must_use]
+    pub fn everything(steps: usize) -> Self {
+        Self { steps, processes: MOST_PROCESSES, calls: Calls::ALL }
+    }
+}
+
+/// A scenario.
+pub fn generate(rng: &mut Rng, shape: &Shape) -> Scenario {
+    let files = std::array::from_fn(|_| file_size(rng));
+    let mut maker = Maker { hot: std::array::from_fn(|_| hot_page(rng)), rng, shape, living: vec![(0, 0)], born: 1 };
+    let steps = (0..shape.steps).map(|_| maker.step()).collect();
+    Scenario { files, steps }
+}
+
+fn file_size(rng: &mut Rng) -> u64 {
+    rng.below(9) * PAGE + rng.pick(&[0, 0, 0, 1, 100, 4095])
+}
+
+/// Near a border of tables, or anywhere.
+fn hot_page(rng: &mut Rng) -> u64 {
+    let border = rng.pick(&[0, 512, PAGES / 2, PAGES / 2, 1536, PAGES]);
+    let page = if rng.once_in(4) { rng.below(PAGES) } else { border.saturating_sub(4) };
+    page.min(PAGES - 12)
+}
+
+struct Maker<'a> {
+    rng: &'a mut Rng,
+    shape: &'a Shape,
+    hot: [u64; 3],
+    /// Processes with their depth.
+    living: Vec<(usize, usize)>,
+    born: usize,
+}
+
+impl Maker<'_> {
+    fn step(&mut self) -> Step {
+        let at = self.rng.below(self.living.len() as u64) as usize;
+        let (process, depth) = self.living[at];
+        let op = match self.rng.below(100) {
+            0..4 if self.born < self.shape.processes && depth < MOST_DEPTH => self.fork(depth),
+            4 if self.living.len() > 1 => {
+                self.living.swap_remove(at);
+                Op::Exit { code: self.rng.below(256) as u8 }
+            }
+            5 if self.born > 1 => Op::Wait { child: 1 + self.rng.below(self.born as u64 - 1) as usize },
+            _ => self.op(),
+        };
+        Step { process, op }
+    }
+
+    fn fork(&mut self, depth: usize) -> Op {
+        let child = self.born;
+        self.born += 1;
+        self.living.push((child, depth + 1));
+        Op::Fork { child }
+    }
+
+    fn op(&mut self) -> Op {
+        match self.rng.weighted(&[20, 8, 10, 16, 24, 3, 3, 4, 12]) {
+            0 => self.map(),
+            1 => {
+                let (at, len) = self.range();
+                Op::Unmap { at, len }
+            }
+            2 => {
+                let (at, len) = self.range();
+                Op::Protect { at, len, prot: self.protection().into() }
+            }
+            3 => {
+                let (at, width) = self.access();
+                Op::Load { at, width }
+            }
+            4 => {
+                let (at, width) = self.access();
+                Op::Store { at, width, value: self.rng.next() }
+            }
+            5 => Op::Truncate { file: self.file(), size: self.offset().cast_signed() },
+            6 => Op::Read { file: self.file(), offset: self.offset().cast_signed(), len: self.bytes() },
+            7 => {
+                let value = self.rng.range(1, 256) as u8;
+                Op::Write { file: self.file(), offset: self.offset().cast_signed(), len: self.bytes(), value }
+            }
+            _ => self.other(),
+        }
+    }
+
+    /// One of the calls that the shape allows; a load if it allows none.
+    fn other(&mut self) -> Op {
+        let calls = self.shape.calls;
+        let (at, len) = self.range();
+        for _ in 0..8 {
+            match self.rng.below(10) {
+                0..3 if !calls.madvise.is_empty() => {
+                    return Op::Advise { at, len, advice: self.rng.pick(calls.madvise) };
+                }
+                3 if calls.msync => return Op::Sync { at, len, flags: self.rng.pick(&[1, 2, 4, 4, 5, 6, 0, 8]) },
+                4 if calls.munlock => return Op::Unlock { at, len },
+                5 if calls.mincore => return Op::Resident { at, len: len.min(512 * PAGE) },
+                6 if calls.mremap => return self.remap(at, len),
+                7 if calls.mlock => {
+                    return match self.rng.below(6) {
+                        0 => Op::LockAll { flags: self.rng.below(8) as u32 },
+                        1 => Op::UnlockAll,
+                        _ => Op::Lock { at, len, flags: self.rng.below(2) as u32 },
+                    };
+                }
+                8 if calls.remap_file_pages => return Op::Nonlinear { at, len, page: self.rng.below(9) },
+                9 if !calls.fallocate.is_empty() => {
+                    let (offset, len) = (self.offset().cast_signed(), self.bytes() as i64);
+                    return Op::Allocate { file: self.file(), mode: self.rng.pick(calls.fallocate), offset, len };
+                }
+                _ => {}
+            }
+        }
+        let (at, width) = self.access();
+        Op::Load { at, width }
+    }
+
+    fn remap(&mut self, at: u64, old: u64) -> Op {
+        let new = self.length();
+        let flags = self.rng.pick(&[0, 1, 1, 3, 3, 3, 5, 7, 2, 8]);
+        let (to, _) = self.range();
+        let old = if self.rng.once_in(10) { 0 } else { old };
+        Op::Remap { at, old, new, flags, to }
+    }
+
+    fn map(&mut self) -> Op {
+        let (mut at, mut len) = self.range();
+        let mut flags = match self.rng.below(8) {
+            0 => linux::MAP_FIXED_NOREPLACE,
+            1 => {
+                at = at.wrapping_add(self.rng.below(2) * 123);
+                0
+            }
+            _ => linux::MAP_FIXED,
+        };
+        let file = self.rng.once_in(2).then(|| FileRef { number: self.file(), read_only: self.rng.once_in(8) });
+        flags |= if self.rng.once_in(3) { linux::MAP_SHARED } else { linux::MAP_PRIVATE };
+        if file.is_none() {
+            flags |= linux::MAP_ANONYMOUS;
+        }
+        if self.rng.once_in(8) {
+            flags |= linux::MAP_POPULATE;
+            len = len.min(64 * PAGE);
+        }
+        if self.rng.once_in(12) {
+            flags |= self.rng.pick(&[linux::MAP_NORESERVE, linux::MAP_NONBLOCK, linux::MAP_STACK]);
+        }
+        if !self.shape.calls.map_flags.is_empty() && self.rng.once_in(10) {
+            flags |= self.rng.pick(self.shape.calls.map_flags);
+        }
+        let mut offset = if file.is_some() { self.rng.below(6) * PAGE } else { 0 };
+        let prot = if self.rng.once_in(2) { 3 } else { self.protection() };
+        // One thing wrong at a time, and then sometimes another.
+        match self.rng.below(150) {
+            0 => len = 0,
+            1 => len = self.rng.pick(&[u64::MAX, u64::MAX - PAGE, 1 << 47, 1 << 63]),
+            2 => at = self.rng.pick(&[0, 8, PAGE, 1 << 47, u64::MAX - PAGE + 1, at.wrapping_add(8)]),
+            3 => {
+                let wrong = self.rng.pick(&[1, 100, 1 << 63, (1 << 63) - PAGE, u64::MAX - PAGE + 1]);
+                offset = offset.wrapping_add(wrong);
+            }
+            4 => flags &= !linux::MAP_TYPE,
+            5 => flags |= linux::MAP_TYPE,
+            _ => {}
+        }
+        Op::Map { at, len, prot, flags, file, offset }
+    }
+
+    /// A range, seldom unaligned or nonsense.
+    fn range(&mut self) -> (u64, u64) {
+        let (at, len) = (arena::START + self.page() * PAGE, self.length());
+        // Nothing outside the arena may be hit by a range that begins inside.
+        let len = len.min(arena::END - at);
+        match self.rng.below(100) {
+            0 => (at + 8, len.saturating_sub(8).max(1)),
+            1 => (at, 0),
+            2 => (self.rng.pick(&[1 << 47, (1 << 47) - PAGE, 1 << 63, u64::MAX - PAGE + 1]), len),
+            3 => (at, self.rng.pick(&[u64::MAX, u64::MAX - PAGE, 1 << 63])),
+            _ => (at, len),
+        }
+    }
+
+    fn page(&mut self) -> u64 {
+        if self.rng.once_in(14) {
+            return self.rng.below(PAGES);
+        }
+        let hot = self.rng.pick(&self.hot);
+        hot + self.rng.below(12)
+    }
+
+    fn length(&mut self) -> u64 {
+        let pages = match self.rng.below(40) {
+            0 => self.rng.range(100, 1200),
+            1 | 2 => self.rng.range(8, 40),
+            _ => self.rng.range(1, 7),
+        };
+        if self.rng.once_in(10) { pages * PAGE - self.rng.pick(&[1, 7, 4000]) } else { pages * PAGE }
+    }
+
+    fn access(&mut self) -> (u64, u8) {
+        let width = self.rng.pick(&[1, 2, 4, 8, 8, 8]);
+        let offset = match self.rng.below(6) {
+            0 => self.rng.below(PAGE),
+            1 => PAGE - u64::from(width) + self.rng.below(u64::from(width)),
+            2 => PAGE - 8,
+            _ => self.rng.below(16) * 8,
+        };
+        (arena::START + self.page() * PAGE + offset, width)
+    }
+
+    fn protection(&mut self) -> u32 {
+        self.rng.pick(&[0, 1, 1, 2, 3, 3, 3, 4, 5, 7])
+    }
+
+    fn file(&mut self) -> usize {
+        self.rng.below(FILES as u64) as usize
+    }
+
+    fn offset(&mut self) -> u64 {
+        if self.rng.once_in(60) {
+            return self.rng.pick(&[u64::MAX, 1 << 63, (1 << 63) - 1]);
+        }
+        self.rng.below(9) * PAGE + self.rng.pick(&[0, 0, 1, 100, 4095])
+    }
+
+    fn bytes(&mut self) -> usize {
+        self.rng.pick(&[0, 1, 8, 100, 4096, 5000, 9000])
+    }
+}

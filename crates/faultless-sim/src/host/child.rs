@@ -1,0 +1,312 @@
+//! A process of a scenario: waits for commands and executes them.
+//!
+//! Entered in a child of the tester, which may have had threads: so nothing here allocates, locks or panics, and
+//! processes are made by the bare system call. What the process itself needs (stack, code, its slot) is touched before
+//! each measured step, so that the faults it counts are those of the step.
+
+use std::hint::black_box;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::channel::{Channel, Slot, WORDS};
+use super::probe;
+use crate::arena;
+
+/// Exit status of a process that lost its way; the tester reports it.
+pub(super) const LOST: i32 = 113;
+
+/// Commands; the arguments follow in the command's words.
+pub(super) mod code {
+    /// A system call: number, six arguments.
+    pub(crate) const CALL: u64 = 1;
+    /// Address, width.
+    pub(crate) const LOAD: u64 = 2;
+    /// Address, width, value.
+    pub(crate) const STORE: u64 = 3;
+    /// The child's slot.
+    pub(crate) const FORK: u64 = 4;
+    /// Status.
+    pub(crate) const EXIT: u64 = 5;
+    /// Address, pages: a digest of each readable page.
+    pub(crate) const DIGEST: u64 = 6;
+}
+
+/// Words of a command and what they mean.
+pub(super) const CODE: usize = 0;
+pub(super) const ARGUMENTS: usize = 1;
+/// The range in which the step may make pages resident.
+pub(super) const MAY_START: usize = 10;
+pub(super) const MAY_END: usize = 11;
+
+/// Words of an answer.
+pub(super) const RESULT: usize = 0;
+pub(super) const SIGNAL: usize = 1;
+pub(super) const SIGNAL_CODE: usize = 2;
+pub(super) const ADDRESS: usize = 3;
+pub(super) const MINOR: usize = 4;
+pub(super) const MAJOR: usize = 5;
+
+const PAGES: usize = arena::PAGES as usize;
+/// Bits of an entry of /proc/self/pagemap: present, and belongs to a file or shared memory.
+const PRESENT: u64 = 1 << 63;
+const OF_FILE: u64 = 1 << 61;
+
+/// What the process is.
+struct Process<'c> {
+    channel: &'c Channel,
+    slot: &'c Slot,
+    pagemap: i32,
+    memory: i32,
+    tester: i32,
+}
+
+/// The pages of the arena as /proc/self/pagemap has them.
+type Pages = [u64; PAGES];
+
+/// The life of a process; the first of a scenario comes here from the tester, others from `fork`.
+pub(super) fn live(channel: &Channel, number: usize, tester: i32) -> ! {
+    drop_privileges();
+    probe::catch();
+    Process::born(channel, number, tester).serve()
+}
+
+impl<'c> Process<'c> {
+    fn born(channel: &'c Channel, number: usize, tester: i32) -> Self {
+        let process = Self {
+            channel,
+            slot: channel.slot(number),
+            pagemap: open(c"/proc/self/pagemap", libc::O_RDONLY),
+            memory: open(c"/proc/self/mem", libc::O_RDONLY),
+            tester,
+        };
+        process.slot.touch();
+        touch_stack::<{ 512 << 10 }>();
+        process.warm_up();
+        process
+    }
+
+    /// Does once what the measured steps will do: after a fork the code itself has to be faulted in.
+    fn warm_up(&self) {
+        // Nothing lies at the lowest addresses.
+        for width in [1, 2, 4, 8] {
+            self.measured(code::LOAD, [8, width, 0, 0, 0, 0, 0]);
+            self.measured(code::STORE, [8, width, 0, 0, 0, 0, 0]);
+        }
+        self.measured(code::CALL, [libc::SYS_getppid as u64, 0, 0, 0, 0, 0, 0]);
+    }
+
+    fn serve(self) -> ! {
+        let mut number = self.slot.last();
+        self.slot.done(number);
+        loop {
+            // Ends: with EXIT, or when the tester is gone.
+            while !self.slot.next(number, Duration::from_secs(5)) {
+                // SAFETY: signal 0 only asks.
+                if unsafe { libc::kill(self.tester, 0) } != 0 {
+                    exit(LOST);
+                }
+            }
+            number = number.wrapping_add(1);
+            self.execute();
+            self.slot.done(number);
+        }
+    }
+
+    fn argument(&self, index: usize) -> u64 {
+        self.slot.command[index].load(Ordering::Relaxed)
+    }
+
+    fn set(&self, index: usize, value: u64) {
+        self.slot.answer[index].store(value, Ordering::Relaxed);
+    }
+
+    fn execute(&self) {
+        match self.argument(CODE) {
+            code::FORK => self.fork(self.argument(ARGUMENTS) as usize),
+            code::EXIT => exit(self.argument(ARGUMENTS) as i32),
+            code::DIGEST => self.digest(self.argument(ARGUMENTS), self.argument(ARGUMENTS + 1)),
+            code => self.measured(code, std::array::from_fn(|index| self.argument(ARGUMENTS + index))),
+        }
+    }
+
+    /// A system call or an access, with the faults it took. What Linux mapped around it is taken away again.
+    fn measured(&self, code: u64, arguments: [u64; 7]) {
+        touch_stack::<{ 96 << 10 }>();
+        let mut before = [0; PAGES];
+        self.read_pages(&mut before);
+        let first = faults();
+        let [a, b, c, rest @ ..] = arguments;
+        match code {
+            // SAFETY: the tester asks for addresses where no Rust object lies, and the handler is installed.
+            code::LOAD => self.tell(unsafe { probe::load(a, b) }),
+            // SAFETY: as above.
+            code::STORE => self.tell(unsafe { probe::store(a, b, c) }),
+            _ => {
+                self.set(SIGNAL, 0);
+                let [d, e, f, g] = rest;
+                // SAFETY: the tester asks for calls on the arena, its files and the slot's bytes only: no Rust object
+                // changes.
+                self.set(RESULT, unsafe { bare(a, [b, c, d, e, f, g]) });
+            }
+        }
+        let last = faults();
+        self.set(MINOR, last.0 - first.0);
+        self.set(MAJOR, last.1 - first.1);
+        // Also after an access that failed: fault-around may come before the signal.
+        self.drop_neighbours(&before, self.argument(MAY_START)..self.argument(MAY_END));
+    }
+
+    fn tell(&self, found: probe::Found) {
+        self.set(RESULT, found.value);
+        self.set(SIGNAL, found.signal);
+        self.set(SIGNAL_CODE, found.code);
+        self.set(ADDRESS, found.address);
+    }
+
+    /// Undoes fault-around: pages of files that came in outside of `wanted`.
+    fn drop_neighbours(&self, before: &Pages, wanted: std::ops::Range<u64>) {
+        let mut after = [0; PAGES];
+        self.read_pages(&mut after);
+        for page in 0..PAGES {
+            let at = arena::address_of(page);
+            let came = after[page] & PRESENT != 0 && before[page] & PRESENT == 0 && after[page] & OF_FILE != 0;
+            if came && !wanted.contains(&at) {
+                let advice = libc::MADV_DONTNEED_LOCKED as u64;
+                // SAFETY: a page of the arena; it was absent a moment ago and is a file's.
+                unsafe { bare(libc::SYS_madvise as u64, [at, arena::PAGE, advice, 0, 0, 0]) };
+            }
+        }
+    }
+
+    fn fork(&self, number: usize) {
+        let mut pages = [0; PAGES];
+        self.read_pages(&mut pages);
+        // SAFETY: the process has one thread, and what follows in the child uses no lock of the library.
+        let pid = unsafe { bare(libc::SYS_fork as u64, [0; 6]) };
+        if pid == 0 {
+            close(self.pagemap);
+            close(self.memory);
+            let child = Process::born(self.channel, number, self.tester);
+            child.settle(&pages, self.slot);
+            child.serve();
+        }
+        touch_stack::<{ 96 << 10 }>();
+        self.set(RESULT, pid);
+    }
+
+    /// Makes those pages resident that the parent had and that Linux leaves to the child's faults: those of areas
+    /// without anonymous pages. `ranges` names the areas that were wiped.
+    fn settle(&self, parent: &Pages, ranges: &Slot) {
+        let mut own = [0; PAGES];
+        self.read_pages(&mut own);
+        for page in 0..PAGES {
+            let at = arena::address_of(page);
+            if parent[page] & PRESENT != 0 && own[page] & PRESENT == 0 && !ranges.ranges_hold(at) {
+                let before = own;
+                let mut byte = 0_u8;
+                // SAFETY: one byte is read into `byte`, through the file of our own memory, which ignores rights.
+                unsafe { libc::pread(self.memory, (&raw mut byte).cast(), 1, at.cast_signed()) };
+                black_box(byte);
+                self.drop_neighbours(&before, at..at + arena::PAGE);
+                self.read_pages(&mut own);
+            }
+        }
+    }
+
+    fn digest(&self, at: u64, pages: u64) {
+        for page in 0..pages {
+            let sum = page_digest(at + page * arena::PAGE);
+            self.slot.set_word(page as usize, sum);
+        }
+    }
+
+    fn read_pages(&self, into: &mut Pages) {
+        let (at, len) = (arena::START / arena::PAGE * 8, size_of::<Pages>());
+        // SAFETY: `into` has `len` bytes.
+        let got = unsafe { libc::pread(self.pagemap, into.as_mut_ptr().cast(), len, at.cast_signed()) };
+        if got != len.cast_signed() {
+            exit(LOST);
+        }
+    }
+}
+
+/// A digest of the page at `at`, or 0 if it cannot be read.
+fn page_digest(at: u64) -> u64 {
+    let mut sum = 1_u64;
+    for word in 0..512 {
+        // SAFETY: an address of the arena, and the handler is installed.
+        let found = unsafe { probe::load(at + word * 8, 8) };
+        if found.signal != 0 {
+            return 0;
+        }
+        sum = super::mix(sum, found.value);
+    }
+    sum
+}
+
+/// Writes to the next pages of the stack: a step, or a signal, will use them.
+#[inline(never)]
+fn touch_stack<const BYTES: usize>() {
+    let mut space = [0_u8; BYTES];
+    for at in (0..space.len()).step_by(1024) {
+        space[at] = 1;
+        black_box(&mut space);
+    }
+}
+
+/// Minor and major faults of this process.
+fn faults() -> (u64, u64) {
+    // SAFETY: all-zero is a valid rusage.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `usage` is valid.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut usage) };
+    (usage.ru_minflt.cast_unsigned(), usage.ru_majflt.cast_unsigned())
+}
+
+/// The bare system call: what it returns, errors as negative numbers.
+///
+/// # Safety
+///
+/// That of the call.
+unsafe fn bare(number: u64, arguments: [u64; 6]) -> u64 {
+    let result: u64;
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: the caller vouches for the call; the kernel keeps all registers but those named.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") number => result,
+            in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d, in("r8") e, in("r9") f,
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    result
+}
+
+fn open(path: &std::ffi::CStr, flags: i32) -> i32 {
+    // SAFETY: the path is a string with an end.
+    let fd = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
+    if fd < 0 { exit(LOST) } else { fd }
+}
+
+fn close(fd: i32) {
+    // SAFETY: a descriptor of our own that is not used any more.
+    unsafe { libc::close(fd) };
+}
+
+fn exit(status: i32) -> ! {
+    // SAFETY: ends the process without a look at anything.
+    unsafe { libc::_exit(status) }
+}
+
+/// Gives up what root may do to memory: scenarios are about ordinary processes.
+fn drop_privileges() {
+    // Version 3 of the interface, this process; then three words for each half of the sets, all empty.
+    let header = [0x2008_0522_u32, 0];
+    let sets = [0_u32; 6];
+    // SAFETY: both are as the interface wants them, and nothing is written.
+    unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+}
+
+const _: () = assert!(MAY_END < WORDS);

@@ -1,0 +1,427 @@
+//! The host's kernel as an executor: real processes, each with one thread, made by each other's `fork`.
+//!
+//! Called by `judge`. The tester tells a process what to do through shared memory (`channel`), the process does it and
+//! catches what it raises (`child`, `probe`), and the tester looks at /proc/PID from outside. What Linux does besides
+//! and is accepted as a difference (fault-around, file pages that fork leaves out) the processes undo themselves, so
+//! that everything else can be compared exactly.
+
+mod channel;
+mod child;
+mod probe;
+mod procfs;
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::arena;
+use crate::scenario::{FILES, FileRef, MOST_PROCESSES, Op, Scenario};
+use crate::view::{Answer, Outcome, Rss, Source, Trap, View};
+use channel::{Channel, WORDS};
+use child::code;
+
+/// Longest that a step may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// The host's side of one scenario.
+pub struct Host {
+    processes: Vec<Option<Process>>,
+    /// All that were ever made and not waited for.
+    made: Vec<i32>,
+    files: [OwnedFd; FILES],
+    readers: [OwnedFd; FILES],
+    /// Was any area ever to be wiped in children? Seldom, and looking is slow.
+    may_wipe: bool,
+    /// Inode numbers of the files.
+    inodes: [u64; FILES],
+    channel: Box<Channel>,
+}
+
+struct Process {
+    pid: i32,
+    /// Readable once the process has ended.
+    ended: OwnedFd,
+    views: procfs::Views,
+    /// Resident pages that are not the arena's.
+    base: Rss,
+}
+
+impl Host {
+    /// The first process of a scenario, and its files.
+    ///
+    /// # Errors
+    ///
+    /// What the host said.
+    pub fn new(scenario: &Scenario) -> io::Result<Self> {
+        become_subreaper()?;
+        let files = scenario.files.map(new_file);
+        let [a, b, c] = files;
+        let files = [a?, b?, c?];
+        let [a, b, c] = [0, 1, 2].map(|number: usize| reopen(&files[number]));
+        let readers = [a?, b?, c?];
+        let [a, b, c] = [0, 1, 2].map(|number: usize| inode(&files[number]));
+        let inodes = [a?, b?, c?];
+        let processes = (0..MOST_PROCESSES).map(|_| None).collect();
+        let channel = Box::new(Channel::new()?);
+        let mut host = Self { processes, made: Vec::new(), files, readers, inodes, channel, may_wipe: false };
+        let pid = host.fork_first()?;
+        host.adopt(0, pid)?;
+        Ok(host)
+    }
+
+    fn fork_first(&mut self) -> io::Result<i32> {
+        let tester = std::process::id().cast_signed();
+        self.channel.slot(0).reset();
+        // SAFETY: the child calls nothing but `live`, which neither allocates nor takes a lock.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => child::live(&self.channel, 0, tester),
+            pid => Ok(pid),
+        }
+    }
+
+    /// A process was born: waits until it is ready.
+    fn adopt(&mut self, number: usize, pid: i32) -> io::Result<()> {
+        self.made.push(pid);
+        if !self.channel.slot(number).wait_done(LIMIT) {
+            return Err(lost(number));
+        }
+        let mut process = Process { pid, ended: pidfd(pid)?, views: procfs::Views::open(pid)?, base: Rss::default() };
+        let (rss, arena) = (process.views.rss()?, process.views.smaps()?.rss);
+        process.base = Rss { anon: rss.anon - arena.anon, file: rss.file - arena.file, shmem: rss.shmem - arena.shmem };
+        self.processes[number] = Some(process);
+        Ok(())
+    }
+
+    fn process(&mut self, number: usize) -> io::Result<&mut Process> {
+        self.processes[number].as_mut().ok_or_else(|| lost(number))
+    }
+
+    /// Executes a step of a living process.
+    ///
+    /// # Errors
+    ///
+    /// What the host said, or that the process is lost; never what a call answered.
+    pub fn step(&mut self, number: usize, op: &Op) -> io::Result<Outcome> {
+        match *op {
+            Op::Fork { child } => self.fork(number, child),
+            Op::Exit { code } => self.exit(number, code),
+            Op::Wait { child } => self.wait(number, child),
+            Op::Map { flags, len, .. } if flags & FIXED == 0 => self.map_anywhere(number, op, len),
+            Op::Remap { new, .. } => self.map_anywhere(number, op, new),
+            Op::Read { .. } | Op::Resident { .. } => self.read(number, op),
+            op => {
+                self.may_wipe |= matches!(op, Op::Advise { advice: linux_raw_sys::general::MADV_WIPEONFORK, .. });
+                if let Op::Write { value, .. } = op {
+                    self.channel.slot(number).fill(value);
+                }
+                self.measured(number, &self.command(number, &op))
+            }
+        }
+    }
+
+    /// Sends a command and waits for its end.
+    fn send(&mut self, number: usize, command: &[u64; WORDS]) -> io::Result<[u64; WORDS]> {
+        let slot = self.channel.slot(number);
+        slot.send(command);
+        if !slot.wait_done(LIMIT) {
+            return Err(lost(number));
+        }
+        Ok(std::array::from_fn(|index| slot.answer[index].load(std::sync::atomic::Ordering::Relaxed)))
+    }
+
+    fn measured(&mut self, number: usize, command: &[u64; WORDS]) -> io::Result<Outcome> {
+        let answer = self.send(number, command)?;
+        let trap = Trap {
+            signal: answer[child::SIGNAL] as i32,
+            code: answer[child::SIGNAL_CODE] as i32,
+            address: answer[child::ADDRESS],
+        };
+        let result = answer[child::RESULT];
+        let answer_of = match trap.signal {
+            0 if command[child::CODE] == code::CALL && result.cast_signed() < 0 => {
+                Answer::Errno(-result.cast_signed() as i32)
+            }
+            0 => Answer::Value(result),
+            _ => Answer::Trap(trap),
+        };
+        Ok(Outcome { answer: answer_of, minor: answer[child::MINOR], major: answer[child::MAJOR] })
+    }
+
+    /// The command for an operation that is one system call or access.
+    fn command(&self, number: usize, op: &Op) -> [u64; WORDS] {
+        let bytes = self.channel.slot(number).bytes_address();
+        let fd = |file: usize| self.files[file].as_raw_fd() as u64;
+        let call = |number: i64, arguments: &[u64]| {
+            let mut words = vec![number.cast_unsigned()];
+            words.extend(arguments);
+            (code::CALL, words)
+        };
+        let (code, arguments) = match *op {
+            Op::Load { at, width } => (code::LOAD, vec![at, width.into()]),
+            Op::Store { at, width, value } => (code::STORE, vec![at, width.into(), value]),
+            Op::Map { at, len, prot, flags, file, offset } => {
+                call(libc::SYS_mmap, &[at, len, prot.into(), flags.into(), self.descriptor(file), offset])
+            }
+            Op::Unmap { at, len } => call(libc::SYS_munmap, &[at, len]),
+            Op::Protect { at, len, prot } => call(libc::SYS_mprotect, &[at, len, prot]),
+            Op::Truncate { file, size } => call(libc::SYS_ftruncate, &[fd(file), size.cast_unsigned()]),
+            Op::Read { file, offset, len } => {
+                call(libc::SYS_pread64, &[fd(file), bytes, len as u64, offset.cast_unsigned()])
+            }
+            Op::Write { file, offset, len, .. } => {
+                call(libc::SYS_pwrite64, &[fd(file), bytes, len as u64, offset.cast_unsigned()])
+            }
+            Op::Advise { at, len, advice } => call(libc::SYS_madvise, &[at, len, advice.into()]),
+            Op::Sync { at, len, flags } => call(libc::SYS_msync, &[at, len, flags.into()]),
+            Op::Lock { at, len, flags } => call(libc::SYS_mlock2, &[at, len, flags.into()]),
+            Op::Unlock { at, len } => call(libc::SYS_munlock, &[at, len]),
+            Op::LockAll { flags } => call(libc::SYS_mlockall, &[flags.into()]),
+            Op::UnlockAll => call(libc::SYS_munlockall, &[]),
+            Op::Resident { at, len } => call(libc::SYS_mincore, &[at, len, bytes]),
+            Op::Remap { at, old, new, flags, to } => call(libc::SYS_mremap, &[at, old, new, flags.into(), to]),
+            Op::Nonlinear { at, len, page } => call(libc::SYS_remap_file_pages, &[at, len, 0, page, 0]),
+            Op::Allocate { file, mode, offset, len } => {
+                let (offset, len) = (offset.cast_unsigned(), len.cast_unsigned());
+                call(libc::SYS_fallocate, &[fd(file), mode.into(), offset, len])
+            }
+            Op::Fork { child } => (code::FORK, vec![child as u64]),
+            Op::Exit { code } => (code::EXIT, vec![code.into()]),
+            Op::Wait { child } => {
+                let pid = self.processes[child].as_ref().map_or(-1, |process| i64::from(process.pid));
+                call(libc::SYS_wait4, &[pid.cast_unsigned(), bytes, libc::WNOHANG as u64, 0])
+            }
+        };
+        let mut words = [0; WORDS];
+        words[child::CODE] = code;
+        words[child::ARGUMENTS..][..arguments.len()].copy_from_slice(&arguments);
+        (words[child::MAY_START], words[child::MAY_END]) = may_come_in(op);
+        words
+    }
+
+    fn descriptor(&self, file: Option<FileRef>) -> u64 {
+        match file {
+            None => u64::MAX,
+            Some(FileRef { number, read_only: true }) => self.readers[number].as_raw_fd() as u64,
+            Some(FileRef { number, .. }) => self.files[number].as_raw_fd() as u64,
+        }
+    }
+
+    /// A call that leaves bytes in the slot.
+    fn read(&mut self, number: usize, op: &Op) -> io::Result<Outcome> {
+        let mut outcome = self.measured(number, &self.command(number, op))?;
+        if let Answer::Value(count) = outcome.answer {
+            let count = match *op {
+                Op::Resident { len, .. } => len.div_ceil(arena::PAGE) as usize,
+                _ => count as usize,
+            };
+            outcome.answer = Answer::Bytes(self.channel.slot(number).bytes(count));
+        }
+        Ok(outcome)
+    }
+
+    /// `mmap` or `mremap` that may go anywhere: outside of the arena it does not stay.
+    fn map_anywhere(&mut self, number: usize, op: &Op, len: u64) -> io::Result<Outcome> {
+        let mut outcome = self.measured(number, &self.command(number, op))?;
+        if let Answer::Value(at) = outcome.answer
+            && !arena::holds(at, len)
+        {
+            let unmap = self.command(number, &Op::Unmap { at, len });
+            self.measured(number, &unmap)?;
+            outcome.answer = Answer::Elsewhere;
+        }
+        Ok(outcome)
+    }
+
+    fn fork(&mut self, number: usize, child: usize) -> io::Result<Outcome> {
+        let wiped = if self.may_wipe { self.process(number)?.views.smaps()?.wiped } else { Vec::new() };
+        self.channel.slot(child).reset();
+        self.channel.slot(number).set_ranges(&wiped);
+        let answer = self.send(number, &self.command(number, &Op::Fork { child }))?;
+        let pid = answer[child::RESULT].cast_signed();
+        if pid < 0 {
+            return Err(io::Error::from_raw_os_error(-pid as i32));
+        }
+        self.adopt(child, pid as i32)?;
+        Ok(nothing())
+    }
+
+    fn exit(&mut self, number: usize, code: u8) -> io::Result<Outcome> {
+        let command = self.command(number, &Op::Exit { code });
+        self.channel.slot(number).send(&command);
+        let mut poll = libc::pollfd { fd: self.process(number)?.ended.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let limit = LIMIT.as_millis() as i32;
+        // SAFETY: one valid entry.
+        if unsafe { libc::poll(&raw mut poll, 1, limit) } != 1 {
+            return Err(lost(number));
+        }
+        Ok(nothing())
+    }
+
+    /// The status that the parent gets; the child has ended.
+    fn wait(&mut self, number: usize, child: usize) -> io::Result<Outcome> {
+        let mut outcome = self.measured(number, &self.command(number, &Op::Wait { child }))?;
+        if let Answer::Value(pid) = outcome.answer {
+            self.made.retain(|made| *made as u64 != pid);
+            let status = self.channel.slot(number).bytes(4);
+            let status = i32::from_ne_bytes([status[0], status[1], status[2], status[3]]);
+            outcome.answer = Answer::Value(if pid == 0 { 0 } else { (status >> 8 & 0xff) as u64 + 1 });
+        }
+        Ok(Outcome { answer: outcome.answer, ..nothing() })
+    }
+
+    /// What the process's memory looks like.
+    ///
+    /// # Errors
+    ///
+    /// What the host said.
+    pub fn view(&mut self, number: usize) -> io::Result<View> {
+        let inodes = self.inodes;
+        let process = self.process(number)?;
+        let rss = process.views.rss()?;
+        let base = process.base;
+        let rss = Rss { anon: rss.anon - base.anon, file: rss.file - base.file, shmem: rss.shmem - base.shmem };
+        let mut mappings = process.views.mappings()?;
+        for mapping in &mut mappings {
+            let file = inodes.iter().position(|inode| mapping.source == Source::Shared(*inode));
+            mapping.source = file.map_or(mapping.source, Source::File);
+        }
+        Ok(View { mappings, pages: process.views.pages()?, rss })
+    }
+
+    /// A digest per page of the arena, 0 where it cannot be read. Makes all that can be read resident.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::view`].
+    pub fn digests(&mut self, number: usize) -> io::Result<Vec<u64>> {
+        const PART: u64 = 1024;
+        let mut digests = Vec::new();
+        for first in (0..arena::PAGES).step_by(PART as usize) {
+            let mut words = [0; WORDS];
+            words[child::CODE] = code::DIGEST;
+            words[child::ARGUMENTS] = arena::START + first * arena::PAGE;
+            words[child::ARGUMENTS + 1] = PART;
+            self.send(number, &words)?;
+            let bytes = self.channel.slot(number).bytes(PART as usize * 8);
+            digests.extend(bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())));
+        }
+        Ok(digests)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        for pid in &self.made {
+            // SAFETY: a process that we made and nobody has waited for: the number is still its own.
+            unsafe { libc::kill(*pid, libc::SIGKILL) };
+        }
+        // Parents first: their children become ours when they have ended.
+        for pid in self.made.drain(..) {
+            reap(pid);
+        }
+    }
+}
+
+/// The lowest address that an ordinary process may map.
+#[must_use]
+pub fn lowest_address() -> u64 {
+    static LOWEST: OnceLock<u64> = OnceLock::new();
+    *LOWEST.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/vm/mmap_min_addr").unwrap_or_default();
+        text.trim().parse::<u64>().map_or(0x1_0000, |lowest| lowest.next_multiple_of(arena::PAGE).max(arena::PAGE))
+    })
+}
+
+/// One step of a digest.
+fn mix(sum: u64, word: u64) -> u64 {
+    (sum ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+}
+
+/// The digest of a page, as `digests` has it.
+#[must_use]
+pub fn page_digest(page: &[u8]) -> u64 {
+    let words = page.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
+    words.fold(1, mix)
+}
+
+/// Flags that fix the address of a mapping.
+const FIXED: u32 = linux_raw_sys::general::MAP_FIXED | linux_raw_sys::general::MAP_FIXED_NOREPLACE;
+
+/// Where an operation may make pages of files resident; what Linux adds around is fault-around.
+fn may_come_in(op: &Op) -> (u64, u64) {
+    let up = |at: u64, len: u64| at.saturating_add(len).checked_next_multiple_of(arena::PAGE).unwrap_or(u64::MAX);
+    let down = |at: u64| at & !(arena::PAGE - 1);
+    match *op {
+        Op::Load { at, width } | Op::Store { at, width, .. } => (down(at), up(at, width.into())),
+        Op::Map { at, len, .. }
+        | Op::Advise { at, len, .. }
+        | Op::Lock { at, len, .. }
+        | Op::Protect { at, len, .. }
+        | Op::Nonlinear { at, len, .. } => (down(at), up(at, len)),
+        Op::Remap { .. } | Op::LockAll { .. } => (arena::START, arena::END),
+        _ => (0, 0),
+    }
+}
+
+fn nothing() -> Outcome {
+    Outcome { answer: Answer::Value(0), minor: 0, major: 0 }
+}
+
+fn lost(number: usize) -> io::Error {
+    io::Error::other(format!("process p{number} of the host is lost"))
+}
+
+/// Children of children that have ended become ours, so that they can be waited for.
+fn become_subreaper() -> io::Result<()> {
+    // SAFETY: changes nothing but who inherits orphans.
+    check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
+}
+
+fn check(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// A memfd of `size` bytes; its name says which.
+fn new_file(size: u64) -> io::Result<OwnedFd> {
+    // SAFETY: the name is a string with an end.
+    let fd = check(unsafe { libc::memfd_create(c"faultless".as_ptr(), libc::MFD_CLOEXEC) })?;
+    // SAFETY: nobody else knows the descriptor.
+    let file = unsafe { OwnedFd::from_raw_fd(fd) };
+    File::from(file.try_clone()?).set_len(size)?;
+    Ok(file)
+}
+
+fn inode(file: &OwnedFd) -> io::Result<u64> {
+    Ok(File::from(file.try_clone()?).metadata()?.ino())
+}
+
+/// The same file for reading only.
+fn reopen(file: &OwnedFd) -> io::Result<OwnedFd> {
+    Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
+}
+
+fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: makes a descriptor, nothing else.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32)?;
+    // SAFETY: nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Waits for a process that was killed, once it is our child.
+fn reap(pid: i32) {
+    for _ in 0..2000 {
+        // SAFETY: asks for no status.
+        if unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) } == pid {
+            return;
+        }
+        if !std::path::Path::new(&format!("/proc/{pid}")).exists() {
+            return;
+        }
+        // Its parent has not quite ended.
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
