@@ -57,6 +57,8 @@ struct Suite {
     cfg: Vec<String>,
     #[serde(default)]
     features: Vec<String>,
+    /// Cargo's profile; `release` if absent.
+    profile: Option<String>,
     /// Environment, for example the checker's bounds.
     #[serde(default)]
     env: std::collections::BTreeMap<String, String>,
@@ -145,7 +147,8 @@ impl Suite {
 
     /// The cargo command. Each set of flags has its own target directory, so that no suite rebuilds another's.
     fn job(&self, quick: bool) -> Job {
-        let mut job = Job::cargo("", &["test", "-p", &self.package, "--release", "-j2"]);
+        let profile = self.profile.as_deref().unwrap_or("release");
+        let mut job = Job::cargo("", &["test", "-p", &self.package, "--profile", profile, "-j2"]);
         job = match self.test.as_str() {
             "lib" => job.args(["--lib"]),
             test => job.args(["--test", test]),
@@ -179,6 +182,7 @@ mod tests {
             package = "faultless"
             test = "loom_pin"
             cfg = ["loom"]
+            profile = "model"
             env = { LOOM_MAX_PREEMPTIONS = "2" }
             quick = true
             args = ["--test-threads=1"]
@@ -187,8 +191,8 @@ mod tests {
         .expect("a table");
         assert_eq!(
             table.suite[0].job(false).line(),
-            "RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=2 cargo test -p faultless --release -j2 --test loom_pin \
-             --target-dir target/loom -- --test-threads=1"
+            "RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=2 cargo test -p faultless --profile model -j2 --test \
+             loom_pin --target-dir target/loom -- --test-threads=1"
         );
         assert_eq!(table.suite[0].name(), "faultless loom_pin loom");
     }
