@@ -10,6 +10,7 @@
 //! | `LOOM_MAX_PREEMPTIONS` | overrides the bound on preemptions |
 //! | `LOOM_MAX_PERMUTATIONS` | overrides the bound on executions |
 //! | `SHUTTLE_SCHEDULES` | overrides the number of schedules |
+//! | `SHUTTLE_SEED` | other schedules than those of seed 1 |
 //! | `FAULTLESS_MODEL_COUNTS` | a file, to which each verdict is appended |
 
 use faultless::mutant::{self, Mutant};
@@ -137,9 +138,9 @@ impl Scenario {
 
     fn most_executions(&self) -> usize {
         if cfg!(loom) {
-            number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 3_000_000 } else { 60_000 })
+            number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 3_000_000 } else { 150_000 })
         } else {
-            number("SHUTTLE_SCHEDULES").unwrap_or(if is_full() { 40_000 } else { 1_000 })
+            number("SHUTTLE_SCHEDULES").unwrap_or(if is_full() { 1_000_000 } else { 40_000 })
         }
     }
 
@@ -153,15 +154,16 @@ impl Scenario {
             .output()
             .expect("a child process");
         let text = String::from_utf8_lossy(&output.stdout);
-        let verdict = text.lines().find(|line| line.starts_with("MODEL ")).map(String::from);
-        let verdict = verdict.or_else(|| {
-            let what = "a pointer from freed memory was followed";
-            is_poisoned(output.status).then(|| format!("MODEL {}::{test}: {what}", self.name))
-        });
-        match verdict {
-            Some(line) => note(&line),
-            None => println!("{text}{}", String::from_utf8_lossy(&output.stderr)),
+        // The harness of the child has begun its first line.
+        let said = text.lines().filter_map(|line| Some(&line[line.find("MODEL ")?..]));
+        let mut verdicts: Vec<String> = said.map(String::from).collect();
+        if is_poisoned(output.status) {
+            verdicts.push(format!("MODEL {}::{test}: a pointer from freed memory was followed", self.name));
         }
+        if verdicts.is_empty() {
+            println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        verdicts.iter().for_each(|verdict| note(verdict));
         if is_poisoned(output.status) { FOUND } else { output.status.code().unwrap_or(-1) }
     }
 
@@ -226,8 +228,9 @@ fn check(body: fn(), depth: usize, executions: usize) {
         EXECUTIONS.fetch_add(1, Relaxed);
         body();
     };
-    shuttle::Runner::new(RandomScheduler::new(executions / 2), config.clone()).run(count);
-    shuttle::Runner::new(PctScheduler::new(depth, executions / 2), config).run(count);
+    let seed = number("SHUTTLE_SEED").unwrap_or(1) as u64;
+    shuttle::Runner::new(RandomScheduler::new_from_seed(seed, executions / 2), config.clone()).run(count);
+    shuttle::Runner::new(PctScheduler::new_from_seed(seed, depth, executions / 2), config).run(count);
 }
 
 #[cfg(loom)]
