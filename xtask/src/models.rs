@@ -19,7 +19,7 @@ const TABLE: &str = "xtask/models.toml";
 /// How much to run.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only the suites that are quick enough for every change
+    /// Only the suites that are quick enough for every change, and within their narrower bounds
     #[arg(long)]
     quick: bool,
     /// Only suites whose name contains this
@@ -161,6 +161,9 @@ impl Suite {
             job = job.env("RUSTFLAGS", &flags.join(" "));
             job = job.args(["--target-dir", &format!("target/{}", self.cfg.join("-"))]);
         }
+        if !quick {
+            job = job.env("FAULTLESS_MODEL", "full");
+        }
         job = self.env.iter().fold(job, |job, (name, value)| job.env(name, value));
         let harness = if quick && !self.quick_args.is_empty() { &self.quick_args } else { &self.args };
         if harness.is_empty() { job } else { job.args(["--"]).args(harness) }
@@ -191,8 +194,8 @@ mod tests {
         .expect("a table");
         assert_eq!(
             table.suite[0].job(false).line(),
-            "RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=2 cargo test -p faultless --profile model -j2 --test \
-             loom_pin --target-dir target/loom -- --test-threads=1"
+            "RUSTFLAGS='--cfg loom' FAULTLESS_MODEL=full LOOM_MAX_PREEMPTIONS=2 cargo test -p faultless --profile model \
+             -j2 --test loom_pin --target-dir target/loom -- --test-threads=1"
         );
         assert_eq!(table.suite[0].name(), "faultless loom_pin loom");
     }

@@ -138,7 +138,7 @@ impl Scenario {
 
     fn most_executions(&self) -> usize {
         if cfg!(loom) {
-            number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 3_000_000 } else { 150_000 })
+            number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 1_000_000 } else { 150_000 })
         } else {
             number("SHUTTLE_SCHEDULES").unwrap_or(if is_full() { 1_000_000 } else { 40_000 })
         }
