@@ -5,14 +5,14 @@
 //! never crosses a stripe border.
 
 use super::{Area, Attributes};
-use crate::addr::VirtAddr;
+use crate::addr::{PageRange, VirtAddr};
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Format, Machine};
-use crate::sync::{Edit, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Tree};
+use crate::sync::{Edit, Few, Held, NewItems, NoMemory, Rank, RawGuard, RawLock, Reader, Section, Spot, Tree, Writer};
 use crate::table;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ops::RangeInclusive;
-use smallvec::SmallVec;
 
 /// One stripe: a tree and the lock of those who change it.
 #[repr(align(64))]
@@ -29,10 +29,16 @@ pub(crate) struct Index<M: Machine> {
 /// Proof that the locks of some stripes are held.
 pub(crate) struct StripeGuard<'a> {
     first: usize,
-    guards: SmallVec<[RawGuard<'a>; 1]>,
+    last: usize,
+    _guards: (RawGuard<'a>, Vec<RawGuard<'a>>),
 }
 
 impl Reader for StripeGuard<'_> {}
+// It is asked about, and changes, the trees of its own stripes only.
+impl Writer for StripeGuard<'_> {}
+
+/// A place in the tree of one stripe, with the areas around it.
+pub(crate) type Place<'r, M> = Spot<'r, Area<M>>;
 
 /// A reader, and the stripes it may look at.
 pub(crate) trait Look: Reader {
@@ -55,12 +61,12 @@ impl Look for StripeGuard<'_> {
 impl StripeGuard<'_> {
     /// The stripes that are locked.
     pub(crate) fn stripes(&self) -> RangeInclusive<usize> {
-        self.first..=self.first + self.guards.len() - 1
+        self.first..=self.last
     }
 }
 
 /// Prepared changes, one per stripe. What is not committed takes itself back when dropped.
-pub(crate) type Changes<M> = SmallVec<[Change<M>; 1]>;
+pub(crate) type Changes<M> = Few<Change<M>>;
 
 /// A change of one stripe; once prepared, nothing can fail any more.
 pub(crate) struct Change<M: Machine> {
@@ -112,17 +118,21 @@ impl<M: Machine> Index<M> {
     pub(crate) fn next<'r>(&'r self, address: u64, reader: &'r impl Look) -> Option<&'r Area<M>> {
         let seen = reader.stripes_of(self.stripes.len());
         let first = Self::stripe_of(address).max(*seen.start());
-        (first..=*seen.end()).find_map(|stripe| self.stripes[stripe].tree.next(address, reader)).map(|item| item.value)
+        (first..=*seen.end()).find_map(|stripe| self.stripes[stripe].tree.next(address, reader))
     }
 
-    /// The last area that starts below `address`, in the stripes that the reader may look at.
-    pub(crate) fn previous<'r>(&'r self, address: u64, reader: &'r impl Look) -> Option<&'r Area<M>> {
-        let seen = reader.stripes_of(self.stripes.len());
+    /// The last area that starts below `address`, in the stripes that are locked.
+    pub(crate) fn previous<'r>(&'r self, address: u64, guard: &'r StripeGuard<'_>) -> Option<&'r Area<M>> {
+        let seen = guard.stripes();
         let last = Self::stripe_of(address).min(*seen.end());
-        (*seen.start()..=last)
-            .rev()
-            .find_map(|stripe| self.stripes[stripe].tree.previous(address, reader))
-            .map(|item| item.value)
+        (*seen.start()..=last).rev().find_map(|stripe| self.stripes[stripe].tree.previous(address, guard))
+    }
+
+    /// The place of `address` in its stripe, which is locked.
+    pub(crate) fn place<'r>(&'r self, address: u64, guard: &'r StripeGuard<'_>) -> Place<'r, M> {
+        let stripe = Self::stripe_of(address);
+        debug_assert!(guard.stripes().contains(&stripe), "the lock of another stripe");
+        self.stripes[stripe].tree.spot(address, guard)
     }
 
     /// Has the stripe no areas? Exact under its lock.
@@ -133,8 +143,9 @@ impl<M: Machine> Index<M> {
     /// Locks the stripes that `low..high` meets, in ascending order.
     pub(crate) fn lock<'a>(&'a self, held: &'a Held, low: u64, high: u64, relax: impl Fn() + Copy) -> StripeGuard<'a> {
         let (first, last) = (Self::stripe_of(low), Self::stripe_of(high.max(low + 1) - 1));
-        let guards = (first..=last).map(|stripe| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax)).collect();
-        StripeGuard { first, guards }
+        let lock = |stripe: usize| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax);
+        let lowest = lock(first);
+        StripeGuard { first, last, _guards: (lowest, (first + 1..=last).map(lock).collect()) }
     }
 
     /// Locks everything.
@@ -176,32 +187,15 @@ impl<M: Machine> Index<M> {
         }
     }
 
-    /// Appends to `changes` the replacement of what meets `low..high` (inside one stripe) by areas made from
-    /// `attributes`.
-    pub(crate) fn prepare(
-        &self,
-        changes: &mut Changes<M>,
-        low: u64,
-        high: u64,
-        attributes: impl IntoIterator<Item = Attributes<M>>,
-        guard: &StripeGuard<'_>,
-    ) -> Result<(), NoMemory> {
-        let stripe = Self::stripe_of(low);
-        debug_assert!(guard.stripes().contains(&stripe) && Self::stripe_of(high - 1) == stripe);
-        changes.try_reserve(1).map_err(|_| NoMemory)?;
-        changes.push(Change { stripe, edit: Edit::new(NewItems::new()) });
-        let Some(Change { edit, .. }) = changes.last_mut() else { return Err(NoMemory) };
-        for attributes in attributes {
-            let (range, flags) = (attributes.range, attributes.flags);
-            let (start, end) = (range.start().as_u64(), range.end().as_u64());
-            edit.insert(start, end, super::guard_of(flags), Area::new(attributes))?;
-        }
-        self.stripes[stripe].tree.prepare(edit, low, high, guard)
+    /// Appends a change of one stripe, of which nothing is known yet but that it begins at `address`.
+    #[inline]
+    pub(crate) fn change(changes: &mut Changes<M>, address: u64) -> Result<&mut Change<M>, NoMemory> {
+        changes.push(Change { stripe: Self::stripe_of(address), edit: Edit::new() })
     }
 
     /// Publishes a prepared change, then marks the replaced areas dead (R3).
     pub(crate) fn commit(&self, ctx: Ctx<'_, M>, change: &mut Change<M>, guard: &StripeGuard<'_>) {
-        self.stripes[change.stripe].tree.publish(&mut change.edit, |node| ctx.retire(Retired::Heap(node)));
+        self.stripes[change.stripe].tree.publish(&mut change.edit, guard, |node| ctx.retire(Retired::Heap(node)));
         change.edit.replaced(guard).for_each(Area::kill);
     }
 
@@ -212,7 +206,7 @@ impl<M: Machine> Index<M> {
                 continue;
             }
             let mut items = NewItems::new();
-            let complete = from.tree.each(guard, &mut |item| push(&mut items, (**item.value).clone()).is_ok());
+            let complete = from.tree.each(guard, &mut |area| items.push(Area::new((**area).clone())).is_ok());
             if !complete {
                 return Err(NoMemory);
             }
@@ -236,6 +230,23 @@ impl<M: Machine> Index<M> {
 }
 
 impl<M: Machine> Change<M> {
+    /// Adds an area to put in, behind the ones before.
+    #[inline]
+    pub(crate) fn insert(&mut self, attributes: Attributes<M>) -> Result<(), NoMemory> {
+        self.edit.insert(Area::new(attributes))
+    }
+
+    /// Adds the part of `area` between two addresses, which lie inside.
+    pub(crate) fn insert_part(&mut self, area: &Area<M>, from: VirtAddr, to: VirtAddr) -> Result<(), NoMemory> {
+        PageRange::new(from, to).map_or(Ok(()), |range| self.insert(area.part(range)))
+    }
+
+    /// Prepares the replacement of what meets `low..high` by what was inserted. The place is near `low`, best at it.
+    pub(crate) fn prepare(&mut self, place: &Place<'_, M>, low: u64, high: u64) -> Result<(), NoMemory> {
+        debug_assert_eq!(Index::<M>::stripe_of(high - 1), self.stripe, "areas do not cross stripes");
+        self.edit.prepare(place, low, high)
+    }
+
     /// The areas that the change puts in, before it is committed.
     pub(crate) fn inserted<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
         self.edit.inserted(guard)
@@ -245,9 +256,4 @@ impl<M: Machine> Change<M> {
     pub(crate) fn retire_replaced(&mut self, ctx: Ctx<'_, M>) {
         self.edit.retire_replaced(|area| ctx.retire(Retired::Heap(area)));
     }
-}
-
-fn push<M: Machine>(items: &mut NewItems<Area<M>>, attributes: Attributes<M>) -> Result<(), NoMemory> {
-    let (range, flags) = (attributes.range, attributes.flags);
-    items.push(range.start().as_u64(), range.end().as_u64(), super::guard_of(flags), Area::new(attributes))
 }

@@ -6,12 +6,12 @@
 
 mod index;
 
-pub(crate) use index::{Changes, Index, StripeGuard};
+pub(crate) use index::{Changes, Index, Place, StripeGuard};
 
 use crate::addr::{PAGE_SHIFT, PageRange, Rights, VirtAddr};
 use crate::machine::Machine;
 use crate::object::Object;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, Ordering, Ranged};
 use alloc::sync::Arc;
 use core::ops::{BitOr, Deref};
 
@@ -113,9 +113,21 @@ impl<M: Machine> Area<M> {
     }
 }
 
-/// Bytes to leave free below an area with these flags.
-pub(crate) fn guard_of(flags: AreaFlags) -> u64 {
-    if flags.contains(AreaFlags::GROWS_DOWN) { STACK_GUARD } else { 0 }
+impl<M: Machine> Ranged for Area<M> {
+    #[inline]
+    fn low(&self) -> u64 {
+        self.range.start().as_u64()
+    }
+
+    #[inline]
+    fn high(&self) -> u64 {
+        self.range.end().as_u64()
+    }
+
+    #[inline]
+    fn guard(&self) -> u64 {
+        self.attributes.guard()
+    }
 }
 
 /// What an area is made from.
@@ -150,20 +162,35 @@ impl<M: Machine> Attributes<M> {
         Self { range, offset, object: self.object.clone(), ..*self }
     }
 
-    /// Bytes to leave free below.
-    pub(crate) fn guard(&self) -> u64 {
-        guard_of(self.flags)
+    /// Shows what `before`, which it continues, shows from its start on.
+    pub(crate) fn extend_down(&mut self, before: &Self) {
+        if let Ok(range) = PageRange::new(before.range.start(), self.range.end()) {
+            (self.range, self.offset) = (range, before.offset);
+        }
     }
 
-    /// Can one area take the place of `self` and of `next`, which follows it?
-    pub(crate) fn merges_with(&self, next: &Self) -> bool {
+    /// Ends at `end`, which is behind its start.
+    pub(crate) fn extend_up(&mut self, end: VirtAddr) {
+        if let Ok(range) = PageRange::new(self.range.start(), end) {
+            self.range = range;
+        }
+    }
+
+    /// Bytes to leave free below.
+    pub(crate) fn guard(&self) -> u64 {
+        if self.flags.contains(AreaFlags::GROWS_DOWN) { STACK_GUARD } else { 0 }
+    }
+
+    /// Could one area show `self` and, behind it, `next` or a part of it, if no address is between them?
+    pub(crate) fn continues_as(&self, next: &Self) -> bool {
+        // Wraps if the part of `next` that is meant begins behind its start, and `self` before.
+        let distance = next.range.start().as_u64().wrapping_sub(self.range.start().as_u64());
         let same_object = match (&self.object, &next.object) {
             (None, None) => true,
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b) && self.offset + self.range.len() == next.offset,
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b) && self.offset.wrapping_add(distance) == next.offset,
             _ => false,
         };
         same_object
-            && self.range.end() == next.range.start()
             && self.rights == next.rights
             && self.max_rights == next.max_rights
             && self.sharing == next.sharing

@@ -43,7 +43,8 @@ pub(crate) struct Record {
     pub(crate) lock: RawLock, // (A)
     /// Free: next in the list. Object page: the object's number. Table: its level.
     word0: PlainU64, // (O) (Z)
-    /// Free: previous in the list and the order. Object page: index in the object.
+    /// Free: previous in the list and the order. Object page: index in the object. Table above the leaves: which parts of
+    /// it ever named tables, one bit each, set before the entry is by whoever sets it (A).
     word1: PlainU64, // (O) (Z)
 }
 
@@ -94,6 +95,21 @@ impl Record {
     pub(crate) fn set_words(&self, word0: u64, word1: u64) {
         self.word0.store(word0, Relaxed);
         self.word1.store(word1, Relaxed);
+    }
+
+    /// Notes that the parts of an upper table whose bits are set are about to name tables.
+    #[inline]
+    pub(crate) fn note_parts(&self, parts: u64) {
+        // Relaxed: the entry's release, or the publication of its table, carries it.
+        if self.word1.load(Relaxed) & parts != parts {
+            self.word1.fetch_or(parts, Relaxed);
+        }
+    }
+
+    /// The parts of an upper table that ever named tables: all those whose entries the caller can see.
+    #[inline]
+    pub(crate) fn parts(&self) -> u64 {
+        self.word1.load(Relaxed)
     }
 
     /// Sets the counts of a frame that nobody else knows.

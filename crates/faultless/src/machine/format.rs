@@ -124,6 +124,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn frozen_empty() -> Raw;
     /// Decodes an upper entry. Total.
     fn upper(entry: Raw) -> Upper;
+    /// Are all values EMPTY (as leaves, and as upper entries) whose bitwise or this is?
+    fn all_empty(ored: Raw) -> bool;
 }
 
 const PRESENT: Raw = 1;
@@ -334,6 +336,12 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
             KIND_FROZEN => Upper::Frozen,
             _ => Upper::Poison,
         }
+    }
+
+    #[inline]
+    fn all_empty(ored: Raw) -> bool {
+        // The lowest bit of KIND is PRESENT, and no kind but EMPTY is zero.
+        ored & KIND == 0
     }
 }
 

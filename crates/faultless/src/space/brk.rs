@@ -77,7 +77,8 @@ impl<M: Machine> Core<M> {
                 object: None,
                 offset: part.start().as_u64(),
             };
-            if self.prepare_replace(&mut changes, part, Some(attributes), guard).is_err() {
+            let place = self.index.place(part.start().as_u64(), guard);
+            if self.prepare_replace(&mut changes, &place, part, Some(attributes)).is_err() {
                 return false;
             }
         }

@@ -3,13 +3,15 @@
 
 use super::Core;
 use crate::addr::{PageRange, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, STACK_GUARD, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, STACK_GUARD, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::{Event, Ordering};
 
 impl<M: Machine> Core<M> {
     /// Extends the area above `address` down to it. False if there is none, or it may not grow so far.
+    #[cold]
+    #[inline(never)]
     pub(super) fn grow_stack(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
         if address < self.layout.lowest || address >= self.layout.highest || !self.is_below_stack(ctx, address) {
             return false;
@@ -33,12 +35,13 @@ impl<M: Machine> Core<M> {
     fn grow_locked(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
         let low = address.align_down();
         let guard = self.lock(ctx, low.as_u64().saturating_sub(STACK_GUARD), low.as_u64() + 1);
-        if self.index.find(address, &guard).is_some() {
-            return true; // another thread was first
-        }
-        let Some(stack) = self.index.next(low.as_u64(), &guard) else {
+        let place = self.index.place(low.as_u64(), &guard);
+        let Some(stack) = place.first() else {
             return false;
         };
+        if stack.range.contains(address) {
+            return true; // another thread was first
+        }
         if !self.may_grow(stack, low, &guard) {
             return false;
         }
@@ -48,7 +51,9 @@ impl<M: Machine> Core<M> {
         let attributes = Attributes { range, offset: low.as_u64(), ..(**stack).clone() };
         let mut changes = Changes::new();
         let (from, to) = (low.as_u64(), range.end().as_u64());
-        if self.index.prepare(&mut changes, from, to, [attributes], &guard).is_err() {
+        let prepared = Index::change(&mut changes, from)
+            .and_then(|change| change.insert(attributes).and_then(|()| change.prepare(&place, from, to)));
+        if prepared.is_err() {
             return false;
         }
         self.commit_all(ctx, &mut changes, &guard, || {});

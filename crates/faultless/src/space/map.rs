@@ -3,15 +3,14 @@
 use super::Core;
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, STACK_GUARD, Sharing, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
-use crate::sync::{MOST_INSERTED, NoMemory, mutant};
+use crate::sync::{NoMemory, mutant};
 use crate::table::Rewrite;
 use alloc::sync::Arc;
-use arrayvec::ArrayVec;
-use core::fmt;
+use core::{fmt, iter};
 
 /// Where a mapping goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -335,9 +334,8 @@ impl<M: Machine> Core<M> {
             return Err(MapError::NoMemory);
         }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
-        let replaces = !self.is_free(range, guard);
         let mut changes = Changes::new();
-        self.prepare_map(range, attributes, guard, &mut changes)?;
+        let replaces = self.prepare_map(range, attributes, guard, &mut changes)?;
         let rewrite = Rewrite::Remove { window: (low, high) };
         if !replaces {
             self.commit_all(ctx, &mut changes, guard, || {});
@@ -369,61 +367,72 @@ impl<M: Machine> Core<M> {
         }
     }
 
+    /// Prepares a mapping. True if it replaces something.
     fn prepare_map(
         &self,
         range: PageRange,
         attributes: &Attributes<M>,
         guard: &StripeGuard<'_>,
         changes: &mut Changes<M>,
-    ) -> Result<(), MapError> {
+    ) -> Result<bool, MapError> {
+        let mut replaces = false;
         for part in stripe_parts::<M>(range) {
-            let offset = attributes.offset + (part.start().as_u64() - range.start().as_u64());
-            let offset = if attributes.object.is_some() { offset } else { part.start().as_u64() };
+            let offset = match attributes.object {
+                Some(_) => attributes.offset + (part.start().as_u64() - range.start().as_u64()),
+                None => part.start().as_u64(),
+            };
             let middle = Attributes { range: part, offset, object: attributes.object.clone(), ..*attributes };
-            self.prepare_replace(changes, part, Some(middle), guard)?;
+            let place = self.index.place(part.start().as_u64(), guard);
+            replaces |= !place.is_free(part.end().as_u64());
+            self.prepare_replace(changes, &place, part, Some(middle))?;
         }
-        Ok(())
+        Ok(replaces)
     }
 
     /// Prepares the replacement of what is in `range` (inside one stripe) by `middle`, or by nothing: what sticks out
-    /// on either side is kept, and merged with `middle` where one area can stand for both.
+    /// on either side is kept, and merged with `middle` where one area can stand for both. The place is that of the
+    /// range's start.
     pub(super) fn prepare_replace(
         &self,
         changes: &mut Changes<M>,
+        place: &Place<'_, M>,
         range: PageRange,
-        middle: Option<Attributes<M>>,
-        guard: &StripeGuard<'_>,
+        mut middle: Option<Attributes<M>>,
     ) -> Result<(), NoMemory> {
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let (mut from, mut to) = (low, high);
-        let (stripe_low, stripe_high) = Index::<M>::bounds(Index::<M>::stripe_of(low));
-        let mut pieces: ArrayVec<Attributes<M>, MOST_INSERTED> = ArrayVec::new();
-        if let Some(area) = self.index.previous(low, guard).filter(|area| area.range.start().as_u64() >= stripe_low) {
-            let end = area.range.end().as_u64();
-            if end > low {
-                pieces.extend(piece(area, area.range.start().as_u64(), low));
-            } else if end == low && middle.as_ref().is_some_and(|middle| area.merges_with(middle)) {
-                from = area.range.start().as_u64();
-                pieces.push((**area).clone());
+        let change = Index::change(changes, low)?;
+        if let Some(area) = place.below().filter(|area| area.range.end() >= range.start()) {
+            let end = area.range.end();
+            match &mut middle {
+                Some(middle) if area.continues_as(middle) => {
+                    middle.extend_down(area);
+                    from = if end == range.start() { area.range.start().as_u64() } else { low };
+                }
+                _ if end > range.start() => change.insert_part(area, area.range.start(), range.start())?,
+                _ => {}
             }
-        }
-        let has_middle = middle.is_some();
-        if let Some(middle) = middle {
-            push_merged(&mut pieces, middle);
         }
         // The first area that ends behind the range sticks out of it, or follows it.
-        if let Some(area) = self.index.next(high, guard).filter(|area| area.range.end().as_u64() <= stripe_high) {
-            let start = area.range.start().as_u64();
-            if start < high {
-                piece(area, high, area.range.end().as_u64())
-                    .into_iter()
-                    .for_each(|right| push_merged(&mut pieces, right));
-            } else if start == high && has_middle && pieces.last().is_some_and(|middle| middle.merges_with(area)) {
-                to = area.range.end().as_u64();
-                push_merged(&mut pieces, (**area).clone());
+        let above = place.above(high).filter(|area| area.range.start() <= range.end());
+        let mut right = None;
+        if let Some(area) = above {
+            match &mut middle {
+                Some(middle) if middle.continues_as(area) => {
+                    middle.extend_up(area.range.end());
+                    to = if area.range.start() == range.end() { area.range.end().as_u64() } else { high };
+                }
+                _ if area.range.start() < range.end() => right = Some(area),
+                _ => {}
             }
         }
-        self.index.prepare(changes, from, to, pieces.drain(..), guard)
+        if let Some(middle) = middle {
+            change.insert(middle)?;
+        }
+        if let Some(area) = right {
+            change.insert_part(area, range.end(), area.range.end())?;
+        }
+        change.prepare(place, from, to)
     }
 
     /// Publishes prepared changes, runs `sweep`, then retires the areas that were replaced.
@@ -434,9 +443,9 @@ impl<M: Machine> Core<M> {
         guard: &StripeGuard<'_>,
         sweep: impl FnOnce(),
     ) {
-        changes.iter_mut().for_each(|change| self.index.commit(ctx, change, guard));
+        changes.each_mut(|change| self.index.commit(ctx, change, guard));
         sweep();
-        changes.iter_mut().for_each(|change| change.retire_replaced(ctx));
+        changes.each_mut(|change| change.retire_replaced(ctx));
     }
 }
 
@@ -445,31 +454,17 @@ fn guarded_start<M: Machine>(area: &Area<M>) -> u64 {
     area.range.start().as_u64().saturating_sub(area.guard())
 }
 
-/// The part of an area between two addresses, unless it is empty.
-fn piece<M: Machine>(area: &Area<M>, low: u64, high: u64) -> Option<Attributes<M>> {
-    let range = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
-    Some(area.part(range))
-}
-
-/// Appends a piece, or extends the last one if it can stand for both.
-fn push_merged<M: Machine>(pieces: &mut ArrayVec<Attributes<M>, MOST_INSERTED>, next: Attributes<M>) {
-    if let Some(last) = pieces.last_mut()
-        && last.merges_with(&next)
-        && let Ok(range) = PageRange::new(last.range.start(), next.range.end())
-    {
-        last.range = range;
-        return;
-    }
-    pieces.push(next);
-}
-
-/// The parts of a range by stripe, ascending.
+/// The parts of a range by stripe, ascending: mostly the range itself.
+#[inline]
 pub(super) fn stripe_parts<M: Machine>(range: PageRange) -> impl Iterator<Item = PageRange> {
-    let stripes = Index::<M>::stripe_of(range.start().as_u64())..=Index::<M>::stripe_of(range.end().as_u64() - 1);
-    stripes.filter_map(move |stripe| {
-        let (low, high) = Index::<M>::bounds(stripe);
-        let part = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
-        range.intersect(part)
+    let mut rest = Some(range);
+    iter::from_fn(move || {
+        let part = rest?;
+        let (_, border) = Index::<M>::bounds(Index::<M>::stripe_of(part.start().as_u64()));
+        let border = VirtAddr::new(border);
+        // Beyond the border, if there is anything.
+        rest = PageRange::new(border, part.end()).ok();
+        if rest.is_none() { Some(part) } else { PageRange::new(part.start(), border).ok() }
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::addr::{PageRange, Rights, VirtAddr};
-use crate::area::{Area, Attributes, Changes, Index, StripeGuard};
+use crate::area::{Area, Attributes, Changes, Index, Place, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::table::Rewrite;
@@ -28,13 +28,14 @@ impl<M: Machine> Core<M> {
         let mut at = range.start();
         // Ends: each round passes one area.
         while at < range.end() {
-            let area = self.index.find(at, &guard).ok_or(ProtectError::Unmapped(at))?;
+            let place = self.index.place(at.as_u64(), &guard);
+            let area = place.first().filter(|area| area.range.start() <= at).ok_or(ProtectError::Unmapped(at))?;
             let part = PageRange::new(at, range.end().min(area.range.end())).map_err(|_| ProtectError::Unmapped(at))?;
             if !area.max_rights.contains(rights) {
                 return Err(ProtectError::Denied(at));
             }
             if area.rights != rights {
-                self.protect_part(ctx, area, part, rights, &guard)?;
+                self.protect_part(ctx, &place, area, part, rights, &guard)?;
             }
             at = part.end();
         }
@@ -44,6 +45,7 @@ impl<M: Machine> Core<M> {
     fn protect_part(
         &self,
         ctx: Ctx<'_, M>,
+        place: &Place<'_, M>,
         area: &Area<M>,
         part: PageRange,
         rights: Rights,
@@ -59,7 +61,7 @@ impl<M: Machine> Core<M> {
         let middle = Attributes { rights, ..area.part(part) };
         let no_memory = ProtectError::NoMemory(part.start());
         let mut changes = Changes::new();
-        self.prepare_replace(&mut changes, part, Some(middle), guard).map_err(|_| no_memory)?;
+        self.prepare_replace(&mut changes, place, part, Some(middle)).map_err(|_| no_memory)?;
         self.prepare_tables(ctx, low, high, rewrite).map_err(|_| no_memory)?;
         self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);

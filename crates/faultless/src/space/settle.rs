@@ -4,7 +4,7 @@ use super::Core;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Machine, Scope};
 use crate::sync::{Event, Ordering, mutant};
-use crate::table::{Progress, Removed, Rewrite, Sweep, Unlinked, settle_drop};
+use crate::table::{Progress, Removed, Rewrite, Sweep, Unlinked, is_private, settle_drop, span};
 use crate::tlb::{Receipt, shootdown};
 use crate::{PageRange, VirtAddr};
 use core::mem;
@@ -109,7 +109,7 @@ impl<M: Machine> Core<M> {
         rewrite: Rewrite,
     ) -> Result<(), NoTables> {
         // Relaxed: set under the stripe locks.
-        if !self.has_shared.load(Ordering::Relaxed) {
+        if !self.has_shared.load(Ordering::Relaxed) || self.has_private_path(ctx, low, high) {
             return Ok(());
         }
         let mut removed = Removed::new();
@@ -124,6 +124,18 @@ impl<M: Machine> Core<M> {
                 Progress::NoMemory(_) => return Err(NoTables),
             }
         }
+    }
+}
+
+impl<M: Machine> Core<M> {
+    /// Does the range lie below one table entry, and is no table shared on the way there?
+    fn has_private_path(&self, ctx: Ctx<'_, M>, low: u64, high: u64) -> bool {
+        let covered = span::<M::Format>(1);
+        if low / covered != (high - 1) / covered {
+            return false;
+        }
+        let _section = ctx.enter(self.section_name());
+        is_private(ctx, self.root, VirtAddr::new(low))
     }
 }
 

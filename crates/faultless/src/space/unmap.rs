@@ -35,13 +35,13 @@ impl<M: Machine> Core<M> {
         range: PageRange,
         guard: &StripeGuard<'_>,
     ) -> Result<(), UnmapError> {
-        if self.is_free(range, guard) {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        let mut changes = Changes::new();
+        let window = self.prepare_unmap(range, guard, &mut changes).map_err(|_| UnmapError::NoMemory)?;
+        if changes.is_empty() {
             return Ok(());
         }
-        let (low, high) = (range.start().as_u64(), range.end().as_u64());
-        let rewrite = Rewrite::Remove { window: self.window(range, guard) };
-        let mut changes = Changes::new();
-        self.prepare_unmap(range, guard, &mut changes).map_err(|_| UnmapError::NoMemory)?;
+        let rewrite = Rewrite::Remove { window };
         self.prepare_tables(ctx, low, high, rewrite).map_err(|_| UnmapError::NoMemory)?;
         self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);
@@ -50,29 +50,29 @@ impl<M: Machine> Core<M> {
         Ok(())
     }
 
+    /// Prepares the changes, and returns the gap that will be around `range`, as far as its stripes reach: tables that
+    /// lie wholly in it are freed (ZP-08), and none but the root serves two stripes.
     fn prepare_unmap(
         &self,
         range: PageRange,
         guard: &StripeGuard<'_>,
         changes: &mut Changes<M>,
-    ) -> Result<(), NoMemory> {
+    ) -> Result<(u64, u64), NoMemory> {
+        let mut window = (range.start().as_u64(), range.end().as_u64());
         for part in stripe_parts::<M>(range) {
-            if !self.is_free(part, guard) {
-                self.prepare_replace(changes, part, None, guard)?;
+            let (low, high) = (part.start().as_u64(), part.end().as_u64());
+            let place = self.index.place(low, guard);
+            let (floor, ceiling) = Index::<M>::bounds(Index::<M>::stripe_of(low));
+            if part.start() == range.start() {
+                window.0 = place.below().map_or(floor, |area| area.range.end().as_u64().min(low));
+            }
+            if part.end() == range.end() {
+                window.1 = place.above(high).map_or(ceiling, |area| area.range.start().as_u64().max(high));
+            }
+            if !place.is_free(high) {
+                self.prepare_replace(changes, &place, part, None)?;
             }
         }
-        Ok(())
-    }
-
-    /// The gap that will be around `range` once it is unmapped, as far as the locked stripes reach: tables that lie
-    /// wholly in it are freed (ZP-08).
-    fn window(&self, range: PageRange, guard: &StripeGuard<'_>) -> (u64, u64) {
-        let (low, high) = (range.start().as_u64(), range.end().as_u64());
-        let stripes = guard.stripes();
-        let (floor, _) = Index::<M>::bounds(*stripes.start());
-        let (_, ceiling) = Index::<M>::bounds(*stripes.end());
-        let below = self.index.previous(low, guard).map_or(floor, |area| area.range.end().as_u64().min(low));
-        let above = self.index.next(high, guard).map_or(ceiling, |area| area.range.start().as_u64().max(high));
-        (below, above)
+        Ok(window)
     }
 }

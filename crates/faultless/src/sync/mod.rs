@@ -9,6 +9,7 @@
 //! says `fence(SeqCst)`, which loom models.
 
 mod boxed;
+mod few;
 mod limbo;
 mod lock;
 pub mod mutant;
@@ -18,12 +19,13 @@ mod tally;
 mod tree;
 
 pub(crate) use boxed::{Garbage, try_box};
+pub(crate) use few::Few;
 pub(crate) use limbo::Limbo;
 pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
 pub(crate) use radix::{Radix, absent_value, frame_in, slot_value};
 pub(crate) use section::{Section, Sections};
 pub(crate) use tally::{Event, Gauge, Tally};
-pub(crate) use tree::{Edit, MOST_INSERTED, NewItems, NoMemory, Reader, Tree};
+pub(crate) use tree::{Edit, NewItems, NoMemory, Ranged, Reader, Spot, Tree, Writer};
 
 #[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
@@ -47,7 +49,7 @@ pub(crate) fn fence(ordering: Ordering) {
 
 /// `core`'s atomics in every build: statistics, and words that a lock or an owner guards.
 pub(crate) mod plain {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 }
 
 /// One page-table entry as the MMU sees it: 64 bits that hardware may change too.
@@ -62,4 +64,29 @@ pub(crate) fn spin_hint() {
     loom::thread::yield_now();
     #[cfg(shuttle)]
     shuttle::thread::yield_now();
+}
+
+/// Loads a word that nobody else writes now, as this thread holds the lock for it or has published it to nobody. Not a
+/// step for the model checker, which verifies the claim.
+#[inline]
+pub(crate) fn own_word(word: &AtomicU64) -> u64 {
+    #[cfg(not(loom))]
+    return word.load(Ordering::Relaxed);
+    // SAFETY: no store is concurrent, by the caller's claim; loom panics if one is.
+    #[cfg(loom)]
+    unsafe {
+        word.unsync_load()
+    }
+}
+
+/// The same for a pointer.
+#[inline]
+pub(crate) fn own_pointer<T>(pointer: &AtomicPtr<T>) -> *mut T {
+    #[cfg(not(loom))]
+    return pointer.load(Ordering::Relaxed);
+    // SAFETY: as `own_word`.
+    #[cfg(loom)]
+    unsafe {
+        pointer.unsync_load()
+    }
 }

@@ -67,6 +67,8 @@ pub enum Mutant {
     RelaxedInstall,
     /// A new version of the area tree is published without release (P5).
     RelaxedPublish,
+    /// An area is split by two stores into its leaf, not by one of a new leaf (P5).
+    TwoStores,
     /// A dropped reference does not carry what was done before it (P7).
     RelaxedDrop,
     /// The end of a section does not carry what was done inside (P8).

@@ -56,14 +56,20 @@ impl Recount {
             return; // what a shared table holds is held once
         }
         let user = if level == M::Format::LEVELS - 1 { M::Format::USER_SLOTS } else { usize::MAX };
-        for slot in ctx.entries(table).iter().take(user) {
+        for (index, slot) in ctx.entries(table).iter().take(user).enumerate() {
             let entry = load(slot);
             if level > 0 {
+                let is_noted = ctx.record(table).parts() & super::part_of::<M::Format>(index) != 0;
                 match M::Format::upper(entry) {
                     Upper::Table { frozen: true, .. } | Upper::Frozen => {
                         self.errors.push(format!("{table:?}: a slot is frozen though no fork runs"));
                     }
-                    Upper::Table { frame, .. } => self.visit(ctx, frame, level - 1),
+                    Upper::Table { frame, .. } => {
+                        if !is_noted && user == usize::MAX {
+                            self.errors.push(format!("{table:?}: a sweep would not find {frame:?}"));
+                        }
+                        self.visit(ctx, frame, level - 1);
+                    }
                     Upper::Empty | Upper::Poison => {}
                 }
             } else if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry) {

@@ -20,7 +20,7 @@ mod walk;
 pub(crate) use audit::recount;
 pub(crate) use share::{freeze, link_child, settle_drop, teardown, unfreeze};
 pub(crate) use sweep::{Progress, Rewrite, Sweep};
-pub(crate) use walk::{Found, Stop, find, load, populate};
+pub(crate) use walk::{Found, Stop, find, is_private, load, populate};
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind};
@@ -112,6 +112,17 @@ impl Delta {
 #[inline]
 pub(crate) fn slot_of<F: Format>(address: u64, level: usize) -> usize {
     (address >> shift::<F>(level)) as usize & ((1 << F::INDEX_BITS) - 1)
+}
+
+/// Binary logarithm of the entries that one bit of [`parts`](crate::frame::Record::parts) stands for.
+pub(crate) const fn part_shift<F: Format>() -> u32 {
+    F::INDEX_BITS.saturating_sub(6)
+}
+
+/// The bit of the entry `index` of an upper table in its parts.
+#[inline]
+pub(crate) const fn part_of<F: Format>(index: usize) -> u64 {
+    1 << (index >> part_shift::<F>())
 }
 
 /// Binary logarithm of the bytes that one entry of a table of `level` covers.

@@ -6,7 +6,7 @@
 //! copiers do under the table's lock: clear W and EXCLUSIVE, and set SHARED one level down.
 
 use super::walk::{Stop, load};
-use super::{Delta, Removed, Unlinked, alloc_table, discard_table, span};
+use super::{Delta, Removed, Unlinked, alloc_table, discard_table, part_shift, span};
 use crate::addr::{FrameId, VirtAddr};
 use crate::frame::{Ctx, Frame, Retired};
 use crate::machine::format::{Leaf, Raw, Upper};
@@ -80,11 +80,37 @@ fn exchange(slot: &AtomicEntry, from: Raw, to: Raw) -> Result<Raw, Stop> {
 
 /// Fills an unpublished table with what the shared one holds, taking a reference for each. Under the source's lock.
 fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: usize) {
-    for (source, target) in ctx.entries(from).iter().zip(ctx.entries(to)) {
-        let copied = if level == 0 { copy_leaf(ctx, source) } else { copy_upper(ctx, source) };
+    // Nobody knows the target yet; its publication carries the stores.
+    let targets = ctx.entries(to);
+    if level > 0 {
+        each_linked(ctx, from, |index, source| targets[index].store(copy_upper(ctx, source), Ordering::Relaxed));
+        ctx.record(to).note_parts(ctx.record(from).parts());
+        return;
+    }
+    copy_leaves(ctx, ctx.entries(from), targets);
+}
+
+/// Kept out of the walk, so that the loop has the registers to itself.
+#[inline(never)]
+fn copy_leaves<M: Machine>(ctx: Ctx<'_, M>, sources: &[AtomicEntry], targets: &[AtomicEntry]) {
+    for (source, target) in sources.iter().zip(targets) {
+        let copied = copy_leaf(ctx, source);
         if copied != 0 {
-            // Nobody knows the table yet; its publication carries the store.
             target.store(copied, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Visits the entries of an upper table (not the root) that may name tables. For tables to which nothing is linked any
+/// more: whoever linked something had noted the part before.
+fn each_linked<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, mut visit: impl FnMut(usize, &AtomicEntry)) {
+    let (entries, shift) = (ctx.entries(table), part_shift::<M::Format>());
+    let mut parts = ctx.record(table).parts();
+    while parts != 0 {
+        let part = parts.trailing_zeros() as usize;
+        parts &= parts - 1;
+        for (index, slot) in (part << shift..).zip(&entries[part << shift..(part + 1) << shift]) {
+            visit(index, slot);
         }
     }
 }
@@ -161,16 +187,17 @@ pub(crate) fn settle_drop<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: us
 
 /// Drops what a table's entries hold. Nobody else names the table.
 fn drop_entries<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
-    for slot in ctx.entries(table) {
-        let entry = load(slot);
-        if entry == 0 {
-            continue;
-        }
-        if level > 0 {
-            if let Upper::Table { frame, .. } = M::Format::upper(entry) {
+    if level > 0 {
+        return each_linked(ctx, table, |_, slot| {
+            if let Upper::Table { frame, .. } = M::Format::upper(load(slot)) {
                 settle_drop(ctx, frame, level - 1);
             }
-        } else if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry)
+        });
+    }
+    for slot in ctx.entries(table) {
+        let entry = load(slot);
+        if entry != 0
+            && let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry)
             && !bits.special
         {
             ctx.put(frame, 1, 1);
@@ -271,13 +298,15 @@ pub(crate) fn unfreeze<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, slots: core::
 /// Recursion ends at the leaf level.
 pub(super) fn weigh<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize, delta: &mut Delta, sign: i64) {
     delta.tables += sign;
-    for slot in ctx.entries(table) {
-        let entry = load(slot);
-        if level > 0 {
-            if let Upper::Table { frame, .. } = M::Format::upper(entry) {
+    if level > 0 {
+        return each_linked(ctx, table, |_, slot| {
+            if let Upper::Table { frame, .. } = M::Format::upper(load(slot)) {
                 weigh(ctx, frame, level - 1, delta, sign);
             }
-        } else if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry)
+        });
+    }
+    for slot in ctx.entries(table) {
+        if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(load(slot))
             && !bits.special
         {
             delta.page(ctx.record(frame).kind(), sign);

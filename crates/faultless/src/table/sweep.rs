@@ -8,7 +8,7 @@
 //! need no new stamp and PRESENT ones no new generation: the sweep is `quiet` and only loads what is empty.
 
 use super::walk::load;
-use super::{Delta, Removed, Unlinked, share, slot_of, span};
+use super::{Delta, Removed, Unlinked, part_shift, share, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE, Rights, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw, Upper};
@@ -92,10 +92,43 @@ impl<'a, M: Machine> Sweep<'a, M> {
 
     /// Sweeps `from..to`.
     pub(crate) fn run(&mut self, from: u64, to: u64) -> Progress {
-        match self.visit_upper(self.root, M::Format::LEVELS - 1, 0, from, to) {
+        let visit = match self.run_in_leaf(from, to) {
+            Some(visit) => visit,
+            None => self.visit_upper(self.root, M::Format::LEVELS - 1, 0, from, to),
+        };
+        match visit {
             Ok(()) => Progress::Done,
             Err(progress) => progress,
         }
+    }
+
+    /// The same for a range within one leaf table, where nothing above the leaves is to be changed; `None` if that is
+    /// not so.
+    fn run_in_leaf(&mut self, from: u64, to: u64) -> Option<Visit> {
+        let covered = span::<M::Format>(1);
+        let start = from & !(covered - 1);
+        if to - start > covered || self.is_whole(1, start) {
+            return None;
+        }
+        let mut table = self.root;
+        for level in (1..M::Format::LEVELS).rev() {
+            let slot = &self.ctx.entries(table)[slot_of::<M::Format>(from, level)];
+            let entry = load(slot);
+            table = match M::Format::upper(entry) {
+                Upper::Table { frame, shared: false, frozen: false } if level > 1 => frame,
+                Upper::Table { shared: false, frozen: false, .. } if self.only_unshare => return Some(Ok(())),
+                Upper::Table { frame, shared: false, frozen: false } => {
+                    return match self.visit_leaf(slot, entry, frame, start, from, to) {
+                        Ok(true) => Some(Ok(())),
+                        Ok(false) => None, // replaced: look again
+                        Err(progress) => Some(Err(progress)),
+                    };
+                }
+                Upper::Empty if !self.stamps_upper() => return Some(Ok(())),
+                _ => return None,
+            };
+        }
+        None
     }
 
     /// Goes back to one entry after the section wait that began while it had the value `seen`. `false` if the entry
@@ -116,18 +149,44 @@ impl<'a, M: Machine> Sweep<'a, M> {
     /// Visits the entries of an upper table (level 1 and up) that cover `from..to`. Recursion is `LEVELS` deep.
     fn visit_upper(&mut self, table: FrameId, level: usize, base: u64, from: u64, to: u64) -> Visit {
         let covered = span::<M::Format>(level);
-        let first = slot_of::<M::Format>(from.max(base), level);
-        let last = ((to - 1 - base) / covered) as usize;
+        let mut index = slot_of::<M::Format>(from, level);
+        let end = slot_of::<M::Format>(to - 1, level) + 1;
+        let entries = &self.ctx.entries(table)[..end];
         let skips_empty = !self.stamps_upper();
-        let entries = &self.ctx.entries(table)[first..];
-        for (index, slot) in (first..).zip(entries.iter().take(last - first + 1)) {
-            if skips_empty && M::Format::upper(load(slot)) == Upper::Empty {
-                continue; // ZP-02: one load for whatever it would cover
+        // Ends: each round passes an entry.
+        while let Some(slot) = entries.get(index) {
+            if skips_empty && M::Format::all_empty(load(slot)) {
+                index = self.next_linked(table, level, entries, index + 1);
+                continue;
             }
             let start = base + covered * index as u64;
             self.visit_slot(slot, level, start, from.max(start), to.min(start + covered))?;
+            index += 1;
         }
         Ok(())
+    }
+
+    /// The first entry of an upper table from `index` on that is not EMPTY, or the end: one look per part of the table in
+    /// which no table was ever linked, whatever it would cover (ZP-02). What a sweep must not miss is linked and visible,
+    /// and so is its part: who links a table notes the part first.
+    fn next_linked(&self, table: FrameId, level: usize, entries: &[AtomicEntry], mut index: usize) -> usize {
+        let shift = part_shift::<M::Format>();
+        // The root's entries are also set by fork.
+        let parts = if level == M::Format::LEVELS - 1 { u64::MAX } else { self.ctx.record(table).parts() };
+        // Ends: each round passes the parts in a row that named tables, or the last entry.
+        while index < entries.len() {
+            let ahead = parts >> (index >> shift);
+            if ahead == 0 {
+                return entries.len();
+            }
+            let part = (index >> shift) + ahead.trailing_zeros() as usize;
+            let end = entries.len().min((part + (parts >> part).trailing_ones() as usize) << shift);
+            index = next_used::<M::Format>(&entries[..end], index.max(part << shift));
+            if index < end {
+                return index;
+            }
+        }
+        index
     }
 
     /// Visits one upper entry, which covers the addresses from `start` on, for the part `from..to`.
@@ -144,6 +203,9 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     }
                 }
             };
+            if self.only_unshare && self.is_whole(level, start) {
+                return Ok(()); // dropped whole, with all that is shared below
+            }
             if shared {
                 entry = match self.visit_shared(slot, entry, frame, level, start, from)? {
                     Some(private) => private,
@@ -197,9 +259,6 @@ impl<'a, M: Machine> Sweep<'a, M> {
         }
         if self.removed.tables.is_full() {
             return Err(Progress::Resume(from));
-        }
-        if self.is_whole(level, start) && self.only_unshare {
-            return Ok(None);
         }
         if self.is_whole(level, start) {
             let empty = M::Format::empty(self.stamp, 0);
@@ -312,10 +371,17 @@ impl<'a, M: Machine> Sweep<'a, M> {
             return Ok(false);
         }
         let entries = self.ctx.entries(table);
-        let first = ((from - start) / PAGE_SIZE) as usize;
-        let last = ((to - start) / PAGE_SIZE) as usize;
-        for (offset, slot) in entries[first..last].iter().enumerate() {
-            self.rewrite_leaf(slot, from + offset as u64 * PAGE_SIZE, None)?;
+        let mut index = ((from - start) / PAGE_SIZE) as usize;
+        let entries = &entries[..((to - start) / PAGE_SIZE) as usize];
+        let skips_empty = !self.stamps_leaves();
+        // Ends: each round passes an entry.
+        while let Some(slot) = entries.get(index) {
+            if skips_empty && M::Format::all_empty(load(slot)) {
+                index = next_used::<M::Format>(entries, index + 1);
+                continue;
+            }
+            self.rewrite_leaf(slot, start + index as u64 * PAGE_SIZE, None)?;
+            index += 1;
         }
         Ok(true)
     }
@@ -326,9 +392,6 @@ impl<'a, M: Machine> Sweep<'a, M> {
         // Ends: a compare-exchange fails only if a fault or the MMU changed the entry, and each does so finitely often
         // per value: faults of the dead area give up, the MMU sets two bits.
         loop {
-            if entry == 0 && self.quiet {
-                return Ok(());
-            }
             let new = match M::Format::leaf(entry) {
                 Leaf::Poison => return Ok(()),
                 Leaf::Empty => match self.new_empty(entry) {
@@ -356,11 +419,15 @@ impl<'a, M: Machine> Sweep<'a, M> {
         }
     }
 
+    /// Must EMPTY leaf entries get a new stamp?
+    fn stamps_leaves(&self) -> bool {
+        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
+        restricts && !self.quiet && !mutant::is(mutant::Mutant::NoStamp)
+    }
+
     /// What an EMPTY leaf becomes, if it must change.
     fn new_empty(&self, entry: Raw) -> Option<Raw> {
-        let restricts = !matches!(self.rewrite, Rewrite::Protect { narrows: false, .. });
-        let stamps = restricts && !self.quiet && !mutant::is(mutant::Mutant::NoStamp);
-        stamps.then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
+        self.stamps_leaves().then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
     }
 
     /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
@@ -438,6 +505,25 @@ impl<'a, M: Machine> Sweep<'a, M> {
             self.removed.note(address, PAGE_SIZE);
         }
     }
+}
+
+/// The first entry from `index` on that is not EMPTY, or the end. Entries that mostly are need one test for many.
+fn next_used<F: Format>(entries: &[AtomicEntry], index: usize) -> usize {
+    let index = skip_empty::<F, 16>(entries, index);
+    let index = skip_empty::<F, 8>(entries, index);
+    skip_empty::<F, 1>(entries, index)
+}
+
+/// Passes as many EMPTY entries as it can in steps of `STEP`.
+#[inline]
+fn skip_empty<F: Format, const STEP: usize>(entries: &[AtomicEntry], mut index: usize) -> usize {
+    // Ends: each round passes entries.
+    while let Some(part) = entries.get(index..).and_then(<[AtomicEntry]>::first_chunk::<STEP>)
+        && F::all_empty(part.iter().fold(0, |ored, slot| ored | load(slot)))
+    {
+        index += STEP;
+    }
+    index
 }
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;

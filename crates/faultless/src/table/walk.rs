@@ -3,7 +3,7 @@
 //! [`find`] only looks. [`populate`] makes the path private and complete: it allocates missing tables by one
 //! compare-exchange each (PL-02) and unshares shared ones (P7). Both run inside a section and never block.
 
-use super::{Delta, Removed, alloc_table, discard_table, share, slot_of};
+use super::{Delta, Removed, alloc_table, discard_table, part_of, share, slot_of};
 use crate::addr::{FrameId, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Raw, Upper};
@@ -72,6 +72,19 @@ pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
     Found::Leaf { slot, table, shared: path_shared }
 }
 
+/// Is no table shared on the way to the leaf entry of `address`, as far as there are tables?
+pub(crate) fn is_private<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr) -> bool {
+    let mut table = root;
+    for level in (1..M::Format::LEVELS).rev() {
+        let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
+        match M::Format::upper(load(slot)) {
+            Upper::Table { frame, shared: false, frozen: false } => table = frame,
+            other => return other == Upper::Empty,
+        }
+    }
+    true
+}
+
 /// Finds the leaf entry of `address` on a private path, making it so where it is not.
 pub(crate) fn populate<'a, M: Machine>(
     ctx: Ctx<'a, M>,
@@ -93,22 +106,28 @@ pub(crate) fn populate<'a, M: Machine>(
                     entry = share::unshare(ctx, slot, entry, frame, level - 1, address, removed)?;
                 }
                 Upper::Poison => return Err(Stop::Retry),
-                Upper::Empty => entry = link_table(ctx, slot, entry, level - 1, delta)?,
+                Upper::Empty => entry = link_table(ctx, table, address, entry, level, delta)?,
             }
         };
     }
     Ok(&ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)])
 }
 
-/// Links a new table at an EMPTY slot, or returns what somebody else put there.
+/// Links a new table at the EMPTY slot of `address` in `parent`, which is of `level`, or returns what somebody else put
+/// there.
+#[inline(never)]
 fn link_table<M: Machine>(
     ctx: Ctx<'_, M>,
-    slot: &AtomicEntry,
+    parent: FrameId,
+    address: VirtAddr,
     empty: Raw,
     level: usize,
     delta: &mut Delta,
 ) -> Result<Raw, Stop> {
-    let frame = alloc_table(ctx, level).ok_or(Stop::NoMemory)?;
+    let index = slot_of::<M::Format>(address.as_u64(), level);
+    let slot = &ctx.entries(parent)[index];
+    ctx.record(parent).note_parts(part_of::<M::Format>(index));
+    let frame = alloc_table(ctx, level - 1).ok_or(Stop::NoMemory)?;
     let entry = M::Format::table(frame.id(), false, false);
     // Release publishes the empty entries and the record (PL-03); Acquire on failure, as `load`.
     match slot.compare_exchange(empty, entry, Ordering::AcqRel, Ordering::Acquire) {

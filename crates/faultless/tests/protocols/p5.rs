@@ -1,5 +1,5 @@
-//! P5: the index of areas is replaced as a whole; a lookup sees one version, and an address that is always mapped is
-//! always found.
+//! P5: the index of areas changes by one store at a time; an address that is always mapped is always found, whatever
+//! changes beside it or about its own area.
 
 use crate::model::*;
 use crate::scenario;
@@ -119,6 +119,119 @@ scenario! {
         flag.raise();
         let (stored, b) = running.join();
         assert_eq!(a.read(&space, 0, 0), Some(if stored { 7 } else { 0 }));
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// An area stays as it is while its neighbours in the same leaf are replaced, trimmed, removed and inserted in place.
+    beside_a_change_in_place (3, 4)
+    {
+        let (world, [mut a, mut b]) = World::<Four>::new::<2>(40);
+        let space = a.space();
+        for (first, pages) in [(0, 2), (3, 1), (5, 2)] {
+            a.map(&space, first, pages, rw());
+        }
+        a.run(&space);
+        b.run(&space);
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 3, 0, 7), "an address that is always mapped was not found");
+            assert_eq!(b.read(&other, 3, 0), Some(7), "lost store");
+            b
+        });
+        a.unmap(&space, 0, 1); // trimmed
+        a.protect(&space, 5, 2, RO); // replaced
+        a.unmap(&space, 1, 1); // removed
+        a.map(&space, 1, 1, RO); // inserted where one was removed
+        let b = running.join();
+        assert_eq!(a.read(&space, 3, 0), Some(7), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// An area is replaced by another of the same range, by one that is larger, by one that is smaller: a page that all
+    /// of them show is found in one of them.
+    replaced_in_place (3, 4)
+    catches [RelaxedPublish]
+    {
+        let (world, [mut a, mut b]) = World::<Four>::new::<2>(40);
+        let space = a.space();
+        a.map(&space, 2, 2, rw());
+        a.run(&space);
+        b.run(&space);
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.read(&other, 3, 0).is_some(), "neither the old area nor the new one was found");
+            b
+        });
+        a.protect(&space, 2, 2, RO);
+        a.map(&space, 1, 1, RO); // merges: grows downwards
+        a.unmap(&space, 1, 1); // trimmed
+        let b = running.join();
+        assert_eq!(a.read(&space, 3, 0), Some(0));
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// An area is split: both parts are found all the time, as the whole or as parts, though there is room in the leaf.
+    split_and_merged (3, 4)
+    catches [TwoStores, RelaxedPublish]
+    {
+        let (world, [mut a, mut b]) = World::<Four>::new::<2>(40);
+        let space = a.space();
+        a.map(&space, 1, 3, rw());
+        a.run(&space);
+        b.run(&space);
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.read(&other, 1, 0).is_some(), "the first part was not found");
+            assert!(b.read(&other, 3, 0).is_some(), "the last part was not found");
+            b
+        });
+        a.protect(&space, 1, 1, RO);
+        a.protect(&space, 1, 1, rw());
+        let b = running.join();
+        assert_eq!(a.read(&space, 1, 0), Some(0));
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// What was mapped before a fault began is found by it, though it was put into a leaf that is in use; and what was
+    /// unmapped is not.
+    inserted_in_place (3, 4)
+    reaches ["inserted", "removed", "early"]
+    {
+        let (world, [mut a, mut b]) = World::<Four>::new::<2>(40);
+        let space = a.space();
+        a.map(&space, 3, 1, rw());
+        a.map(&space, 6, 1, RO);
+        a.run(&space);
+        b.run(&space);
+        let (inserted, removed) = (Flag::new(), Flag::new());
+        let (other, has_come, has_gone) = (space.clone(), inserted.clone(), removed.clone());
+        let running = spawn(move || {
+            if has_gone.is_raised() {
+                reach("removed");
+                assert!(b.read(&other, 6, 0).is_none(), "an area was found after munmap had returned");
+            } else if has_come.is_raised() {
+                reach("inserted");
+                assert!(b.read(&other, 1, 0).is_some(), "an area was not found though mmap had returned");
+            } else {
+                reach("early");
+                b.read(&other, 1, 0);
+            }
+            b
+        });
+        a.map(&space, 1, 1, RO);
+        inserted.raise();
+        a.unmap(&space, 6, 1);
+        removed.raise();
+        let b = running.join();
+        a.assert_gone(&space, 6);
         world.audit([a, b], &[&space], &[]);
     }
 }

@@ -131,3 +131,16 @@ fn touching_changes_only_what_the_mmu_changes() {
     assert!(!F::same_but_touched(page, F::with_generation(page, 5)));
     assert!(!F::same_but_touched(F::empty(1, 0), F::empty(1, 0)), "only present entries are touched by the MMU");
 }
+
+#[test]
+fn several_values_are_empty_if_what_they_have_in_common_says_so() {
+    let empties = [F::empty(0, 0), F::empty(1, 31), F::empty((1 << 54) - 1, 7), F::empty(0x2a_aaaa_aaaa_aaaa, 0)];
+    let all = empties.iter().fold(0, |ored, entry| ored | entry);
+    assert!(F::all_empty(all));
+    let page = F::page(FrameId::new(5), PageBits::default(), 0);
+    for other in
+        [page, F::page_to_none(page, 0), F::poison(), F::frozen_empty(), F::table(FrameId::new(0), true, false)]
+    {
+        assert!(!F::all_empty(other) && !F::all_empty(all | other), "{other:#x}");
+    }
+}

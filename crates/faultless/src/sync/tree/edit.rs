@@ -1,32 +1,185 @@
-//! Building the next version of a tree: the changed path is copied, everything else is named again.
+//! A change of a tree: prepared aside, then published by one store.
 //!
-//! Called by [`Tree`](super::Tree) with the writer's lock held. Everything here may fail for want of memory, and then
-//! nothing has happened: the old version is untouched, and what was made goes with the [`Edit`].
+//! Called by `area::index` with the writer's lock held. Preparing may fail for want of memory, and then nothing has
+//! happened: the tree is untouched, and what was made goes with the [`Edit`]. Publishing cannot fail.
 
-use super::{Edit, FAN, FULL, Garbage, Item, MOST_INSERTED, NewItems, NoMemory, Node, Reader, Slot};
+use super::node::summary;
+use super::{AtomicPtr, FAN, Few, Garbage, MOST_INSERTED, NoMemory, Node, Ordering, Path, Ranged, Reader, Slot, Spot};
+use super::{Step, Writer, leak, mutant};
 use crate::sync::try_box;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
+use core::mem;
 use core::ptr::{self, NonNull};
-use smallvec::SmallVec;
 
-impl<T> Edit<T> {
-    /// An edit that puts `inserted` in, to be prepared.
-    pub(crate) fn new(inserted: NewItems<T>) -> Self {
-        let (fresh, stale, replaced) = (SmallVec::new(), SmallVec::new(), SmallVec::new());
-        Self { old: ptr::null_mut(), root: ptr::null_mut(), fresh, stale, replaced, inserted }
+/// Slots of a node that was merged or filled: room is left for insertions.
+const FULL: usize = FAN - FAN / 4;
+/// A node with fewer slots in use is merged with a neighbour if that has room.
+const LEAST: usize = FAN.div_ceil(4);
+
+/// Room for the slots of a node while it is edited: each edited child may split once.
+type Wide<T> = ArrayVec<Slot<T>, { FAN + MOST_INSERTED + 1 }>;
+
+/// A change on its way: made, prepared, then published; dropped before that, it takes everything back.
+pub(crate) struct Edit<T> {
+    /// The version of the tree that it was prepared for.
+    pub(super) version: u64,
+    store: Store<T>,
+    /// To the slot of the store, or to the leaf that it is in.
+    path: Path<T>,
+    /// Nodes that the edit made.
+    fresh: Vec<NonNull<Node<T>>>,
+    /// Nodes that the new version does not name any more.
+    stale: Vec<NonNull<Node<T>>>,
+    /// Values inside the edited range, to be replaced.
+    replaced: Few<NonNull<T>>,
+    /// What is put in.
+    inserted: ArrayVec<NonNull<T>, MOST_INSERTED>,
+}
+
+/// The one store that publishes an edit.
+enum Store<T> {
+    /// None: there is nothing to change.
+    Nothing,
+    /// What is inserted, one value or none, into this slot of the leaf at the end of the path.
+    Value(NonNull<Node<T>>, usize),
+    /// This node into the slot that the path ends with, or into the root. Null for an empty tree.
+    Node(*mut Node<T>),
+}
+
+impl<T: Ranged> Edit<T> {
+    /// An edit to which what it inserts is to be added, ascending, and which is then prepared.
+    #[inline]
+    pub(crate) fn new() -> Self {
+        let (path, fresh, stale) = (Path::new(), Vec::new(), Vec::new());
+        Self { version: 0, store: Store::Nothing, path, fresh, stale, replaced: Few::new(), inserted: ArrayVec::new() }
     }
 
-    /// Adds a value to put in; see [`NewItems::push`].
-    pub(crate) fn insert(&mut self, start: u64, end: u64, guard: u64, value: T) -> Result<(), NoMemory> {
-        self.inserted.push(start, end, guard, value)
+    /// Adds a value to put in, behind the ones before.
+    ///
+    /// # Panics
+    ///
+    /// If more than [`MOST_INSERTED`] are added.
+    #[inline]
+    pub(crate) fn insert(&mut self, value: T) -> Result<(), NoMemory> {
+        self.inserted.push(leak(value)?);
+        Ok(())
+    }
+
+    /// Prepares the replacement of all values that meet `low..high` by what was inserted: inside what the range and the
+    /// values it meets cover. The spot is near `low`, best at it.
+    pub(crate) fn prepare(&mut self, spot: &Spot<'_, T>, low: u64, high: u64) -> Result<(), NoMemory> {
+        debug_assert!(matches!(self.store, Store::Nothing), "prepared twice");
+        let moved;
+        let spot = if low == spot.address {
+            spot
+        } else {
+            moved = spot.again(low);
+            &moved
+        };
+        self.version = spot.version();
+        if let Some(leaf) = spot.leaf
+            && let Some(index) = self.slot_for(spot, leaf, high)
+        {
+            if let Some(value) = leaf.own_what(index) {
+                self.replaced.push(value.cast())?;
+            }
+            self.store = Store::Value(NonNull::from(leaf), index);
+            self.path.extend(spot.path.iter().copied());
+            return Ok(());
+        }
+        self.build(spot, low, high)
+    }
+
+    /// The slot of the leaf whose store alone makes the change, if there is one: it names the only value of the tree
+    /// that meets the range, or it is vacant and lies just where the new value belongs.
+    fn slot_for(&self, spot: &Spot<'_, T>, leaf: &Node<T>, high: u64) -> Option<usize> {
+        let (at, inserted) = (spot.at, self.inserted.len());
+        if spot.is_free(high) {
+            return (inserted == 1 && at > 0 && leaf.is_vacant(at - 1)).then(|| at - 1);
+        }
+        let after = (at + 1..FAN).find(|index| !leaf.is_vacant(*index));
+        if after.map_or_else(|| spot.next_low(spot.path.len()), |index| leaf.low(index)) < high {
+            return None;
+        }
+        let least = if spot.path.is_empty() { 1 } else { LEAST };
+        match inserted {
+            0 if leaf.count() > least => Some(at),
+            1 => Some(at),
+            2 if mutant::is(mutant::Mutant::TwoStores) && at > 0 && leaf.is_vacant(at - 1) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Makes the store. From here on readers find the new version.
+    pub(super) fn store(&mut self, root: &AtomicPtr<Node<T>>, writer: &(impl Writer + ?Sized)) {
+        let changes = match &self.store {
+            Store::Nothing => false,
+            &Store::Value(leaf, index) => {
+                // SAFETY: the leaf at the end of the path, of the version that this writer edits.
+                let leaf = unsafe { leaf.as_ref() };
+                if self.inserted.len() > 1 {
+                    return self.store_two(leaf, index, writer); // a seeded bug
+                }
+                // SAFETY: the edit owns its values until they are in the tree.
+                let slot = self.inserted.first().map(|value| unsafe { Slot::of(*value) });
+                leaf.put(index, slot, writer)
+            }
+            &Store::Node(node) => match self.path.pop() {
+                Some(step) => {
+                    // SAFETY: the node is fresh, and only the root's place may be left empty.
+                    let slot = unsafe { node.as_ref() }.and_then(summary);
+                    debug_assert!(slot.is_some(), "an empty node below the root");
+                    // SAFETY: a step to a node of the version that this writer edits.
+                    unsafe { step.node() }.put(step.index, slot, writer)
+                }
+                None => {
+                    // Release pairs with the Acquire in `Tree::root`.
+                    root.store(node, mutant::weaken(mutant::Mutant::RelaxedPublish, Ordering::Release));
+                    false
+                }
+            },
+        };
+        if changes {
+            self.refresh();
+        }
+    }
+
+    /// Corrects the summaries on the way to the root.
+    fn refresh(&self) {
+        for step in self.path.iter().rev() {
+            // SAFETY: a step to a node of the version that this writer edits.
+            let node = unsafe { step.node() };
+            // SAFETY: not a leaf's, so it names a node, and the writer keeps what the tree names.
+            let child = node.own_what(step.index).map(|child| unsafe { child.cast::<Node<T>>().as_ref() });
+            let changed = child.and_then(summary).is_some_and(|slot| node.renote(step.index, &slot));
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// What a seeded bug makes of a split: two stores, and a hole between them.
+    fn store_two(&self, leaf: &Node<T>, index: usize, writer: &(impl Writer + ?Sized)) {
+        for (value, index) in self.inserted.iter().rev().zip([index, index - 1]) {
+            // SAFETY: the edit owns its values until they are in the tree.
+            leaf.put(index, Some(unsafe { Slot::of(*value) }), writer);
+        }
     }
 
     /// The values that the edit puts in, before it is published.
-    pub(crate) fn inserted<'r>(&'r self, _writer: &'r (impl Reader + ?Sized)) -> impl Iterator<Item = &'r T> {
-        // SAFETY: each is a leaf's slot, and its value stays with the edit, or in the tree of which we are the writer.
-        self.inserted.0.iter().map(|slot| unsafe { Item::of(slot) }.value)
+    pub(crate) fn inserted<'r>(&'r self, _writer: &'r (impl Writer + ?Sized)) -> impl Iterator<Item = &'r T> {
+        // SAFETY: each stays with the edit, or in the tree of which we are the writer.
+        self.inserted.iter().map(|value| unsafe { value.as_ref() })
+    }
+
+    /// The store is made: the tree owns what is new. Hands out the nodes that it does not name any more.
+    #[inline]
+    pub(super) fn publish(&mut self) -> Vec<NonNull<Node<T>>> {
+        self.fresh.clear();
+        self.inserted.clear();
+        mem::take(&mut self.stale)
     }
 
     /// The values that a published edit replaced.
@@ -40,23 +193,79 @@ impl<T> Edit<T> {
     where
         T: Send + 'static,
     {
-        for value in self.replaced.drain(..) {
-            // SAFETY: the value came from a Box (`NewItems::push`), left its tree, and the drain gives the only copy.
+        self.replaced.take_each(|value| {
+            // SAFETY: the value came from a Box (`leak`), left its tree, and this is the only copy.
             retire(unsafe { Garbage::new(value) });
-        }
+        });
     }
 
-    /// Makes a node of `parts` (at least one slot, at most [`FAN`]) and the slot that names it.
-    fn make(&mut self, is_leaf: bool, parts: &[&[Slot<T>]]) -> Result<Slot<T>, NoMemory> {
-        self.fresh.try_reserve(1).map_err(|_| NoMemory)?;
-        let node = Box::leak(try_box(Node { is_leaf, slots: ArrayVec::new() }).map_err(|_| NoMemory)?);
-        for part in parts {
-            let fits = node.slots.try_extend_from_slice(part);
-            debug_assert!(fits.is_ok(), "a node is made of what fits");
+    /// Nodes that the prepared edit made: none, if it changes one slot of a leaf.
+    #[cfg(test)]
+    pub(super) fn nodes_made(&self) -> usize {
+        self.fresh.len()
+    }
+}
+
+/// Copies of nodes, from the lowest that holds the whole change upwards, until one takes the place of one.
+impl<T: Ranged> Edit<T> {
+    #[cold]
+    fn build(&mut self, spot: &Spot<'_, T>, low: u64, high: u64) -> Result<(), NoMemory> {
+        // SAFETY: the edit owns its values until they are in the tree.
+        let inserted: ArrayVec<Slot<T>, MOST_INSERTED> =
+            self.inserted.iter().map(|value| unsafe { Slot::of(*value) }).collect();
+        let mut made: Wide<T> = ArrayVec::new();
+        let mut depth = spot.path.len();
+        while spot.next_low(depth) < high {
+            depth -= 1; // ends: behind the root there is nothing
         }
-        let slot = summary(node);
-        self.fresh.push(NonNull::from(node));
-        Ok(slot)
+        match spot.node_at(depth) {
+            Some(node) => self.edit_node(node, low, high, &inserted, &mut made)?,
+            None => self.push_nodes(true, &inserted, &mut made)?,
+        }
+        while depth > 0 && !stands_alone(&made) {
+            depth -= 1;
+            let step = spot.path[depth];
+            let mut above: Wide<T> = ArrayVec::new();
+            self.replace_child(step, &made, &mut above)?;
+            made = above;
+        }
+        if depth == 0 {
+            return self.build_root(&made, spot.path.len());
+        }
+        self.store = Store::Node(made[0].what.cast().as_ptr());
+        self.path.extend(spot.path[..depth].iter().copied());
+        Ok(())
+    }
+
+    /// Makes the root of what takes the old one's place; the path to a leaf has at least `height` steps.
+    fn build_root(&mut self, made: &[Slot<T>], height: usize) -> Result<(), NoMemory> {
+        let mut root: *mut Node<T> = match made {
+            [] => ptr::null_mut(), // an empty tree
+            [only] => only.what.cast().as_ptr(),
+            _ if height >= super::spot::DEPTH => return Err(NoMemory),
+            several => self.make(false, several)?.what.cast().as_ptr(),
+        };
+        // A root with one child is no root.
+        // SAFETY: the node is fresh, or of the version that this writer edits.
+        while let Some(node) = unsafe { root.as_ref() }
+            && !node.is_leaf
+            && node.first() == FAN - 1
+            && let Some(child) = node.slot(FAN - 1)
+        {
+            self.discard(NonNull::from(node))?;
+            root = child.what.cast().as_ptr();
+        }
+        self.store = Store::Node(root);
+        Ok(())
+    }
+
+    /// Makes a node of `slots` (at least one, at most [`FAN`]) and the slot that names it.
+    fn make(&mut self, is_leaf: bool, slots: &[Slot<T>]) -> Result<Slot<T>, NoMemory> {
+        self.fresh.try_reserve(1).map_err(|_| NoMemory)?;
+        let node = make_node(is_leaf, slots)?;
+        self.fresh.push(node);
+        // SAFETY: just made.
+        summary(unsafe { node.as_ref() }).ok_or(NoMemory)
     }
 
     /// Notes that the new version does without `node`. A node that this edit made is freed at once.
@@ -72,186 +281,172 @@ impl<T> Edit<T> {
         Ok(())
     }
 
-    /// Makes as many nodes as `parts` need, equally full.
-    fn push_nodes(&mut self, is_leaf: bool, parts: [&[Slot<T>]; 3], out: &mut Wide<T>) -> Result<(), NoMemory> {
-        let count: usize = parts.iter().map(|part| part.len()).sum();
-        if count == 0 {
-            return Ok(());
-        }
-        if count <= FAN {
-            let slot = self.make(is_leaf, &parts)?;
-            out.push(slot);
-            return Ok(());
-        }
-        let mut all: Wide<T> = ArrayVec::new();
-        parts.iter().for_each(|part| all.extend(part.iter().copied()));
-        let nodes = count.div_ceil(FAN);
-        for part in all.chunks(count.div_ceil(nodes)) {
-            let slot = self.make(is_leaf, &[part])?;
+    /// Makes as many nodes as `slots` need, equally full.
+    fn push_nodes(&mut self, is_leaf: bool, slots: &[Slot<T>], out: &mut Wide<T>) -> Result<(), NoMemory> {
+        let nodes = slots.len().div_ceil(FAN).max(1);
+        for part in slots.chunks(slots.len().div_ceil(nodes).max(1)) {
+            let slot = self.make(is_leaf, part)?;
             out.push(slot);
         }
         Ok(())
     }
+
+    /// Builds what takes the place of `node`: no, one or two nodes, appended to `out`. At most as deep as the tree.
+    fn edit_node(
+        &mut self,
+        node: NonNull<Node<T>>,
+        low: u64,
+        high: u64,
+        inserted: &[Slot<T>],
+        out: &mut Wide<T>,
+    ) -> Result<(), NoMemory> {
+        self.discard(node)?;
+        // SAFETY: the node belongs to the version that this writer edits; `discard` only noted it.
+        let node = unsafe { node.as_ref() };
+        if !node.is_leaf {
+            let next = self.edit_children(node, low, high, inserted)?;
+            return self.push_nodes(false, &next, out);
+        }
+        let mut next: Wide<T> = node.slots().take_while(|slot| slot.high <= low).collect();
+        next.extend(inserted.iter().copied());
+        for slot in node.slots().filter(|slot| slot.high > low) {
+            if slot.low >= high {
+                next.push(slot);
+                continue;
+            }
+            self.replaced.push(slot.what.cast())?;
+        }
+        self.push_nodes(true, &next, out)
+    }
+
+    /// Edits the children that meet the range (or the one that the insertion belongs to) and keeps the others.
+    fn edit_children(
+        &mut self,
+        node: &Node<T>,
+        low: u64,
+        high: u64,
+        inserted: &[Slot<T>],
+    ) -> Result<Wide<T>, NoMemory> {
+        let mut out: Wide<T> = ArrayVec::new();
+        let mut inserted = Some(inserted);
+        let mut after_edited = false;
+        for child in node.slots() {
+            // The first child that ends behind `low` exists: the range meets several children, or the caller had gone on.
+            if child.high <= low || child.low >= high && inserted.is_none() {
+                if after_edited {
+                    self.push_merging(child, &mut out)?
+                } else {
+                    out.push(child)
+                }
+                after_edited = false;
+                continue;
+            }
+            let mut made: Wide<T> = ArrayVec::new();
+            self.edit_node(child.what.cast(), low, high, inserted.take().unwrap_or(&[]), &mut made)?;
+            for child in made {
+                self.push_merging(child, &mut out)?;
+            }
+            after_edited = true;
+        }
+        debug_assert!(inserted.is_none(), "the insertion found no child");
+        Ok(out)
+    }
+
+    /// Builds what takes the place of the step's node, whose child is replaced by what was made.
+    fn replace_child(&mut self, step: Step<T>, made: &[Slot<T>], out: &mut Wide<T>) -> Result<(), NoMemory> {
+        self.discard(step.node)?;
+        // SAFETY: the node belongs to the version that this writer edits; `discard` only noted it.
+        let node = unsafe { step.node() };
+        let mut next: Wide<T> = (node.first()..step.index).filter_map(|index| node.slot(index)).collect();
+        for child in made {
+            self.push_merging(*child, &mut next)?;
+        }
+        let mut rest = (step.index + 1..FAN).filter_map(|index| node.slot(index));
+        if let Some(child) = rest.next() {
+            self.push_merging(child, &mut next)?;
+        }
+        next.extend(rest);
+        self.push_nodes(false, &next, out)
+    }
+
+    /// Appends a child, merged with the one before if both fit well into one node.
+    fn push_merging(&mut self, child: Slot<T>, out: &mut Wide<T>) -> Result<(), NoMemory> {
+        let Some(last) = out.last().copied() else {
+            out.push(child);
+            return Ok(());
+        };
+        // SAFETY: a child of a node that is no leaf, of the version that this writer edits or fresh.
+        let left = unsafe { last.node() };
+        // SAFETY: as above.
+        let right = unsafe { child.node() };
+        if left.count() + right.count() > FULL {
+            out.push(child);
+            return Ok(());
+        }
+        debug_assert_eq!(left.is_leaf, right.is_leaf, "siblings are of one level");
+        let both: Wide<T> = left.slots().chain(right.slots()).collect();
+        let merged = self.make(left.is_leaf, &both)?;
+        self.discard(last.what.cast())?;
+        self.discard(child.what.cast())?;
+        out.pop();
+        out.push(merged);
+        Ok(())
+    }
 }
 
-impl<T> Drop for Edit<T> {
+impl<T> Edit<T> {
     /// What was not published is taken back: nothing has happened.
-    fn drop(&mut self) {
+    #[cold]
+    fn take_back(&mut self) {
         for node in self.fresh.drain(..) {
             // SAFETY: the node came from a Box (`make`) and was never published.
             drop(unsafe { Box::from_raw(node.as_ptr()) });
         }
-    }
-}
-
-/// Room for the slots of a node while it is edited: each edited child may split once.
-type Wide<T> = ArrayVec<Slot<T>, { FAN + MOST_INSERTED + 1 }>;
-
-/// The slot that names `node`, with the summary of what it holds.
-fn summary<T>(node: &Node<T>) -> Slot<T> {
-    let first = node.slots[0];
-    let mut all = Slot { what: NonNull::from(node).cast(), ..first };
-    for slot in &node.slots[1..] {
-        let between = slot.guarded.saturating_sub(all.high);
-        all.gap = all.gap.max(slot.gap).max(between);
-        all.guarded = all.guarded.min(slot.guarded);
-        all.high = slot.high;
-    }
-    all
-}
-
-/// Builds the new version of the whole tree.
-pub(super) fn build<T>(
-    edit: &mut Edit<T>,
-    old: Option<NonNull<Node<T>>>,
-    low: u64,
-    high: u64,
-    inserted: &[Slot<T>],
-) -> Result<(), NoMemory> {
-    let mut top: Wide<T> = ArrayVec::new();
-    match old {
-        Some(root) => edit_node(edit, root, low, high, inserted, &mut top)?,
-        None => edit.push_nodes(true, [inserted, &[], &[]], &mut top)?,
-    }
-    while top.len() > 1 {
-        let mut above: Wide<T> = ArrayVec::new();
-        edit.push_nodes(false, [&top, &[], &[]], &mut above)?;
-        top = above;
-    }
-    let Some(slot) = top.first() else { return Ok(()) }; // an empty tree has a null root
-    let mut root = slot.what.cast::<Node<T>>();
-    // A root with one child is no root.
-    loop {
-        // SAFETY: the node is fresh, or of the version that this writer edits.
-        let node = unsafe { root.as_ref() };
-        if node.is_leaf || node.slots.len() > 1 {
-            break;
-        }
-        let child = node.slots[0].what.cast();
-        edit.discard(root)?;
-        root = child;
-    }
-    edit.root = root.as_ptr();
-    Ok(())
-}
-
-/// Builds what takes the place of `node`: no, one or two nodes, appended to `out`. At most as deep as the tree.
-fn edit_node<T>(
-    edit: &mut Edit<T>,
-    node: NonNull<Node<T>>,
-    low: u64,
-    high: u64,
-    inserted: &[Slot<T>],
-    out: &mut Wide<T>,
-) -> Result<(), NoMemory> {
-    edit.discard(node)?;
-    // SAFETY: the node belongs to the version that this writer edits; `discard` only noted it.
-    let node = unsafe { node.as_ref() };
-    if !node.is_leaf {
-        let mut next: Wide<T> = ArrayVec::new();
-        edit_children(edit, &node.slots, low, high, inserted, &mut next)?;
-        return edit.push_nodes(false, [&next, &[], &[]], out);
-    }
-    let below = node.slots.partition_point(|slot| slot.high <= low);
-    let above = node.slots.partition_point(|slot| slot.low < high).max(below);
-    edit.replaced.try_reserve(above - below).map_err(|_| NoMemory)?;
-    edit.replaced.extend(node.slots[below..above].iter().map(|slot| slot.what.cast()));
-    edit.push_nodes(true, [&node.slots[..below], inserted, &node.slots[above..]], out)
-}
-
-/// Edits the children that meet the range (or the one that the insertion belongs to) and keeps the others.
-fn edit_children<T>(
-    edit: &mut Edit<T>,
-    children: &[Slot<T>],
-    low: u64,
-    high: u64,
-    inserted: &[Slot<T>],
-    out: &mut Wide<T>,
-) -> Result<(), NoMemory> {
-    let mut first = children.partition_point(|child| child.high <= low);
-    let mut last = children.partition_point(|child| child.low < high);
-    if first >= last {
-        // Nothing meets the range: the insertion goes to the end of the child before it, or to the first.
-        first = first.saturating_sub(1);
-        last = first + 1;
-    }
-    out.extend(children[..first].iter().copied());
-    let mut inserted = inserted;
-    for child in &children[first..last] {
-        let mut made: Wide<T> = ArrayVec::new();
-        edit_node(edit, child.what.cast(), low, high, inserted, &mut made)?;
-        inserted = &[];
-        for child in made {
-            push_merging(edit, child, out)?;
+        for value in self.inserted.drain(..) {
+            // SAFETY: the value came from a Box (`leak`) and was never published.
+            drop(unsafe { Box::from_raw(value.as_ptr()) });
         }
     }
-    let mut rest = children[last..].iter().copied();
-    if let Some(child) = rest.next() {
-        push_merging(edit, child, out)?;
-    }
-    out.extend(rest);
-    Ok(())
 }
 
-/// Appends a child, merged with the one before if both fit well into one node.
-fn push_merging<T>(edit: &mut Edit<T>, child: Slot<T>, out: &mut Wide<T>) -> Result<(), NoMemory> {
-    let Some(last) = out.last().copied() else {
-        out.push(child);
-        return Ok(());
-    };
-    let (a, b) = (last.what.cast::<Node<T>>(), child.what.cast::<Node<T>>());
-    // SAFETY: a child of a node that is no leaf, of the version that this writer edits or fresh.
-    let left = unsafe { a.as_ref() };
-    // SAFETY: as above.
-    let right = unsafe { b.as_ref() };
-    if left.slots.len() + right.slots.len() > FULL {
-        out.push(child);
-        return Ok(());
+impl<T> Drop for Edit<T> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.fresh.is_empty() || !self.inserted.is_empty() {
+            self.take_back();
+        }
     }
-    debug_assert_eq!(left.is_leaf, right.is_leaf, "siblings are of one level");
-    let merged = edit.make(left.is_leaf, &[&left.slots, &right.slots])?;
-    edit.discard(a)?;
-    edit.discard(b)?;
-    out.pop();
-    out.push(merged);
-    Ok(())
 }
 
-/// Builds a whole tree from ascending slots.
-pub(super) fn fill<T>(edit: &mut Edit<T>, items: &[Slot<T>]) -> Result<(), NoMemory> {
+/// Can what was made take the place of one node, without a look at its neighbours?
+fn stands_alone<T>(made: &[Slot<T>]) -> bool {
+    // SAFETY: the node was just made.
+    matches!(made, [only] if unsafe { only.node() }.count() >= LEAST)
+}
+
+fn make_node<T>(is_leaf: bool, slots: &[Slot<T>]) -> Result<NonNull<Node<T>>, NoMemory> {
+    Ok(NonNull::from(Box::leak(try_box(Node::new(is_leaf, slots)).map_err(|_| NoMemory)?)))
+}
+
+/// Builds a whole tree from ascending values. They stay the caller's.
+pub(super) fn fill<T: Ranged>(values: &[NonNull<T>]) -> Result<*mut Node<T>, NoMemory> {
+    let mut edit = Edit::new(); // keeps the nodes until all are made
     let mut level: Vec<Slot<T>> = Vec::new();
-    let mut below = items;
-    let mut is_leaf = true;
-    while is_leaf && !below.is_empty() || below.len() > 1 {
+    level.try_reserve(values.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
+    for part in values.chunks(FULL) {
+        // SAFETY: the caller's.
+        let slots: ArrayVec<Slot<T>, FULL> = part.iter().map(|value| unsafe { Slot::of(*value) }).collect();
+        level.push(edit.make(true, &slots)?);
+    }
+    // Ends: a node holds several slots.
+    while level.len() > 1 {
         let mut above: Vec<Slot<T>> = Vec::new();
-        above.try_reserve(below.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
-        for part in below.chunks(FULL) {
-            above.push(edit.make(is_leaf, &[part])?);
+        above.try_reserve(level.len().div_ceil(FULL)).map_err(|_| NoMemory)?;
+        for part in level.chunks(FULL) {
+            above.push(edit.make(false, part)?);
         }
         level = above;
-        below = &level;
-        is_leaf = false;
     }
-    edit.root = level.first().map_or(ptr::null_mut(), |slot| slot.what.cast().as_ptr());
-    Ok(())
+    edit.fresh.clear(); // the caller's tree owns them now
+    Ok(level.first().map_or(ptr::null_mut(), |slot| slot.what.cast().as_ptr()))
 }
