@@ -193,13 +193,8 @@ impl Scenario {
         let before = EXECUTIONS.load(Relaxed);
         check(self.body, preemptions, executions);
         let done = EXECUTIONS.load(Relaxed) - before;
-<<<<<<< HEAD
         // loom looks at its bound before it runs the last one; shuttle never ends by itself.
         if cfg!(loom) && (done as usize) + 1 < executions { Verdict::Exhausted } else { Verdict::Stopped }
-=======
-        // loom stops one short of the bound.
-        if (done as usize) + 1 < executions { Verdict::Exhausted } else { Verdict::Stopped }
->>>>>>> tree
     }
 
     /// Makes the first panic of this process its verdict. Once per process, and before the checker starts: loom's
