@@ -119,8 +119,8 @@ impl<T: Ranged> Edit<T> {
             &Store::Value(leaf, index) => {
                 // SAFETY: the leaf at the end of the path, of the version that this writer edits.
                 let leaf = unsafe { leaf.as_ref() };
-                if self.inserted.len() > 1 {
-                    return self.store_two(leaf, index, writer); // a seeded bug
+                if mutant::is(mutant::Mutant::TwoStores) && self.inserted.len() > 1 {
+                    return self.store_two(leaf, index, writer);
                 }
                 // SAFETY: the edit owns its values until they are in the tree.
                 let slot = self.inserted.first().map(|value| unsafe { Slot::of(*value) });
