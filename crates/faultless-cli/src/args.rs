@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::guest::prepare::ExtraFile;
 use crate::units::Size;
+use crate::vm::tether;
 
 /// Run unmodified Linux programs on the faultless memory subsystem.
 #[derive(Debug, Parser)]
@@ -26,6 +27,19 @@ pub struct Cli {
 pub enum Command {
     /// Boot the kernel in QEMU with one program and report what its memory did
     Run(RunArgs),
+    /// Ask to end with the parent, then become the emulator; `run` starts itself with this
+    #[command(name = tether::SUBCOMMAND, hide = true)]
+    BecomeEmulator(EmulatorArgs),
+}
+
+/// What one process of this command tells the next.
+#[derive(Debug, Args)]
+pub struct EmulatorArgs {
+    /// The process that started this one.
+    pub parent: i32,
+    /// The emulator and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
 }
 
 /// What executes the guest's instructions.
@@ -176,6 +190,7 @@ mod tests {
         let words = std::iter::once("faultless").chain(line.split(' '));
         Cli::try_parse_from(words).map(|cli| match cli.command {
             Command::Run(args) => args,
+            Command::BecomeEmulator(_) => panic!("not what was typed"),
         })
     }
 
