@@ -23,7 +23,7 @@ const FOUND: [(Mutant, Option<usize>); 16] = [
     (Mutant::NoGenerationBump, Some(11)),
     (Mutant::CowDirect, None),
     (Mutant::NoPendingFlush, None),
-    (Mutant::FreeBeforeFlush, None),
+    (Mutant::FreeBeforeFlush, Some(10)),
     (Mutant::NoShootdown, None),
     (Mutant::NoPending, None),
     (Mutant::NoFreeze, None),
