@@ -76,7 +76,8 @@ fn start_program(cpu: &mut CpuLocal, archive: Option<(u64, u64)>) {
 pub fn first_process_ended(first: &Arc<Process>, cpu: &mut CpuLocal) {
     let status = first.ending.lock().reason.unwrap_or(ExitStatus::Exited(0));
     *FIRST_STATUS.lock() = Some(report::Program { status, usage: first.usage.totals() });
-    for other in table::all() {
+    // A fork that is under way is seen here, or sees this.
+    for other in table::close() {
         if other.pid != first.pid {
             kill_group(&other, ExitStatus::Killed(crate::signal::number::SIGKILL));
         }

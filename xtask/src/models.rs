@@ -19,7 +19,7 @@ const TABLE: &str = "xtask/models.toml";
 /// How much to run.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Only the suites that are quick enough for every change
+    /// Only the suites that are quick enough for every change, and within their narrower bounds
     #[arg(long)]
     quick: bool,
     /// Only suites whose name contains this
@@ -57,6 +57,8 @@ struct Suite {
     cfg: Vec<String>,
     #[serde(default)]
     features: Vec<String>,
+    /// Cargo's profile; `release` if absent.
+    profile: Option<String>,
     /// Environment, for example the checker's bounds.
     #[serde(default)]
     env: std::collections::BTreeMap<String, String>,
@@ -145,7 +147,8 @@ impl Suite {
 
     /// The cargo command. Each set of flags has its own target directory, so that no suite rebuilds another's.
     fn job(&self, quick: bool) -> Job {
-        let mut job = Job::cargo("", &["test", "-p", &self.package, "--release", "-j2"]);
+        let profile = self.profile.as_deref().unwrap_or("release");
+        let mut job = Job::cargo("", &["test", "-p", &self.package, "--profile", profile, "-j2"]);
         job = match self.test.as_str() {
             "lib" => job.args(["--lib"]),
             test => job.args(["--test", test]),
@@ -157,6 +160,9 @@ impl Suite {
         if !flags.is_empty() {
             job = job.env("RUSTFLAGS", &flags.join(" "));
             job = job.args(["--target-dir", &format!("target/{}", self.cfg.join("-"))]);
+        }
+        if !quick {
+            job = job.env("FAULTLESS_MODEL", "full");
         }
         job = self.env.iter().fold(job, |job, (name, value)| job.env(name, value));
         let harness = if quick && !self.quick_args.is_empty() { &self.quick_args } else { &self.args };
@@ -179,6 +185,7 @@ mod tests {
             package = "faultless"
             test = "loom_pin"
             cfg = ["loom"]
+            profile = "model"
             env = { LOOM_MAX_PREEMPTIONS = "2" }
             quick = true
             args = ["--test-threads=1"]
@@ -187,8 +194,8 @@ mod tests {
         .expect("a table");
         assert_eq!(
             table.suite[0].job(false).line(),
-            "RUSTFLAGS='--cfg loom' LOOM_MAX_PREEMPTIONS=2 cargo test -p faultless --release -j2 --test loom_pin \
-             --target-dir target/loom -- --test-threads=1"
+            "RUSTFLAGS='--cfg loom' FAULTLESS_MODEL=full LOOM_MAX_PREEMPTIONS=2 cargo test -p faultless --profile model \
+             -j2 --test loom_pin --target-dir target/loom -- --test-threads=1"
         );
         assert_eq!(table.suite[0].name(), "faultless loom_pin loom");
     }

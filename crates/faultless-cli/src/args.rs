@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::guest::prepare::ExtraFile;
 use crate::units::Size;
+use crate::vm::tether;
 
 /// Run unmodified Linux programs on the faultless memory subsystem.
 #[derive(Debug, Parser)]
@@ -30,6 +31,9 @@ pub enum Command {
     Check(CheckArgs),
     /// Execute a scenario file on this kernel and on faultless, and compare
     Replay(ReplayArgs),
+    /// Ask to end with the parent, then become the emulator; `run` starts itself with this
+    #[command(name = tether::SUBCOMMAND, hide = true)]
+    BecomeEmulator(EmulatorArgs),
 }
 
 /// Who judges.
@@ -108,6 +112,16 @@ pub struct ReplayArgs {
     pub manner: MannerArgs,
 }
 
+/// What one process of this command tells the next.
+#[derive(Debug, Args)]
+pub struct EmulatorArgs {
+    /// The process that started this one.
+    pub parent: i32,
+    /// The emulator and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
 /// What executes the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Accel {
@@ -178,7 +192,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
 
-    /// Count instructions instead of time: with one CPU each run is exactly the same
+    /// Count instructions instead of time: with one CPU each run is exactly the same, and begins on 1 January 2026
     #[arg(long)]
     pub icount: bool,
 

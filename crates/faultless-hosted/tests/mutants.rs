@@ -11,33 +11,37 @@ use common::replay::{catch, env};
 use common::storm::Storm;
 use faultless::mutant::{Mutant, set};
 
-/// Mutants that the storms find, and how many seeds they may take.
-const FOUND: [(Mutant, u64); 20] = [
-    (Mutant::NoDeadCheck, 1000),
-    (Mutant::DeadCheckFirst, 1000),
-    (Mutant::NoStamp, 1000),
-    (Mutant::NoUpperStamp, 1000),
-    (Mutant::NoGenerationBump, 1000),
-    (Mutant::NoWrapGuard, 1000),
-    (Mutant::CowDirect, 1000),
-    (Mutant::NoPendingFlush, 1000),
-    (Mutant::FreeBeforeFlush, 1000),
-    (Mutant::NoShootdown, 1000),
-    (Mutant::NoPending, 1000),
-    (Mutant::NoFreeze, 1000),
-    (Mutant::NoForkGrace, 1000),
-    (Mutant::NoForkFlush, 1000),
-    (Mutant::CopyKeepsExclusive, 1000),
-    (Mutant::DropBeforeFlush, 1000),
-    (Mutant::TakeWithoutLock, 1000),
-    (Mutant::NoEpoch, 1000),
-    (Mutant::AlwaysQuiet, 1000),
-    (Mutant::NoPageRecheck, 1000),
+/// Mutants that the storms find; those of one kind only where all kinds together would take too many seeds.
+///
+/// Not here: bugs that need another CPU between two steps of the machine (`TakeWithoutLock`, `NoPageRecheck`), a
+/// generation that comes round inside one fault (`NoWrapGuard`), or that leave nothing wrong once all is torn down
+/// (`NoUpperStamp`). The models of `faultless` catch these.
+const FOUND: [(Mutant, Option<usize>); 16] = [
+    (Mutant::NoDeadCheck, None),
+    (Mutant::DeadCheckFirst, None),
+    (Mutant::NoStamp, None),
+    (Mutant::NoGenerationBump, Some(11)),
+    (Mutant::CowDirect, None),
+    (Mutant::NoPendingFlush, None),
+    (Mutant::FreeBeforeFlush, Some(10)),
+    (Mutant::NoShootdown, None),
+    (Mutant::NoPending, None),
+    (Mutant::NoFreeze, None),
+    (Mutant::NoForkGrace, Some(9)),
+    (Mutant::NoForkFlush, None),
+    (Mutant::CopyKeepsExclusive, None),
+    (Mutant::DropBeforeFlush, Some(10)),
+    (Mutant::NoEpoch, None),
+    (Mutant::AlwaysQuiet, None),
 ];
 
+/// Seeds after which a mutant counts as not found.
+const MOST_SEEDS: u64 = 3000;
+
 /// The number of seeds until a storm fails.
-fn seeds_until_found(most: u64) -> Option<(u64, String)> {
-    (1..=most).find_map(|seed| catch(|| Storm::of(seed).run()).err().map(|what| (seed, what)))
+fn seeds_until_found(kind: Option<usize>, most: u64) -> Option<(u64, String)> {
+    let storm = |seed| kind.map_or_else(|| Storm::of(seed), |kind| Storm::of_kind(kind, seed));
+    (1..=most).find_map(|seed| catch(|| storm(seed).run()).err().map(|what| (seed, what)))
 }
 
 #[test]
@@ -45,12 +49,12 @@ fn storms_find_every_mutant() {
     let only = std::env::var("FAULTLESS_MUTANT").ok();
     std::panic::set_hook(Box::new(|_| ()));
     let mut missed = Vec::new();
-    for (mutant, most) in FOUND {
+    for (mutant, kind) in FOUND {
         if only.as_ref().is_some_and(|only| *only != format!("{mutant:?}")) {
             continue;
         }
         set(mutant);
-        let found = seeds_until_found(most * env("FAULTLESS_ROUNDS", 1));
+        let found = seeds_until_found(kind, MOST_SEEDS * env("FAULTLESS_ROUNDS", 1));
         set(Mutant::None);
         match found {
             Some((seeds, what)) => {
@@ -71,6 +75,10 @@ fn survey() {
     let only = std::env::var("FAULTLESS_MUTANT").expect("names a mutant");
     std::panic::set_hook(Box::new(|_| ()));
     let all = FOUND.iter().map(|(mutant, _)| *mutant).chain([
+        Mutant::NoUpperStamp,
+        Mutant::NoWrapGuard,
+        Mutant::TakeWithoutLock,
+        Mutant::NoPageRecheck,
         Mutant::ForkWithoutLock,
         Mutant::NoActivateFence,
         Mutant::NoAloneCheck,

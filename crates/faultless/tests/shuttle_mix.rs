@@ -243,17 +243,23 @@ fn finish<F: Format>(family: Arc<Family<F>>, mut workers: Vec<Worker<F>>) {
 scenario! {
     /// Two levels, two bits of generation.
     two_levels (3, 3)
+    catches [
+        NoDeadCheck, DeadCheckFirst, FreeBeforeFlush, NoShootdown, NoFreeze, NoForkGrace, NoForkFlush,
+        CopyKeepsExclusive,
+    ]
     { mix::<TwoLevels>() }
 }
 
 scenario! {
     /// One bit: each narrowing meets the wrap guard.
     one_bit (3, 3)
+    catches [FreeBeforeFlush]
     { mix::<OneBit>() }
 }
 
 scenario! {
     /// Three levels of tables with two entries each.
     three_levels (3, 3)
+    catches [NoDeadCheck, NoFreeze, NoForkGrace, CopyKeepsExclusive, TakeWithoutLock, NoEpoch]
     { mix::<ThreeLevels>() }
 }

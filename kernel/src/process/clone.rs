@@ -11,7 +11,8 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use faultless::VirtAddr;
 use linux_raw_sys::general as linux;
 
-use super::{Ending, Family, Memory, Process, Usage, table};
+use super::table::{self, Refused};
+use super::{Ending, Family, Memory, Process, Usage};
 use crate::arch::user::{USER_END, copy_in, copy_out};
 use crate::arch::{CpuLocal, UserContext, fpu};
 use crate::clock;
@@ -141,9 +142,15 @@ fn clone(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext, ar
         let child = child.clone();
         return wait_for_release(thread, &child);
     }
-    let child = match check(&args).and_then(|()| make_child(thread, cpu, context, &args)) {
+    let child = match check(&args).map_err(Failure::Error).and_then(|()| make_child(thread, cpu, context, &args)) {
         Ok(child) => child,
-        Err(errno) => return errno.into(),
+        Err(Failure::Again) => {
+            // As if the call had not been made yet: signals first.
+            context.rewind_syscall();
+            thread.note_attention();
+            return Outcome::Switched;
+        }
+        Err(Failure::Error(errno)) => return errno.into(),
     };
     let (tid, process) = (child.tid, child.process.clone());
     table::insert_thread(&child);
@@ -172,7 +179,7 @@ fn make_child(
     cpu: &mut CpuLocal,
     context: &mut UserContext,
     args: &CloneArgs,
-) -> Result<Arc<Thread>, Errno> {
+) -> Result<Arc<Thread>, Failure> {
     let has = |flag| args.flags & flag != 0;
     // The x87 registers are in the CPU: complete the context before it is copied.
     fpu::save(&mut context.fx);
@@ -184,11 +191,11 @@ fn make_child(
         child_context.fs_base = args.tls;
     }
     if table::counts().1 >= MOST_THREADS {
-        return Err(Errno::EAGAIN);
+        return Err(Errno::EAGAIN.into());
     }
     let tid = table::new_id();
     if has(PARENT_SETTID) {
-        copy_out(cpu, args.parent_tid, &tid.to_le_bytes())?;
+        copy_out(cpu, args.parent_tid, &tid.to_le_bytes()).map_err(Errno::from)?;
     }
     let process = if has(THREAD) { thread.process.clone() } else { new_process(thread, cpu, args, tid)? };
     let child = Thread::new(tid, process.clone(), child_context, thread.blocked());
@@ -201,39 +208,61 @@ fn make_child(
     if !has(VM) || has(VFORK) {
         child.signals.lock().alternate = thread.signals.lock().alternate;
     }
-    if has(CHILD_SETTID) {
-        // Linux ignores a bad address here, too: the child finds out by itself.
-        let address = VirtAddr::new(args.child_tid);
-        let _ = process.memory().space().write(&mut cpu.vm, address, &tid.to_le_bytes());
+    let memory = process.memory();
+    if has(THREAD) {
+        add_thread(&process, &child)?;
+    } else if let Err(refused) = add_process(&process, &child, thread, has(PARENT)) {
+        undo(&process, cpu);
+        return Err(refused);
     }
-    add_thread(&process, &child, cpu)?;
+    if has(CHILD_SETTID) {
+        // The child does not run yet; the memory is its own or the caller's, so it stays. Linux ignores a bad address here, too: the child finds out by itself.
+        let address = VirtAddr::new(args.child_tid);
+        let _ = memory.space().write(&mut cpu.vm, address, &tid.to_le_bytes());
+    }
     Ok(child)
 }
 
+/// Why there is no child.
+enum Failure {
+    /// A signal came first: make the call anew.
+    Again,
+    Error(Errno),
+}
+
+impl From<Errno> for Failure {
+    fn from(errno: Errno) -> Failure {
+        Failure::Error(errno)
+    }
+}
+
 /// Adds a thread to its process, unless the process is ending.
-fn add_thread(process: &Arc<Process>, child: &Arc<Thread>, cpu: &mut CpuLocal) -> Result<(), Errno> {
-    let is_first = process.pid == child.tid;
+fn add_thread(process: &Process, child: &Arc<Thread>) -> Result<(), Errno> {
     let mut threads = process.threads.lock();
-    if !is_first {
-        if process.ending.lock().reason.is_some() || process.is_executing() {
-            return Err(Errno::EAGAIN);
-        }
-        process.memory().enter();
+    if process.ending.lock().reason.is_some() || process.is_executing() {
+        return Err(Errno::EAGAIN);
     }
+    process.memory().enter();
     threads.push(child.clone());
-    drop(threads);
-    if is_first {
-        adopt(process, cpu);
-    }
     Ok(())
 }
 
-/// Makes a new process visible.
-fn adopt(process: &Arc<Process>, _cpu: &mut CpuLocal) {
-    if let Some(parent) = process.family.lock().parent.upgrade() {
-        parent.family.lock().children.push(process.clone());
-    }
-    table::insert(process.clone());
+/// Gives a new process its first thread and makes it visible.
+fn add_process(process: &Arc<Process>, child: &Arc<Thread>, forker: &Thread, is_sibling: bool) -> Result<(), Failure> {
+    process.threads.lock().push(child.clone());
+    table::admit(process, forker, is_sibling).map_err(|refused| match refused {
+        Refused::Interrupted => Failure::Again,
+        // What Linux says when the first process of a namespace is gone.
+        Refused::Closed => Errno::ENOMEM.into(),
+    })
+}
+
+/// Takes a process apart that nobody has seen.
+fn undo(process: &Process, cpu: &mut CpuLocal) {
+    // The thread and its process hold each other.
+    process.threads.lock().clear();
+    process.memory().leave(cpu);
+    process.close_files(cpu);
 }
 
 fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) -> Result<Arc<Process>, Errno> {
@@ -248,10 +277,10 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
     };
     let files = if has(FILES) { parent.files() } else { parent.files().fork() };
     let fs = if has(FS) { parent.fs() } else { parent.fs().fork() };
-    let its_parent = if has(PARENT) { parent.family.lock().parent.clone() } else { Arc::downgrade(parent) };
     Ok(Arc::new(Process {
         pid,
-        family: Lock::new(Family { parent: its_parent, children: Vec::new() }),
+        // `table::admit` fills it in.
+        family: Lock::new(Family::default()),
         group: AtomicI32::new(parent.group()),
         session: AtomicI32::new(parent.session()),
         memory: Lock::new(memory),
@@ -267,7 +296,8 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         has_released: AtomicBool::new(!has(VFORK)),
         has_executed: AtomicBool::new(false),
         executing: AtomicI32::new(0),
-        exit_signal: args.exit_signal,
+        // A sibling is to its parent what its maker is.
+        exit_signal: if has(PARENT) { parent.exit_signal } else { args.exit_signal },
         usage: Usage::default(),
         children_usage: Usage::default(),
         started: AtomicU64::new(clock::monotonic()),

@@ -5,7 +5,7 @@
 //! told to end by the process' `ending` and their attention flag, and do it themselves on their
 //! next way to user mode. Orphans are reaped by the kernel.
 
-use alloc::sync::{Arc, Weak};
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 use faultless::VirtAddr;
@@ -38,14 +38,7 @@ impl ExitStatus {
 /// `exit(code)`: ends this thread.
 pub fn sys_exit(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     let code = context.args()[0] as u8;
-    {
-        // The code of the last thread to exit is that of the process.
-        let threads = thread.process.threads.lock();
-        if threads.len() == 1 {
-            set_reason(&thread.process, ExitStatus::Exited(code));
-        }
-    }
-    end_thread(thread, cpu, context);
+    leave_process(thread, cpu, context, Some(code));
     Outcome::Exit
 }
 
@@ -67,8 +60,7 @@ fn set_reason(process: &Process, status: ExitStatus) {
 /// Tells all threads of a process to end. The first reason given is the one that counts.
 pub fn kill_group(process: &Arc<Process>, status: ExitStatus) {
     set_reason(process, status);
-    let threads = process.threads.lock().clone();
-    for thread in &threads {
+    for thread in process.threads.lock().iter() {
         thread.note_attention();
         sched::kick(thread);
     }
@@ -93,6 +85,12 @@ pub(super) fn leave_memory_behind(thread: &Arc<Thread>, cpu: &mut CpuLocal) {
 
 /// Ends the calling thread. It must not go back to user mode.
 pub(crate) fn end_thread(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) {
+    leave_process(thread, cpu, context, None);
+}
+
+/// As [`end_thread`]; `code` becomes that of the process if this turns out to be the last thread and
+/// nobody has given a reason before.
+fn leave_process(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext, code: Option<u8>) {
     context.restart.abandon();
     leave_memory_behind(thread, cpu);
     let process = thread.process.clone();
@@ -109,11 +107,27 @@ pub(crate) fn end_thread(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut
         // Under the lock, so that the sum over threads and the process is never short of it.
         process.usage.add(thread.usage.totals());
         threads.retain(|t| t.tid != thread.tid);
+        // Under the lock as well: of two threads that exit at once, one is the last.
+        if let (true, Some(code)) = (threads.is_empty(), code) {
+            set_reason(&process, ExitStatus::Exited(code));
+        }
         threads.is_empty()
     };
     process.thread_exits.wake_all();
     if is_last {
         end_process(&process, cpu);
+    }
+}
+
+impl Process {
+    /// Gives up its file table and working directory.
+    pub(super) fn close_files(&self, cpu: &mut CpuLocal) {
+        let files = self.files.lock().take();
+        let fs = self.fs.lock().take();
+        if let Some(files) = files.and_then(Arc::into_inner) {
+            files.close_all(cpu);
+        }
+        drop(fs);
     }
 }
 
@@ -126,12 +140,7 @@ fn note_peak(process: &Process) {
 /// The last thread is gone.
 fn end_process(process: &Arc<Process>, cpu: &mut CpuLocal) {
     process.alarm.lock().stop();
-    let files = process.files.lock().take();
-    let fs = process.fs.lock().take();
-    if let Some(files) = files.and_then(Arc::into_inner) {
-        files.close_all(cpu);
-    }
-    drop(fs);
+    process.close_files(cpu);
     orphan_children(process, cpu);
     process.release_parent();
     set_reason(process, ExitStatus::Exited(0));
@@ -145,9 +154,7 @@ fn end_process(process: &Arc<Process>, cpu: &mut CpuLocal) {
 
 /// Children outlive their parent without one; those that are zombies already are reaped.
 fn orphan_children(process: &Process, cpu: &mut CpuLocal) {
-    let children = core::mem::take(&mut process.family.lock().children);
-    for child in children {
-        child.family.lock().parent = Weak::new();
+    for child in table::orphan(process) {
         // A child that ends right now sees that it has no parent, or is seen as a zombie here, or
         // both: reaping twice is harmless.
         if child.is_zombie() {

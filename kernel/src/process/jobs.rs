@@ -35,12 +35,7 @@ fn set_group(caller: &Arc<Process>, pid: i32, group: i32) -> SysResult {
         return Err(Errno::EPERM);
     }
     let group = if group == 0 { target.pid } else { group };
-    let joins_known = group == target.pid || table::group(group).iter().any(|p| p.session() == caller.session());
-    if !joins_known {
-        return Err(Errno::EPERM);
-    }
-    target.group.store(group, Ordering::Relaxed);
-    Ok(0)
+    if table::join_group(&target, group, caller.session()) { Ok(0) } else { Err(Errno::EPERM) }
 }
 
 /// `getpgid(pid)`; `getpgrp()` is `getpgid(0)`.
@@ -64,10 +59,8 @@ fn of(thread: &Thread, pid: i32, what: impl Fn(&Process) -> i32) -> SysResult {
 /// `setsid()`.
 pub fn sys_setsid(thread: &Arc<Thread>, _cpu: &mut CpuLocal, _context: &mut UserContext) -> Outcome {
     let process = &thread.process;
-    if !table::group(process.pid).is_empty() {
+    if !table::lead_session(process) {
         return Errno::EPERM.into();
     }
-    process.group.store(process.pid, Ordering::Relaxed);
-    process.session.store(process.pid, Ordering::Relaxed);
     Outcome::Done(i64::from(process.pid))
 }

@@ -32,8 +32,8 @@ pub use usage::{Usage, UsageTotals};
 pub use wait::{sys_wait4, sys_waitid};
 
 use crate::fs::{FileTable, FsContext};
-use crate::sched::{Thread, WaitQueue};
-use crate::signal::{Alarm, ProcessSignals};
+use crate::sched::{Interrupt, Thread, WaitQueue};
+use crate::signal::{Alarm, ProcessSignals, is_interrupted};
 use crate::sync::Lock;
 
 /// A process (a thread group).
@@ -193,6 +193,11 @@ impl Process {
     pub fn limit(&self, resource: usize) -> u64 {
         self.limits.lock().get(resource).map_or(u64::MAX, |l| l.0)
     }
+}
+
+/// Whether a signal, a stop or the end of its process waits for the thread.
+fn signal_waits(thread: &Thread) -> bool {
+    is_interrupted(thread, Interrupt::Restartable)
 }
 
 /// How far a stack grows unless a limit says otherwise.

@@ -226,25 +226,28 @@ fn kill(sender: &Arc<Process>, pid: i32, signal: i32) -> SysResult {
     if signal != 0 && !is_signal(signal) {
         return Err(Errno::EINVAL);
     }
-    let targets = match pid {
-        0 => table::group(sender.group()),
-        -1 => {
-            let mut all = table::all();
-            all.retain(|p| p.pid != 1 && p.pid != sender.pid);
-            all
-        }
-        pid if pid < 0 => table::group(pid.wrapping_neg()),
-        pid => table::find(pid).into_iter().collect(),
-    };
-    if targets.is_empty() {
-        return Err(Errno::ESRCH);
-    }
-    if signal != 0 {
-        for target in &targets {
+    let send = |target: &Arc<Process>| {
+        if signal != 0 {
             send::send_process(target, SigInfo::user(signal, sender.pid));
         }
+    };
+    let mut count = 0;
+    match pid {
+        0 => count = table::for_group(sender.group(), send),
+        -1 => table::for_each(|target| {
+            if target.pid != 1 && target.pid != sender.pid {
+                send(target);
+                count += 1;
+            }
+        }),
+        pid if pid < 0 => count = table::for_group(pid.wrapping_neg(), send),
+        pid => {
+            let target = table::find(pid);
+            target.iter().for_each(send);
+            count = usize::from(target.is_some());
+        }
     }
-    Ok(0)
+    if count == 0 { Err(Errno::ESRCH) } else { Ok(0) }
 }
 
 /// `tkill(tid, signal)`.

@@ -31,7 +31,8 @@ pub fn send_process(process: &Arc<Process>, info: SigInfo) {
     if !prepare(process, info.signal) {
         return;
     }
-    let threads = process.threads.lock().clone();
+    // Kept: a thread that comes or goes meanwhile could be the one that has to be told.
+    let threads = process.threads.lock();
     {
         let mut signals = process.signals.lock();
         if signals.ignores(info.signal) && !threads.iter().any(|t| holds_back(t, info.signal)) {
@@ -62,13 +63,10 @@ pub fn send_thread(thread: &Arc<Thread>, info: SigInfo) {
     }
 }
 
-/// Sends a signal to all processes of a group. Returns how many there are.
+/// Sends a signal to all processes of a group, those included that are being forked. Returns how
+/// many there are.
 pub fn send_group(group: i32, info: SigInfo) -> usize {
-    let members = table::group(group);
-    for process in &members {
-        send_process(process, info);
-    }
-    members.len()
+    table::for_group(group, |process| send_process(process, info))
 }
 
 /// Sends the running thread a signal of its own making: SIGPIPE.
@@ -203,8 +201,7 @@ pub(super) fn stop(process: &Arc<Process>, signal: i32) {
         ending.stop_unreported = true;
         ending.continue_unreported = false;
     }
-    let threads = process.threads.lock().clone();
-    for thread in &threads {
+    for thread in process.threads.lock().iter() {
         thread.note_attention();
         sched::kick(thread);
     }

@@ -130,7 +130,7 @@ fn getpriority(call: &mut Call<'_>) -> SysResult {
     let id = call.int(1);
     let exists = match call.uint(0) {
         PROCESS => id == 0 || table::find_thread(id).is_some(),
-        GROUP => id == 0 || !table::group(id).is_empty(),
+        GROUP => id == 0 || table::any_in_group(id, |_| true),
         USER => id == 0,
         _ => return Err(Errno::EINVAL),
     };

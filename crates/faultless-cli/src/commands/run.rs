@@ -20,8 +20,9 @@ use crate::units::Size;
 use crate::vm::ending::{GuestError, judge};
 use crate::vm::image;
 use crate::vm::qemu::{Accelerator, Board, Clock, Files, Machine};
-use crate::vm::session::{self, Finished, Launch};
+use crate::vm::session::{self, Events, Finished, Launch};
 use crate::vm::terminal::Terminal;
+use crate::vm::tether;
 
 /// Where programs are looked up in a guest.
 const GUEST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -64,9 +65,7 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
         let _ = writeln!(io::stderr(), "faultless: note: {notice}");
     }
     let kernel = image::find(args.kernel.as_deref(), &own, &[&here, image::source()])?;
-    let dir = tempfile::Builder::new().prefix("faultless-").tempdir();
-    let dir = dir.map_err(Error::host("making a temporary directory"))?;
-    let finished = boot(args, &machine, &kernel, &prepared, dir.path(), terminal)?;
+    let finished = boot(args, &machine, &kernel, &prepared, terminal)?;
     document.log(&finished.log);
     if !args.json {
         tell_faults(&finished.log);
@@ -81,18 +80,18 @@ fn boot(
     machine: &Machine,
     kernel: &Path,
     prepared: &Prepared,
-    dir: &Path,
     terminal: Option<Terminal>,
 ) -> Result<Finished, Error> {
-    let archive = dir.join("initrd.cpio");
-    let mut file = fs::File::create_new(&archive).map_err(Error::host("making a temporary file"))?;
+    // Without a name: it is gone with the last process that has it open, however that ends.
+    let mut file = tempfile::tempfile().map_err(Error::host("making a temporary file"))?;
+    let archive = tether::hand_on(&file).map_err(Error::host("making a temporary file"))?;
     let size = prepared.write(&mut file)?;
     let kernel_size = fs::metadata(kernel).map_err(Error::host("reading the kernel image"))?.len();
     machine.check(Size::from_bytes(size + kernel_size))?;
-    let events = session::make_fifo(dir).map_err(Error::host("making the event fifo"))?;
-    let files = Files { kernel, archive: &archive, events: &events };
-    let launch =
-        Launch { command: machine.command(&args.qemu, &files), events: events.clone(), limit: args.timeout, terminal };
+    let events = Events::new().map_err(Error::host("making the event pipe"))?;
+    let files = Files { kernel, archive: &archive, events: events.path() };
+    let command = machine.command(&args.qemu, &files);
+    let launch = Launch { command, events, limit: args.timeout, terminal };
     let input = duplicate(io::stdin()).map_err(Error::host("opening standard input"))?;
     let output = duplicate(io::stdout()).map_err(Error::host("opening standard output"))?;
     session::run(launch, fs::File::from(input), fs::File::from(output))
@@ -221,7 +220,9 @@ mod tests {
     use clap::Parser;
 
     fn settings(line: &str, tty: bool) -> Vec<String> {
-        let Command::Run(args) = Cli::parse_from(line.split(' ')).command else { panic!("not run: {line}") };
+        let Command::Run(args) = Cli::parse_from(line.split(' ')).command else {
+            panic!("not what was typed");
+        };
         let text = |setting: OsString| setting.into_string().expect("text");
         environment(&args, tty).into_iter().map(text).collect()
     }

@@ -12,6 +12,7 @@ use crate::report::events::{Exit, Log};
 use crate::vm::error::MachineError;
 use crate::vm::qemu::ORDERLY_END;
 use crate::vm::session::{Finished, Stop};
+use crate::vm::tether;
 
 /// A guest that ended otherwise than by its program's end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +49,9 @@ pub enum Progress {
 
 const SIGPIPE: u8 = 13;
 
+/// QEMU's place was taken by nobody.
+const NOT_STARTED: i32 = tether::NOT_STARTED as i32;
+
 /// Judges a finished run: the program's end, or why there is none.
 ///
 /// # Errors
@@ -69,7 +73,7 @@ pub fn judge(finished: &Finished) -> Result<&Exit, Error> {
     match (&log.exit, status.code()) {
         (Some(exit), Some(ORDERLY_END)) => Ok(exit),
         (None, Some(0)) => Err(GuestError::Reset(progress).into()),
-        (None, Some(1)) if untouched(log) => {
+        (None, Some(1 | NOT_STARTED)) if untouched(log) => {
             Err(MachineError::QemuFailed { ended: describe(status), stderr: finished.stderr.clone() }.into())
         }
         _ => Err(GuestError::Abnormal { ended: describe(status), stderr: finished.stderr.clone() }.into()),

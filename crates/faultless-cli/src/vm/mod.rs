@@ -7,6 +7,7 @@
 //! | `console`  | how input is framed for the guest                                  |
 //! | `terminal` | the user's terminal in raw mode and back                           |
 //! | `session`  | one run of the process, with its streams, limits and signals       |
+//! | `tether`   | how QEMU ends when this command is killed                          |
 //! | `ending`   | what a finished run means                                          |
 //!
 //! Called by `commands`. Absent on purpose: what the guest's reports contain (`report`).
@@ -18,3 +19,4 @@ pub mod image;
 pub mod qemu;
 pub mod session;
 pub mod terminal;
+pub mod tether;

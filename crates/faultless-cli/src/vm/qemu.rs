@@ -30,9 +30,13 @@ pub enum Accelerator {
 pub enum Clock {
     /// The host's clock; one host thread per CPU.
     Host,
-    /// The number of instructions executed: each run is the same, to the microsecond. One host thread.
+    /// The number of instructions executed: each run is the same, to the microsecond. One host thread. The time of day
+    /// starts at [`COUNTED_EPOCH`] and the CPU's random numbers are those of a fixed seed, whatever the host has.
     Instructions,
 }
+
+/// The time of day at which a guest starts whose instructions are counted.
+pub const COUNTED_EPOCH: &str = "2026-01-01T00:00:00";
 
 /// The board.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +76,7 @@ impl Machine {
     pub fn command(&self, qemu: &Path, files: &Files<'_>) -> Command {
         let mut command = Command::new(qemu);
         command.args(self.accelerator.arguments());
+        command.args(self.accelerator.chance());
         command.args(["-M", self.board.argument()]);
         command.args(["-smp", &self.cpus.to_string()]);
         command.args(["-m", &format!("{}M", self.memory.mib_rounded_up())]);
@@ -117,6 +122,16 @@ impl Accelerator {
                 &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off", "-cpu", "max"]
             }
             Accelerator::Kvm => &["-accel", "kvm", "-cpu", "host"],
+        }
+    }
+
+    /// Where the time of day and random numbers come from.
+    fn chance(self) -> Vec<String> {
+        match self {
+            Accelerator::Tcg(Clock::Instructions) => {
+                vec!["-rtc".into(), format!("base={COUNTED_EPOCH},clock=vm"), "-seed".into(), "1".into()]
+            }
+            Accelerator::Tcg(Clock::Host) | Accelerator::Kvm => vec!["-rtc".into(), "base=utc".into()],
         }
     }
 
@@ -176,12 +191,19 @@ mod tests {
 
     #[test]
     fn the_accelerator_is_always_named() {
-        assert!(line(&machine()).contains("-accel tcg,thread=multi -cpu max -M q35 -smp 3 -m 256M"));
+        assert!(line(&machine()).contains("-accel tcg,thread=multi -cpu max -rtc base=utc -M q35 -smp 3 -m 256M"));
         let counted =
             Machine { accelerator: Accelerator::Tcg(Clock::Instructions), board: Board::Microvm, ..machine() };
-        assert!(line(&counted).contains("-accel tcg,thread=single -icount shift=0,sleep=off -cpu max -M microvm,"));
+        assert!(line(&counted).contains("-accel tcg,thread=single -icount shift=0,sleep=off -cpu max -rtc base=20"));
         let hardware = Machine { accelerator: Accelerator::Kvm, ..machine() };
         assert!(line(&hardware).contains("-accel kvm -cpu host"));
+    }
+
+    #[test]
+    fn a_counted_run_takes_neither_time_nor_chance_from_the_host() {
+        let counted = Machine { accelerator: Accelerator::Tcg(Clock::Instructions), ..machine() };
+        assert!(line(&counted).contains("-rtc base=2026-01-01T00:00:00,clock=vm -seed 1 -M q35"));
+        assert!(!line(&machine()).contains("-seed"));
     }
 
     #[test]

@@ -4,10 +4,10 @@
 //! time is over, the user wants out. Helper threads move bytes and tell it. Whatever happens, the process group of
 //! QEMU is ended before this returns, and no other process is.
 //!
-//! The reports travel through a fifo and not a file: input is held back until the kernel says that it is up, because a
+//! The reports travel through a pipe and not a file: input is held back until the kernel says that it is up, because a
 //! serial port that was not set up yet loses what arrives.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -25,14 +25,15 @@ use crate::report::events::Log;
 use crate::vm::console::{self, Impatience};
 use crate::vm::error::MachineError;
 use crate::vm::terminal::Terminal;
+use crate::vm::tether;
 
 /// What is to be run.
 #[derive(Debug)]
 pub struct Launch {
     /// The command, without its standard streams.
     pub command: Command,
-    /// The fifo for the reports, made by [`make_fifo`].
-    pub events: PathBuf,
+    /// The pipe for the reports.
+    pub events: Events,
     /// After how long it is ended.
     pub limit: Option<Duration>,
     /// The terminal that standard input is, if it is one.
@@ -73,19 +74,34 @@ enum Notice {
     Stuck,
 }
 
-/// Ends the reader of the fifo. No report can contain it: JSON escapes control characters.
+/// Ends the reader of the pipe. No report can contain it: JSON escapes control characters.
 const END_OF_EVENTS: &str = "\u{4}";
 
-/// Makes the fifo for the reports in `dir`.
-///
-/// # Errors
-///
-/// What the host says.
-pub fn make_fifo(dir: &Path) -> io::Result<PathBuf> {
-    let path = dir.join("events");
-    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
-    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)?;
-    Ok(path)
+/// The pipe through which QEMU's debug console sends the reports.
+#[derive(Debug)]
+pub struct Events {
+    reader: PipeReader,
+    /// Kept open here too, so that it is this command that ends its reader.
+    writer: PipeWriter,
+    path: PathBuf,
+}
+
+impl Events {
+    /// A new pipe, which processes started from now on can open for writing.
+    ///
+    /// # Errors
+    ///
+    /// What the host says.
+    pub fn new() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        let path = tether::hand_on(&writer)?;
+        Ok(Events { reader, writer, path })
+    }
+
+    /// What QEMU opens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 /// Runs it to its end, with `input` going to the guest and the guest's output to `output`.
@@ -94,23 +110,20 @@ pub fn make_fifo(dir: &Path) -> io::Result<PathBuf> {
 ///
 /// # Errors
 ///
-/// [`MachineError`] if QEMU cannot be started, [`Error::Host`] if the host refuses a fifo, signal or thread.
-pub fn run<I, O>(mut launch: Launch, input: I, output: O) -> Result<Finished, Error>
+/// [`MachineError`] if QEMU cannot be started, [`Error::Host`] if the host refuses a signal or thread.
+pub fn run<I, O>(launch: Launch, input: I, output: O) -> Result<Finished, Error>
 where
     I: Read + Send + 'static,
     O: Write + Send + 'static,
 {
     let deadline = launch.limit.map(|limit| (limit, Instant::now() + limit));
     let (notices, inbox) = mpsc::channel();
-    // Opened for both directions: neither this nor QEMU waits for the other, and there is no early end of file.
-    let fifo = std::fs::File::options().read(true).write(true).open(&launch.events);
-    let mut fifo = fifo.map_err(Error::host("opening the event fifo"))?;
-    let events = fifo.try_clone().map_err(Error::host("opening the event fifo"))?;
+    let Events { reader, mut writer, .. } = launch.events;
     let signals = watch_signals(notices.clone())?;
-    let mut process = Process::start(&mut launch.command)?;
+    let mut process = Process::start(&launch.command)?;
 
     let (up, booted) = mpsc::channel();
-    let log = thread::spawn(move || read_events(events, &up));
+    let log = thread::spawn(move || read_events(reader, &up));
     let errors = collect(process.child.stderr.take(), notices.clone());
     let moved = move_output(process.child.stdout.take(), output, notices.clone());
     let terminal = launch.terminal.map(Arc::new);
@@ -130,7 +143,7 @@ where
         terminal.restore();
     }
     signals.close();
-    writeln!(fifo, "{END_OF_EVENTS}").map_err(Error::host("closing the event fifo"))?;
+    writeln!(writer, "{END_OF_EVENTS}").map_err(Error::host("closing the event pipe"))?;
     Ok(Finished { stop, log: log.join().unwrap_or_default(), stderr: errors.join().unwrap_or_default() })
 }
 
@@ -156,16 +169,12 @@ struct Process {
 }
 
 impl Process {
-    fn start(command: &mut Command) -> Result<Self, MachineError> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command.process_group(0);
-        match command.spawn() {
-            Ok(child) => Ok(Process { child }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Err(MachineError::NoQemu(command.get_program().into()))
-            }
-            Err(error) => Err(MachineError::QemuUnusable(command.get_program().into(), error)),
-        }
+    fn start(command: &Command) -> Result<Self, MachineError> {
+        let mut tethered = tether::tethered(command)?;
+        tethered.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        tethered.process_group(0);
+        let unusable = |error| MachineError::QemuUnusable(command.get_program().into(), error);
+        Ok(Process { child: tethered.spawn().map_err(unusable)? })
     }
 
     /// Ends the group and collects the child. Done twice it does nothing the second time.
@@ -213,7 +222,7 @@ impl Watch {
     }
 }
 
-fn read_events(events: std::fs::File, up: &Sender<()>) -> Log {
+fn read_events(events: PipeReader, up: &Sender<()>) -> Log {
     let mut log = Log::default();
     for line in BufReader::new(events).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);

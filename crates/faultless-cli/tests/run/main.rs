@@ -230,3 +230,28 @@ fn two_interrupts_typed_in_a_terminal_end_the_guest() {
     keys.write_all(b"\x03\x03").expect("typed");
     assert_eq!(child.wait().expect("ended").code(), Some(130));
 }
+
+#[test]
+fn a_kill_that_nobody_can_catch_ends_the_guest_and_leaves_no_file() {
+    let fake = Fake::new(&format!("{BOOT} echo $$ > \"$0.pid\"; echo ready; while :; do sleep 0.1; done"));
+    let files = tempfile::tempdir().expect("temporary directory");
+    let mut command = fake.command(&[]);
+    command.env("TMPDIR", files.path());
+    let mut child = fake::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let mut output = child.stdout.take().expect("piped");
+    output.read_exact(&mut [0; 6]).expect("ready");
+    assert_eq!(std::fs::read_dir(files.path()).expect("readable").count(), 0);
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let pid = std::fs::read_to_string(fake.at("qemu.pid")).expect("written");
+    fake::wait_until(|| !fake::alive(pid.trim()));
+}
+
+#[test]
+fn an_emulator_that_cannot_be_executed_is_named() {
+    let fake = Fake::new("");
+    std::fs::write(fake.at("qemu"), b"#!/none/interpreter\n").expect("write");
+    let done = fake.run(&[], b"");
+    assert_eq!(done.code, Some(125));
+    assert!(done.stderr.contains("cannot be started: No such file"), "{}", done.stderr);
+}

@@ -93,6 +93,7 @@ impl<M: Machine> AreaInfo<M> {
         };
         same_object
             && self.range.end() == next.range.start()
-            && (self.rights, self.sharing, self.flags) == (next.rights, next.sharing, next.flags)
+            && (self.rights, self.max_rights) == (next.rights, next.max_rights)
+            && (self.sharing, self.flags) == (next.sharing, next.flags)
     }
 }

@@ -73,6 +73,8 @@ pub enum Mutant {
     RelaxedDrop,
     /// The end of a section does not carry what was done inside (P8).
     RelaxedSectionEnd,
+    /// The beginning of a section does not carry what the one before did (P8).
+    RelaxedSectionEnter,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

@@ -45,7 +45,8 @@ impl Sections {
         let sequence = last.wrapping_add(2) & SEQUENCE;
         // Release, for the section before this one: a waiter that finds this word instead of the one it waited to see
         // end must see all that section did, and a plain store would end the release sequence of its end.
-        word.store(u64::from(space) << SPACE_SHIFT | sequence | ACTIVE, Ordering::Release);
+        let ordering = mutant::weaken(mutant::Mutant::RelaxedSectionEnter, Ordering::Release);
+        word.store(u64::from(space) << SPACE_SHIFT | sequence | ACTIVE, ordering);
         barrier();
         Section { word }
     }

@@ -1,9 +1,9 @@
 //! The model checker behind the suite: loom or shuttle, one facade.
 
 #[cfg(loom)]
-pub use loom::{sync::Mutex, sync::atomic::fence, thread};
+pub use loom::{sync::Mutex, thread};
 #[cfg(shuttle)]
-pub use shuttle::{sync::Mutex, sync::atomic::fence, thread};
+pub use shuttle::{sync::Mutex, thread};
 
 /// A thread under way.
 pub struct Running<T>(thread::JoinHandle<T>);

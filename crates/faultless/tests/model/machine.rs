@@ -7,11 +7,11 @@
 //!
 //! Absent on purpose: speculative walks (nobody would read what they cached before an access does), ASIDs.
 
-use super::backend::{Mutex, fence};
+use super::backend::Mutex;
 use faultless::machine::Format;
 use faultless::{AtomicEntry, CpuId, CpuSet, Flush, FrameId, FrameRange, Machine, PAGE_SIZE, Scope, VirtAddr};
 use std::marker::PhantomData;
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Pages that a TLB can hold: more than the largest user space of any model.
 const PAGES: usize = 16;
@@ -47,9 +47,6 @@ pub struct ModelMachine<F> {
     ram: [FrameRange; 1],
     words: Vec<AtomicEntry>,
     mmus: Vec<Mutex<Mmu>>,
-    /// Touched by each barrier: the checker does not switch threads at a fence, and does not take two fences for
-    /// operations that depend on each other.
-    order: AtomicEntry,
     format: PhantomData<fn() -> F>,
 }
 
@@ -59,8 +56,7 @@ impl<F: Format> ModelMachine<F> {
         let words = (0..frames << F::INDEX_BITS).map(|_| AtomicEntry::new(0)).collect();
         let mmu = |_| Mutex::new(Mmu { root: None, pages: [None; PAGES], walks: [None; PAGES] });
         let ram = [FrameRange { start: FrameId::new(0), end: FrameId::new(frames) }];
-        let (mmus, order) = ((0..cpus).map(mmu).collect(), AtomicEntry::new(0));
-        Self { ram, words, mmus, order, format: PhantomData }
+        Self { ram, words, mmus: (0..cpus).map(mmu).collect(), format: PhantomData }
     }
 
     fn words(&self, frame: FrameId) -> &[AtomicEntry] {
@@ -225,7 +221,7 @@ fn touch(slot: &AtomicEntry, store: bool) -> Option<u64> {
 }
 
 // SAFETY: `words` is owned by the machine and each frame is its own part of it (1, 2); a flush holds the MMU that it
-// changes, and an access holds it from the lookup to the end (3); the barriers are fences (4).
+// changes, and an access holds it from the lookup to the end (3); the default barriers are fences (4).
 unsafe impl<F: Format> Machine for ModelMachine<F> {
     type Format = F;
 
@@ -274,13 +270,4 @@ unsafe impl<F: Format> Machine for ModelMachine<F> {
     }
 
     fn relax(&self, _cpu: CpuId) {}
-
-    fn light_barrier(&self) {
-        self.order.fetch_add(1, Relaxed);
-        fence(SeqCst);
-    }
-
-    fn heavy_barrier(&self) {
-        self.light_barrier();
-    }
 }

@@ -10,12 +10,17 @@
 //! | `LOOM_MAX_PREEMPTIONS` | overrides the bound on preemptions |
 //! | `LOOM_MAX_PERMUTATIONS` | overrides the bound on executions |
 //! | `SHUTTLE_SCHEDULES` | overrides the number of schedules |
+//! | `SHUTTLE_SEED` | other schedules than those of seed 1 |
+//! | `FAULTLESS_MODEL_COUNTS` | a file, to which each verdict is appended |
 
 use faultless::mutant::{self, Mutant};
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 /// A scenario: what runs, and how far it is explored.
 pub struct Scenario {
@@ -45,6 +50,9 @@ const FOUND: i32 = 101;
 const GAVE_UP: i32 = 102;
 /// Exit status of a child whose exploration found none.
 const CLEAN: i32 = 0;
+/// The signal that ends a child which follows a pointer out of freed memory: the pattern there is no address. A stack
+/// that overflows is no such case; the checker's coroutines have guard pages and say so.
+const SIGSEGV: i32 = 11;
 
 static EXECUTIONS: AtomicU64 = AtomicU64::new(0);
 static PREEMPTIONS: AtomicU64 = AtomicU64::new(0);
@@ -58,6 +66,19 @@ pub fn reach(outcome: &'static str) {
 /// Does `FAULTLESS_MODEL` ask for long runs?
 pub fn is_full() -> bool {
     std::env::var("FAULTLESS_MODEL").is_ok_and(|mode| mode == "full")
+}
+
+/// Shows a verdict, and keeps it for who asked for them.
+fn note(verdict: &str) {
+    println!("{verdict}");
+    let Some(path) = std::env::var_os("FAULTLESS_MODEL_COUNTS") else { return };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    file.and_then(|mut file| file.write_all(format!("{verdict}\n").as_bytes())).expect("a file to append to");
+}
+
+/// Did this child follow a pointer out of freed memory?
+fn is_poisoned(status: ExitStatus) -> bool {
+    cfg!(loom) && status.signal() == Some(SIGSEGV)
 }
 
 fn number(name: &str) -> Option<usize> {
@@ -117,9 +138,9 @@ impl Scenario {
 
     fn most_executions(&self) -> usize {
         if cfg!(loom) {
-            number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 3_000_000 } else { 60_000 })
+            number("LOOM_MAX_PERMUTATIONS").unwrap_or(if is_full() { 1_000_000 } else { 150_000 })
         } else {
-            number("SHUTTLE_SCHEDULES").unwrap_or(if is_full() { 40_000 } else { 1_000 })
+            number("SHUTTLE_SCHEDULES").unwrap_or(if is_full() { 1_000_000 } else { 40_000 })
         }
     }
 
@@ -133,23 +154,31 @@ impl Scenario {
             .output()
             .expect("a child process");
         let text = String::from_utf8_lossy(&output.stdout);
-        match text.lines().find(|line| line.starts_with("MODEL ")) {
-            Some(line) => println!("{line}"),
-            None => println!("{text}{}", String::from_utf8_lossy(&output.stderr)),
+        // The harness of the child has begun its first line.
+        let said = text.lines().filter_map(|line| Some(&line[line.find("MODEL ")?..]));
+        let mut verdicts: Vec<String> = said.map(String::from).collect();
+        if is_poisoned(output.status) {
+            verdicts.push(format!("MODEL {}::{test}: a pointer from freed memory was followed", self.name));
         }
-        output.status.code().unwrap_or(-1)
+        if verdicts.is_empty() {
+            println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+        }
+        verdicts.iter().for_each(|verdict| note(verdict));
+        if is_poisoned(output.status) { FOUND } else { output.status.code().unwrap_or(-1) }
     }
 
     /// Explores, prints the verdict, and ends the process.
     fn explore(&self, test: &str, preemptions: usize, executions: usize) -> ! {
         self.end_at_panic(test);
+        let start = Instant::now();
         let verdict = self.explore_once(preemptions, executions);
         let reached = REACHED.lock().expect("no panic is survived").clone();
         println!(
-            "MODEL {}::{test}: {} executions, {} preemptions, {verdict:?}, reached {reached:?}",
+            "MODEL {}::{test}: {} executions, {} preemptions, {verdict:?}, {:.1} s, reached {reached:?}",
             self.name,
             EXECUTIONS.load(Relaxed),
             preemptions,
+            start.elapsed().as_secs_f64(),
         );
         let missed: Vec<_> = self.reaches.iter().filter(|outcome| !reached.contains_key(*outcome)).collect();
         if !missed.is_empty() {
@@ -164,8 +193,8 @@ impl Scenario {
         let before = EXECUTIONS.load(Relaxed);
         check(self.body, preemptions, executions);
         let done = EXECUTIONS.load(Relaxed) - before;
-        // loom stops one short of the bound.
-        if (done as usize) + 1 < executions { Verdict::Exhausted } else { Verdict::Stopped }
+        // loom looks at its bound before it runs the last one; shuttle never ends by itself.
+        if cfg!(loom) && (done as usize) + 1 < executions { Verdict::Exhausted } else { Verdict::Stopped }
     }
 
     /// Makes the first panic of this process its verdict. Once per process, and before the checker starts: loom's
@@ -199,8 +228,9 @@ fn check(body: fn(), depth: usize, executions: usize) {
         EXECUTIONS.fetch_add(1, Relaxed);
         body();
     };
-    shuttle::Runner::new(RandomScheduler::new(executions / 2), config.clone()).run(count);
-    shuttle::Runner::new(PctScheduler::new(depth, executions / 2), config).run(count);
+    let seed = number("SHUTTLE_SEED").unwrap_or(1) as u64;
+    shuttle::Runner::new(RandomScheduler::new_from_seed(seed, executions / 2), config.clone()).run(count);
+    shuttle::Runner::new(PctScheduler::new_from_seed(seed, depth, executions / 2), config).run(count);
 }
 
 #[cfg(loom)]

@@ -168,6 +168,11 @@ impl<F: Format> Worker<F> {
         space.write(&mut self.cpu, address, &value.to_le_bytes()).is_ok()
     }
 
+    /// A section that looks at the index only.
+    pub fn look_up(&mut self, space: &Space<F>, page: u64) {
+        space.area_at(&mut self.cpu, at(page));
+    }
+
     /// ftruncate to a number of pages.
     pub fn resize(&mut self, object: &Backed<F>, count: u64) {
         object.resize(&mut self.cpu, count * PAGE_SIZE).expect("memory");

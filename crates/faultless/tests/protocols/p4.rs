@@ -117,7 +117,7 @@ scenario! {
     store_against_widening (6, 9)
     catches [SweepByStore]
     {
-        let (world, [mut a, mut b], space) = mapped(0);
+        let (world, [mut a, b], space) = mapped(0);
         a.age(&space, 0);
         let running = spawn(move || (b.poke(0, 0, 9), b));
         a.protect(&space, 0, 1, Rights::ALL);

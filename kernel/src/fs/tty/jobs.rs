@@ -93,11 +93,10 @@ impl Tty {
         if group < 0 {
             return Err(Errno::EINVAL);
         }
-        let members = table::group(group);
-        if members.is_empty() {
+        if !table::any_in_group(group, |_| true) {
             return Err(Errno::ESRCH);
         }
-        if members.iter().all(|m| m.session() != process.session()) {
+        if !table::any_in_group(group, |member| member.session() == process.session()) {
             return Err(Errno::EPERM);
         }
         self.state.lock().foreground = group;
@@ -151,8 +150,9 @@ impl Tty {
 /// Whether no member of the group has a parent in the session but outside of the group: nobody could
 /// continue it if it stopped.
 fn is_orphaned(group: i32, session: i32) -> bool {
-    table::group(group).iter().all(|member| {
+    let has_guide = |member: &Process| {
         let parent = member.family.lock().parent.upgrade();
-        parent.is_none_or(|p| p.group() == group || p.session() != session)
-    })
+        parent.is_some_and(|p| p.group() != group && p.session() == session)
+    };
+    !table::any_in_group(group, has_guide)
 }

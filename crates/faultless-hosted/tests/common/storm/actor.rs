@@ -1,7 +1,7 @@
 //! One CPU of a storm.
 
 use super::stage::{Event, Known, Stage, State, What, lock, word};
-use super::{ALL, Doing, FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, Storm};
+use super::{ALL, Doing, FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, Role, Storm};
 use faultless::{PageRange, ProtectError, Rights, Sharing, VirtAddr};
 use faultless_hosted::{Failing, HostedCpu, Hostile, Rng};
 use faultless_model::history::Span;
@@ -27,7 +27,7 @@ impl<'a> Actor<'a> {
 
     /// All of it.
     pub(super) fn act(&mut self) {
-        let role = self.storm.roles[self.number.min(self.storm.roles.len() - 1)];
+        let role = self.role();
         self.enter(role.home);
         for _ in 0..self.storm.operations * role.times {
             let doing = ALL[self.rng.weighted(&role.weights)];
@@ -40,6 +40,10 @@ impl<'a> Actor<'a> {
             self.act_once(doing);
         }
         self.leave();
+    }
+
+    fn role(&self) -> Role {
+        self.storm.roles[self.number.min(self.storm.roles.len() - 1)]
     }
 
     fn any_space(&mut self) -> Arc<Known> {
@@ -72,13 +76,21 @@ impl<'a> Actor<'a> {
                 let on = self.any_space();
                 self.stage.remote_write(&on, self.cpu.token(), self.number, page, slot);
             }
-            Doing::Unmap => self.unmap(&on, page),
-            Doing::Map => self.map(&on, page),
-            Doing::Protect => self.protect(&on, page),
+            Doing::Unmap | Doing::Map | Doing::Protect => self.change_range(doing, on, page),
             Doing::Fork if lock(&self.stage.spaces).len() < MOST_SPACES => self.stage.fork(&on, self.cpu.token()),
             Doing::Fork => {}
             Doing::Leave => self.change_space(),
             Doing::Resize => self.resize(),
+        }
+    }
+
+    fn change_range(&mut self, doing: Doing, running: Arc<Known>, page: usize) {
+        let role = self.role();
+        let on = role.ranges_of.map_or(running, |number| Arc::clone(&lock(&self.stage.spaces)[number]));
+        match doing {
+            Doing::Unmap => self.unmap(&on, page),
+            Doing::Map => self.map(&on, page),
+            _ => self.protect(&on, page),
         }
     }
 

@@ -12,6 +12,7 @@ use actor::Actor;
 use faultless::{CpuId, Stats, Vm};
 use faultless_hosted::{Body, HostedCpu, Hostile, HostileConfig};
 use stage::Stage;
+use std::mem::ManuallyDrop;
 
 const PAGE: u64 = 4096;
 /// Words of a page that are used, far apart.
@@ -56,6 +57,8 @@ pub struct Storm {
 pub struct Role {
     /// The space that it runs first.
     pub home: usize,
+    /// The space whose ranges it changes, if not the one that it runs.
+    pub ranges_of: Option<usize>,
     /// Operations and their weights, in the order of [`Doing`].
     pub weights: [u64; 10],
     /// So many times the storm's number of operations.
@@ -66,15 +69,20 @@ pub struct Role {
 pub const KINDS_OF_STORMS: usize = KINDS.len();
 
 const fn role(home: usize, weights: [u64; 10]) -> Role {
-    Role { home, weights, times: 1 }
+    busy(home, 1, weights)
+}
+
+/// Runs one space and changes the ranges of another.
+const fn outside(home: usize, ranges_of: usize, weights: [u64; 10]) -> Role {
+    Role { ranges_of: Some(ranges_of), ..role(home, weights) }
 }
 
 const fn busy(home: usize, times: usize, weights: [u64; 10]) -> Role {
-    Role { home, weights, times }
+    Role { home, ranges_of: None, weights, times }
 }
 
 /// Kinds of storms: roles, pages, forks before.
-const KINDS: [(&[Role], &[usize], u64); 11] = [
+const KINDS: [(&[Role], &[usize], u64); 12] = [
     // Everything evenly.
     (&[role(0, [12, 14, 3, 3, 3, 3, 4, 3, 2, 1])], &[0, 1, 2, 3, 4, 5, 6, 7], 3),
     // Copy-on-write in a tree of forks.
@@ -97,6 +105,8 @@ const KINDS: [(&[Role], &[usize], u64); 11] = [
     (&[role(0, [1, 0, 0, 0, 0, 5, 0, 4, 0, 0]), role(1, [0, 0, 2, 8, 0, 0, 0, 0, 0, 0])], &[0, 1, 2, 5], 0),
     // Two spaces that share tables, two CPUs in the first one.
     (&[role(1, [4, 8, 0, 0, 0, 0, 0, 0, 0, 0]), role(0, [8, 4, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1, 2], 0),
+    // One changes rights from outside, while the other copies alone.
+    (&[outside(1, 0, [0, 0, 0, 0, 0, 4, 8, 1, 0, 0]), role(0, [8, 8, 0, 0, 0, 0, 0, 0, 0, 0])], &[1], 0),
 ];
 
 /// What a CPU may do.
@@ -168,9 +178,11 @@ impl Storm {
         let mut config = HostileConfig::new(frames, self.cpus, self.seed);
         config.evict = [0, 0, 6, 40][self.seed as usize % 4];
         let vm = Vm::new(Hostile::new(config).expect("memory for the arena")).expect("a machine");
-        let mut cpus: Vec<_> =
-            (0..self.cpus as u32).map(|id| HostedCpu::new(&vm, CpuId::new(id)).expect("a CPU")).collect();
-        let stage = Stage::new(&vm, &mut cpus, self);
+        let cpus = (0..self.cpus as u32).map(|id| HostedCpu::new(&vm, CpuId::new(id)).expect("a CPU"));
+        // What failed is not taken down but leaked: destructors that meet corrupt counters would abort the process
+        // and take the seed with them.
+        let mut cpus = ManuallyDrop::new(cpus.collect::<Vec<_>>());
+        let stage = ManuallyDrop::new(Stage::new(&vm, &mut cpus, self));
         let bodies = cpus.iter_mut().enumerate().map(|(number, cpu)| {
             let stage = &stage;
             let body: Body<'_> = Box::new(move || Actor::new(stage, cpu, number, self).act());
@@ -181,6 +193,7 @@ impl Storm {
         stage.look_once_more(&mut cpus[0]);
         stage.judge()?;
         stage.recount(&vm, &mut cpus)?;
+        drop((ManuallyDrop::into_inner(stage), ManuallyDrop::into_inner(cpus)));
         Ok((vm.machine().digest(), vm.stats()))
     }
 }

@@ -140,6 +140,21 @@ fn an_area_may_cross_stripes() {
 }
 
 #[test]
+fn areas_that_meet_at_a_stripe_are_shown_as_one_only_if_they_could_be() {
+    // Found by the oracle, seed 20018907: what the upper area may be granted was hidden behind the lower one.
+    let mut b = Bench::new(64);
+    let border = VirtAddr::new(2 << 40);
+    let below = VirtAddr::new(border.as_u64() - PAGE_SIZE);
+    b.space.map(&mut b.cpu, MapRequest::anonymous(PAGE_SIZE).fixed(border)).unwrap();
+    let request = MapRequest { max_rights: RW(), ..MapRequest::anonymous(PAGE_SIZE).fixed(below) };
+    b.space.map(&mut b.cpu, request).unwrap();
+    let mut areas = Vec::new();
+    b.space.areas(&mut b.cpu, |area| areas.push((area.range.start(), area.max_rights)));
+    assert_eq!(areas, [(below, RW()), (border, Rights::ALL)]);
+    b.finish(&[]);
+}
+
+#[test]
 fn placement_is_top_down_and_respects_what_is_there() {
     let mut b = Bench::new(64);
     let top = Layout::linux().mmap_top.as_u64();
