@@ -53,7 +53,8 @@ pub use sync::mutant;
 pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, VirtAddr};
 pub use area::{AreaFlags, Sharing};
 pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
-pub use machine::{AtomicEntry, Flush, Machine, Scope};
+
+pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
     AccessError, AdviseError, AreaInfo, Backing, Destination, Extent, FaultError, ForkError, InsertError, Layout,

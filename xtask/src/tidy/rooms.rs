@@ -15,7 +15,7 @@ use super::source::{Source, is_test_item};
 enum Unsafe {
     No,
     Yes,
-    /// Only the promise itself: `unsafe trait` and `unsafe impl`.
+    /// Only the promise itself: `unsafe trait`, `unsafe impl`, `unsafe fn` (whose body needs blocks of its own).
     Trait,
 }
 
@@ -225,7 +225,7 @@ fn unsafe_allowed(rule: Unsafe, tokens: &[Token]) -> bool {
     match rule {
         Unsafe::Yes => true,
         Unsafe::No => false,
-        Unsafe::Trait => matches!(next, Some("trait" | "impl")),
+        Unsafe::Trait => matches!(next, Some("trait" | "impl" | "fn")),
     }
 }
 
@@ -287,6 +287,7 @@ mod tests {
         assert!(findings("frame/mod.rs", "fn f() { unsafe {} }").is_empty());
         assert_eq!(findings("space/mod.rs", "fn f() { unsafe {} }"), ["`unsafe` is not allowed in the room `space`"]);
         assert!(findings("machine/mod.rs", "pub unsafe trait Machine {}").is_empty());
+        assert!(findings("machine/mod.rs", "pub const unsafe fn vouch() {}").is_empty());
         assert_eq!(findings("machine/mod.rs", "fn f() { unsafe {} }").len(), 1);
     }
 

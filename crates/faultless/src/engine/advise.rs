@@ -8,7 +8,7 @@ use crate::space::{
     AccessError, AdviseError, Extent, InsertError, Limits, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
     RemapError, RemapRequest, Space, Zap,
 };
-use crate::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
+use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
 
 impl<M: Machine> Space<M> {
@@ -90,20 +90,14 @@ impl<M: Machine> Space<M> {
         self.core.write_forced(cpu.ctx_in(&self.core.memory), addr, from)
     }
 
-    /// Maps the frames from `base` on at `range`, in an area with [`Backing::Frames`](crate::Backing), with its rights.
-    /// They are neither counted nor freed, and need not be RAM of the [`Vm`]. A private area that may be written must be
-    /// covered whole.
+    /// Maps frames from `addr` on, in an area with [`Backing::Frames`](crate::Backing), with its rights. They are neither
+    /// counted nor freed, and need not be RAM of the [`Vm`]. A private area that may be written must be covered whole.
     ///
     /// # Errors
     ///
     /// [`InsertError`]. Frames before the address that it names are mapped.
-    ///
-    /// # Safety
-    ///
-    /// Whoever may access the area may read the frames, and write them if it is a shared area that may be written. They
-    /// must not be frames that the [`Vm`] uses for anything.
-    pub unsafe fn insert_frames(&self, cpu: &mut Cpu<M>, range: PageRange, base: FrameId) -> Result<(), InsertError> {
-        self.core.insert_frames(cpu.ctx_in(&self.core.memory), range, base)
+    pub fn insert_frames(&self, cpu: &mut Cpu<M>, addr: VirtAddr, frames: RawFrames) -> Result<(), InsertError> {
+        self.core.insert_frames(cpu.ctx_in(&self.core.memory), addr, frames)
     }
 
     /// Maps a page of the embedder's at `addr`, in an area with [`Backing::Frames`](crate::Backing). It is counted as a

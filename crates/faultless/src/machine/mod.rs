@@ -6,9 +6,11 @@
 //! Absent on purpose: scheduling, files, clocks. If a memory feature needed them here, the contract would be wrong.
 
 pub mod format;
+mod raw;
 
 pub use crate::sync::AtomicEntry;
 pub use format::{Format, X86, X86_64, X86_64La57};
+pub use raw::RawFrames;
 
 use crate::addr::{CpuId, CpuSet, FrameId, FrameRange, PageRange};
 use crate::sync::{Ordering, fence};

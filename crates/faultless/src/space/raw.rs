@@ -9,7 +9,7 @@ use crate::addr::{FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};
 use crate::area::{Area, AreaFlags, Sharing};
 use crate::frame::{Ctx, Kind, Memory};
 use crate::machine::format::{Leaf, PageBits, Raw};
-use crate::machine::{Format, Machine};
+use crate::machine::{Format, Machine, RawFrames};
 use crate::sync::Ordering;
 use crate::table::{Delta, Removed, Stop, load, populate};
 use alloc::sync::Arc;
@@ -68,8 +68,13 @@ impl<M: Machine> Drop for Page<M> {
 }
 
 impl<M: Machine> Core<M> {
-    /// Maps the frames from `base` on at `range`, with the rights of its area.
-    pub(crate) fn insert_frames(&self, ctx: Ctx<'_, M>, range: PageRange, base: FrameId) -> Result<(), InsertError> {
+    /// Maps frames from `at` on, with the rights of their area.
+    pub(crate) fn insert_frames(&self, ctx: Ctx<'_, M>, at: VirtAddr, frames: RawFrames) -> Result<(), InsertError> {
+        let len = frames.count().checked_mul(PAGE_SIZE).ok_or(InsertError::Invalid)?;
+        let range = PageRange::with_len(at, len).map_err(|_| InsertError::Invalid)?;
+        if range.end() > self.layout.highest {
+            return Err(InsertError::Unmapped(at));
+        }
         let guard = self.lock(ctx, range.start().as_u64(), range.end().as_u64());
         let mut at = range.start();
         // The whole range is looked at before anything is mapped.
@@ -85,7 +90,7 @@ impl<M: Machine> Core<M> {
         let mut at = range.start();
         while at < range.end() {
             let area = self.index.find(at, &guard).ok_or(InsertError::Unmapped(at))?;
-            let frame = FrameId::new(base.as_u64() + (at.as_u64() - range.start().as_u64()) / PAGE_SIZE);
+            let frame = FrameId::new(frames.base().as_u64() + (at.as_u64() - range.start().as_u64()) / PAGE_SIZE);
             let entry = M::Format::page(frame, PageBits { special: true, ..bits_of(area) }, 0);
             self.install(ctx, at, entry, None)?;
             at = VirtAddr::new(at.as_u64() + PAGE_SIZE);

@@ -14,6 +14,7 @@
 
 mod audit;
 mod relocate;
+mod rewrite;
 mod scan;
 mod share;
 mod sweep;

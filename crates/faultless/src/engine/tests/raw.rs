@@ -22,7 +22,8 @@ fn window(bench: &mut Bench) -> (crate::Page<super::TestMachine>, FrameId) {
 
 fn insert(bench: &mut Bench, page: u64, count: u64, base: FrameId) -> Result<(), InsertError> {
     // SAFETY: the tests read and write frames that they hold pages of, or that nobody accesses.
-    unsafe { bench.space.insert_frames(&mut bench.cpu, range(page, count), base) }
+    let frames = unsafe { crate::RawFrames::new(base, count) };
+    bench.space.insert_frames(&mut bench.cpu, at(page), frames)
 }
 
 #[test]

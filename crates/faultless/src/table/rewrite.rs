@@ -1,0 +1,154 @@
+//! What a sweep does to one leaf entry: the value it gets, with a new stamp or generation where faults must notice.
+//!
+//! Called by [`sweep`](super::sweep), under the leaf table's lock. Protocols P1 and P2.
+
+use super::sweep::{Progress, Rewrite, Sweep, Visit};
+use super::walk::load;
+use crate::addr::{PAGE_SIZE, Rights};
+use crate::frame::Kind;
+use crate::machine::format::{Leaf, Raw};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::sync::{Event, Ordering, mutant};
+
+impl<M: Machine> Sweep<'_, M> {
+    /// Rewrites one leaf entry. `waited` is the value for which the wrap guard's wait has been done.
+    pub(super) fn rewrite_leaf(&mut self, slot: &AtomicEntry, address: u64, waited: Option<Raw>) -> Visit {
+        let mut entry = load(slot);
+        // Ends: a compare-exchange fails only if a fault or the MMU changed the entry, and each does so finitely often
+        // per value: faults of the dead area give up, the MMU sets two bits.
+        loop {
+            let new = match M::Format::leaf(entry) {
+                Leaf::Poison => return Ok(()),
+                Leaf::Empty => match self.new_empty(entry) {
+                    Some(new) => new,
+                    None => return Ok(()),
+                },
+                Leaf::Page(..) | Leaf::None(..) => match self.new_mapped(entry, address, waited)? {
+                    Some(new) => new,
+                    None => return Ok(()),
+                },
+            };
+            if mutant::is(mutant::Mutant::SweepByStore) {
+                slot.store(new, Ordering::Release);
+                self.note_rewritten(entry, address);
+                return Ok(());
+            }
+            // AcqRel: whoever loads the new value sees the areas dead (P1). Acquire on failure, as `load`.
+            match slot.compare_exchange(entry, new, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => {
+                    self.note_rewritten(entry, address);
+                    return Ok(());
+                }
+                Err(now) => entry = now,
+            }
+        }
+    }
+
+    /// Must EMPTY leaf entries get a new stamp?
+    pub(super) fn stamps_leaves(&self) -> bool {
+        self.rewrite.restamps() && !self.quiet && !mutant::is(mutant::Mutant::NoStamp)
+    }
+
+    /// What an EMPTY leaf becomes, if it must change.
+    fn new_empty(&self, entry: Raw) -> Option<Raw> {
+        self.stamps_leaves().then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
+    }
+
+    /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
+    fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
+        let changed = match self.rewrite {
+            Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } if self.removed.frames.is_full() => {
+                return Err(Progress::Resume(address));
+            }
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
+            Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
+            Rewrite::Clean => M::Format::cleaned(entry),
+            Rewrite::Protect { rights, narrows, unwatched } => {
+                let changed = protected::<M>(entry, rights, unwatched);
+                if !narrows {
+                    return Ok((changed != entry).then_some(changed));
+                }
+                changed
+            }
+        };
+        // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
+        let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
+        Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
+    }
+
+    /// Does it map anonymous memory?
+    fn is_copy(&self, entry: Raw) -> bool {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return false;
+        };
+        !bits.special && self.ctx.record(frame).kind() == Kind::Anon
+    }
+
+    /// The generation to write, or `None` if the wrap guard demands a section wait first (C4).
+    fn next_generation(
+        &mut self,
+        entry: Raw,
+        generation: u64,
+        address: u64,
+        waited: Option<Raw>,
+    ) -> Result<Option<u64>, Progress> {
+        if self.quiet || mutant::is(mutant::Mutant::NoGenerationBump) {
+            return Ok(Some(generation));
+        }
+        let cycle = 1u64 << M::Format::GENERATION_BITS;
+        let next = (generation + 1) % cycle;
+        let starts_half = next.is_multiple_of((cycle / 2).max(1));
+        let excused = waited.is_some_and(|seen| seen == entry || M::Format::same_but_touched(seen, entry));
+        if !starts_half || excused || mutant::is(mutant::Mutant::NoWrapGuard) {
+            return Ok(Some(next));
+        }
+        if self.guarded.try_push((address, entry)).is_err() {
+            return Err(Progress::Resume(address));
+        }
+        Ok(None)
+    }
+
+    /// Books what a successful rewrite took away.
+    fn note_rewritten(&mut self, entry: Raw, address: u64) {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return;
+        };
+        self.ctx.count(Event::EntriesSwept);
+        if self.rewrite.removes() {
+            if !bits.special {
+                self.delta.page(self.ctx.record(frame).kind(), -1);
+                self.removed.frames.push(frame);
+            }
+            self.removed.note(address, PAGE_SIZE);
+        } else if self.rewrite.restricts() {
+            self.note_moved(entry, address);
+            self.removed.note(address, PAGE_SIZE);
+        }
+    }
+}
+
+/// Is it an anonymous page of this space alone, stored to since it was last clean?
+fn is_own_and_dirty<M: Machine>(entry: Raw) -> bool {
+    matches!(M::Format::leaf(entry), Leaf::Page(_, bits) if bits.exclusive && bits.dirty && !bits.pending)
+}
+
+/// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;
+/// any other is left to the next write fault.
+fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
+    if rights.is_none() {
+        return match M::Format::leaf(entry) {
+            Leaf::Page(..) => M::Format::page_to_none(entry, M::Format::generation(entry)),
+            _ => entry,
+        };
+    }
+    let (page, bits) = match M::Format::leaf(entry) {
+        Leaf::Page(_, bits) => (entry, bits),
+        Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
+        _ => return entry,
+    };
+    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write || unwatched);
+    M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
+}
