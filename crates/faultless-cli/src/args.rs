@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot the kernel in QEMU with one program and report what its memory did
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Ask to end with the parent, then become the emulator; `run` starts itself with this
     #[command(name = tether::SUBCOMMAND, hide = true)]
     BecomeEmulator(EmulatorArgs),
@@ -189,7 +189,7 @@ mod tests {
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
         let words = std::iter::once("faultless").chain(line.split(' '));
         Cli::try_parse_from(words).map(|cli| match cli.command {
-            Command::Run(args) => args,
+            Command::Run(args) => *args,
             Command::BecomeEmulator(_) => panic!("not what was typed"),
         })
     }

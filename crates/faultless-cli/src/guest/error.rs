@@ -105,6 +105,12 @@ impl ProgramError {
             Archive(ArchiveError::NotCpio(..)) => {
                 "give an uncompressed one (gunzip -c, unxz -c and zstd -dc make it), or a directory with --root".into()
             }
+            Archive(ArchiveError::Damaged(path, _)) => {
+                format!("make it again, or compare it with its source: cpio --list < {}", path.display())
+            }
+            Archive(ArchiveError::Collides(..)) => {
+                "links in the archive are not followed: give --file and --cwd the path behind them".into()
+            }
             Tree(_) | Archive(_) | Manifest(_) => return None,
         })
     }

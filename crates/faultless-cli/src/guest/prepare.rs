@@ -97,7 +97,8 @@ impl Prepared {
         let mut tree = self.tree.clone();
         tree.put(Path::new(manifest::PATH), self.manifest.encode()?, 0o444);
         if let Some(base) = &self.base {
-            archive::copy_existing(base, out)?;
+            let places = archive::copy_existing(base, out)?;
+            archive::check_after(places, &tree)?;
         }
         archive::write(&tree, out)?;
         out.flush().and_then(|()| out.stream_position()).map_err(|error| ArchiveError::Write(error).into())
