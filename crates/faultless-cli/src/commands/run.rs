@@ -65,6 +65,7 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
         let _ = writeln!(io::stderr(), "faultless: note: {notice}");
     }
     let kernel = image::find(args.kernel.as_deref(), &own, &[&here, image::source()])?;
+    image::check(&kernel)?;
     let finished = boot(args, &machine, &kernel, &prepared, terminal)?;
     document.log(&finished.log);
     if !args.json {
