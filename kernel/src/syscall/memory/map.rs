@@ -7,7 +7,7 @@ use faultless::{
 };
 use linux_raw_sys::general as linux;
 
-use super::{Growth, areas, check_limits, page_align, rights_of};
+use super::{Growth, check_limits, each_area, page_align, rights_of};
 use crate::arch::user::USER_END;
 use crate::errno::{Errno, SysResult};
 use crate::fs::{Body, Device, MAX_SIZE, OpenFile};
@@ -138,7 +138,11 @@ fn is_taken(call: &mut Call<'_>, request: &Request) -> bool {
         return false;
     }
     match PageRange::with_len(VirtAddr::new(request.address), request.length) {
-        Ok(range) => areas(call).iter().any(|area| area.range.intersect(range).is_some()),
+        Ok(range) => {
+            let mut taken = false;
+            each_area(call, |area| taken |= area.range.intersect(range).is_some());
+            taken
+        }
         Err(_) => false,
     }
 }
@@ -256,9 +260,14 @@ fn map_low(call: &mut Call<'_>, mut request: MapRequest<KernelMachine>) -> Resul
             Err(MapError::Exists) if at == hint => at = LOW,
             Err(MapError::Exists) => {
                 let end = at + request.len;
-                let ends = areas(call).into_iter().map(|area| (area.range.start(), area.range.end()));
-                let blocking = ends.filter(|(start, _)| start.as_u64() < end).map(|(_, end)| end.as_u64());
-                at = blocking.filter(|&end| end > at).min().unwrap_or(at + PAGE_SIZE);
+                let mut next = None;
+                each_area(call, |area| {
+                    let (start, area_end) = (area.range.start().as_u64(), area.range.end().as_u64());
+                    if start < end && area_end > at {
+                        next = Some(next.map_or(area_end, |n: u64| n.min(area_end)));
+                    }
+                });
+                at = next.unwrap_or(at + PAGE_SIZE);
             }
             other => return other.map_err(errno_of),
         }

@@ -97,7 +97,12 @@ fn mprotect(call: &mut Call<'_>) -> SysResult {
 
 /// The start of the range that `PROT_GROWSDOWN` means.
 fn extend(call: &mut Call<'_>, start: u64, end: u64, grows: u32) -> Result<u64, Errno> {
-    let area = areas(call).into_iter().find(|area| area.range.end().as_u64() > start);
+    let mut area = None;
+    each_area(call, |candidate| {
+        if area.is_none() && candidate.range.end().as_u64() > start {
+            area = Some(candidate);
+        }
+    });
     let area = area.ok_or(Errno::ENOMEM)?;
     let first = area.range.start().as_u64();
     if grows == linux::PROT_GROWSUP {
@@ -150,12 +155,9 @@ fn brk(call: &mut Call<'_>) -> SysResult {
     Ok(end.as_u64().cast_signed())
 }
 
-/// The caller's areas, ascending.
-fn areas(call: &mut Call<'_>) -> alloc::vec::Vec<AreaInfo<KernelMachine>> {
-    let memory = call.process().memory();
-    let mut areas = alloc::vec::Vec::new();
-    memory.space.areas(&mut call.cpu.vm, |area| areas.push(area));
-    areas
+/// Calls `visit` with each of the caller's areas, ascending.
+fn each_area(call: &mut Call<'_>, visit: impl FnMut(AreaInfo<KernelMachine>)) {
+    call.process().memory().space.areas(&mut call.cpu.vm, visit);
 }
 
 /// What a new mapping counts as.
@@ -179,7 +181,7 @@ fn check_limits(call: &mut Call<'_>, bytes: u64, growth: Growth, replaced: Optio
         return Ok(());
     }
     let (mut total, mut data) = (bytes, bytes);
-    for area in areas(call) {
+    each_area(call, |area| {
         let kept = area.range.len() - overlap(area.range, replaced);
         total = total.saturating_add(kept);
         let is_data = area.rights.contains(Rights::WRITE)
@@ -188,7 +190,7 @@ fn check_limits(call: &mut Call<'_>, bytes: u64, growth: Growth, replaced: Optio
         if is_data {
             data = data.saturating_add(kept);
         }
-    }
+    });
     if total > total_limit || data > data_limit { Err(Errno::ENOMEM) } else { Ok(()) }
 }
 

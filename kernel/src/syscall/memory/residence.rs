@@ -4,10 +4,10 @@
 //! either. So this is a machine on which nobody may lock memory (`RLIMIT_MEMLOCK` is zero), and on
 //! which there is nothing to unlock and nothing left to write.
 
-use faultless::PAGE_SIZE;
+use faultless::{PAGE_SIZE, VirtAddr};
 use linux_raw_sys::general as linux;
 
-use super::{areas, page_align};
+use super::page_align;
 use crate::errno::{Errno, SysResult};
 use crate::syscall::call::Call;
 
@@ -83,19 +83,12 @@ fn check_mapped(call: &mut Call<'_>, start: u64, end: u64) -> SysResult {
     if start == end {
         return Ok(0);
     }
+    let memory = call.process().memory();
     let mut at = start;
-    for area in areas(call) {
-        let range = (area.range.start().as_u64(), area.range.end().as_u64());
-        if range.1 <= at {
-            continue;
-        }
-        if range.0 > at {
-            break;
-        }
-        at = range.1;
-        if at >= end {
-            return Ok(0);
-        }
+    while at < end {
+        let area = memory.space.area_at(&mut call.cpu.vm, VirtAddr::new(at));
+        // Ends: each area reaches beyond its addresses.
+        at = area.ok_or(Errno::ENOMEM)?.range.end().as_u64();
     }
-    Err(Errno::ENOMEM)
+    Ok(0)
 }
