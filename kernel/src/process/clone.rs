@@ -297,7 +297,11 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         has_executed: AtomicBool::new(false),
         executing: AtomicI32::new(0),
         // A sibling is to its parent what its maker is.
-        exit_signal: if has(PARENT) { parent.exit_signal } else { args.exit_signal },
+        exit_signal: AtomicI32::new(if has(PARENT) {
+            parent.exit_signal.load(Ordering::Relaxed)
+        } else {
+            args.exit_signal
+        }),
         usage: Usage::default(),
         children_usage: Usage::default(),
         started: AtomicU64::new(clock::monotonic()),
@@ -332,7 +336,7 @@ impl Process {
             has_released: AtomicBool::new(true),
             has_executed: AtomicBool::new(false),
             executing: AtomicI32::new(0),
-            exit_signal: signal::number::SIGCHLD,
+            exit_signal: AtomicI32::new(signal::number::SIGCHLD),
             usage: Usage::default(),
             children_usage: Usage::default(),
             started: AtomicU64::new(clock::monotonic()),

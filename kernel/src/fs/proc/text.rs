@@ -182,6 +182,8 @@ pub struct Facts {
     pub ticks: [u64; 4],
     /// Threads of the process.
     pub threads: usize,
+    /// Signals queued in all processes, and its limit of them.
+    pub queued: (usize, u64),
     /// Clock ticks after boot at which it started.
     pub started: u64,
     /// Soft `RLIMIT_RSS`.
@@ -267,7 +269,7 @@ impl Facts {
             sizes.write_status(text);
             put!(text, "CoreDumping:\t0\nTHP_enabled:\t0\n");
         }
-        put!(text, "Threads:\t{}\nSigQ:\t0/0\n", self.threads);
+        put!(text, "Threads:\t{}\nSigQ:\t{}/{}\n", self.threads, self.queued.0, self.queued.1);
         let names = ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"];
         for (name, set) in names.into_iter().zip(self.signals) {
             put!(text, "{name}:\t{set:016x}\n");
