@@ -65,7 +65,8 @@ const EXAMPLES: &str = "\
 Examples:
   faultless run /bin/ls -l /
   faultless run --cpus 4 --memory 1G ./stress --threads 8
-  faultless run --file /usr/lib/python3.11 python3 -c 'print(sum(range(10)))'
+  faultless run --file $(python3 -c 'import os; print(os.path.dirname(os.__file__))') \\
+      python3 -c 'print(sum(range(10)))'
   faultless run --file script.sh --file /usr/bin/awk busybox sh script.sh
   faultless run --root ./alpine /bin/sh
   faultless run --json --report run.json ./program
