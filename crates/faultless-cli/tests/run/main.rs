@@ -21,6 +21,10 @@ fn output_and_status_are_the_programs() {
 fn a_signal_shows_as_in_a_shell() {
     let fake = Fake::new(&format!("{BOOT} {}; exit 33", exit("0", "11", "{}")));
     assert_eq!(fake.run(&[], b"").code, Some(139));
+    let fake = Fake::new(&format!("{BOOT} {}; exit 33", exit("0", "9", "{}")));
+    let done = fake.run(&["--memory", "128M"], b"");
+    assert_eq!(done.code, Some(137));
+    assert!(done.stderr.contains("128 MiB of memory ran out: use a larger --memory"), "{}", done.stderr);
 }
 
 #[test]
