@@ -12,7 +12,7 @@ use faultless::VirtAddr;
 use linux_raw_sys::general as linux;
 
 use super::table::{self, Refused};
-use super::{Ending, Family, Memory, Process, Usage};
+use super::{Capabilities, Ending, Family, Memory, Process, Usage};
 use crate::arch::user::{USER_END, copy_in, copy_out};
 use crate::arch::{CpuLocal, UserContext, fpu};
 use crate::clock;
@@ -305,6 +305,7 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         usage: Usage::default(),
         children_usage: Usage::default(),
         started: AtomicU64::new(clock::monotonic()),
+        capabilities: Lock::new(*parent.capabilities.lock()),
         limits: Lock::new(*parent.limits.lock()),
     }))
 }
@@ -340,6 +341,7 @@ impl Process {
             usage: Usage::default(),
             children_usage: Usage::default(),
             started: AtomicU64::new(clock::monotonic()),
+            capabilities: Lock::new(Capabilities::ROOT),
             limits: Lock::new(super::default_limits()),
         }
     }

@@ -14,7 +14,7 @@ use faultless::{
 use super::elf::{self, Elf, Segment};
 use super::memory::Image;
 use super::stack::{self, Strings};
-use super::{DEFAULT_STACK_LIMIT, Memory, Process, exit, table};
+use super::{Capabilities, DEFAULT_STACK_LIMIT, Memory, Process, exit, table};
 use crate::arch::user::{self, copy_in, cstr};
 use crate::arch::{CpuLocal, UserContext, context, cpu, fpu};
 use crate::errno::Errno;
@@ -205,6 +205,8 @@ fn become_program(thread: &Arc<Thread>, cpu: &mut CpuLocal, program: &Program) {
     thread.signals.lock().alternate = Default::default();
     set_name(thread, &program.name);
     process.has_executed.store(true, Ordering::Relaxed);
+    let inheritable = process.capabilities.lock().inheritable;
+    *process.capabilities.lock() = Capabilities { inheritable, ..Capabilities::ROOT };
     process.exit_signal.store(SIGCHLD, Ordering::Relaxed);
     process.executing.store(0, Ordering::Relaxed);
     process.release_parent();
@@ -411,7 +413,9 @@ fn map_segment(
 }
 
 fn map_stack(cpu: &mut CpuLocal, space: &Space<KernelMachine>, pointer: u64) -> Result<(), Errno> {
-    let start = (pointer - STACK_RESERVE) & !(PAGE - 1);
+    // The limit bounds the reserve, too, but what has to be written has its place.
+    let lowest = STACK_TOP.saturating_sub(space.layout().stack_limit);
+    let start = (pointer - STACK_RESERVE).max(lowest).min(pointer) & !(PAGE - 1);
     let mut request = anonymous(start, STACK_TOP - start, Rights::READ | Rights::WRITE);
     request.flags = AreaFlags::GROWS_DOWN | AreaFlags::STACK;
     space.map(&mut cpu.vm, request).map_err(|_| Errno::ENOMEM)?;

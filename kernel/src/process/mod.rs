@@ -7,6 +7,7 @@
 //!
 //! Lock order: [`table`] before a process' `family`, before `threads`, before `signals`.
 
+mod capabilities;
 mod clone;
 mod elf;
 mod exec;
@@ -22,6 +23,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+pub use capabilities::Capabilities;
 pub use clone::{sys_clone, sys_clone3, sys_fork, sys_vfork};
 pub use exec::{ExecRequest, spawn_first, sys_execve};
 pub use exit::{ExitStatus, kill_group, sys_exit, sys_exit_group};
@@ -82,6 +84,8 @@ pub struct Process {
     pub children_usage: Usage,
     /// (A) `clock::monotonic` at creation.
     pub started: AtomicU64,
+    /// (L) What `capset` left.
+    pub capabilities: Lock<Capabilities>,
     /// (L) Resource limits, indexed by `RLIMIT_*`: soft and hard.
     pub limits: Lock<[(u64, u64); 16]>,
 }

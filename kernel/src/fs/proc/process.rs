@@ -299,6 +299,7 @@ fn strings(cpu: &mut CpuLocal, memory: &Memory, (start, end): (u64, u64)) -> Res
 
 fn facts(owner: Owner, process: &Process, memory: Option<&Memory>) -> Facts {
     let thread = thread_of(owner, process);
+    let capabilities = *process.capabilities.lock();
     let usage = match (owner.tid, &thread) {
         (Some(_), Some(thread)) => thread.usage.totals(),
         _ => process.total_usage(),
@@ -322,6 +323,7 @@ fn facts(owner: Owner, process: &Process, memory: Option<&Memory>) -> Facts {
         faults: [usage.minor, children.minor, usage.major, children.major],
         ticks: [usage.user, usage.system, children.user, children.system].map(|ns| ns / TICK),
         threads: process.threads.lock().len(),
+        capabilities: [capabilities.inheritable, capabilities.permitted, capabilities.effective],
         queued: (crate::signal::queued(), process.limit(linux_raw_sys::general::RLIMIT_SIGPENDING as usize)),
         started: process.started.load(Ordering::Relaxed) / TICK,
         resident_limit: process.limit(linux_raw_sys::general::RLIMIT_RSS as usize),
