@@ -155,6 +155,8 @@ fn execute(
     cpu::set_fs_base(0);
     cpu::set_user_gs_base(0);
     fpu::load(&mut context.fx);
+    // Signals that came while it waited for other threads were left alone.
+    thread.note_attention();
     Ok(Outcome::Switched)
 }
 

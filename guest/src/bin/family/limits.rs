@@ -5,11 +5,35 @@
 use std::ffi::CString;
 
 use faultless_guest::child;
+use faultless_guest::probe::set_handler;
 use faultless_guest::report::Report;
 use faultless_guest::sys::{self, ANON, End, Errno, NONE, PAGE, RW};
 
 fn in_child(report: &Report, body: impl FnOnce() -> i32) {
     report.same("end of a child", child::run(body), End::Exit(0));
+}
+
+extern "C" fn nothing(_signal: i32) {}
+
+/// A handled signal comes while the parent waits in `vfork`: it must wait as well.
+pub fn interrupt_vfork(report: &Report, rounds: usize) {
+    let flags = (libc::CLONE_VFORK | libc::SIGCHLD) as usize;
+    let note = child::Note::new();
+    set_handler(libc::SIGUSR1, nothing as *const () as usize, 0);
+    let parent = sys::getpid();
+    for round in 1..=rounds as u64 {
+        // SAFETY: memory is not shared, so this is a fork whose parent waits.
+        let pid = report.need("clone", unsafe { sys::call(libc::SYS_clone, [flags, 0, 0, 0, 0, 0]) });
+        if pid == 0 {
+            let sent = sys::kill(parent, libc::SIGUSR1).is_ok();
+            // Time in which a parent that does not wait would show.
+            let _ = sys::sleep_micros(2000);
+            note.set(0, round);
+            sys::exit(i32::from(!sent));
+        }
+        report.same("what the child did before vfork returned", note.get(0), round);
+        report.same("end of the child", sys::wait(pid as i32), Ok((pid as i32, End::Exit(0))));
+    }
 }
 
 /// `sigqueue` of a signal that is blocked, until there is no room; then `kill`, which needs none.

@@ -21,7 +21,7 @@ const CHAIN: u64 = 5000;
 /// After this many forks it is under way.
 const UNDER_WAY: u64 = 20;
 
-const PARTS: [&str; 8] = ["group", "sibling", "exit", "kind", "queue", "strings", "areas", "deep"];
+const PARTS: [&str; 9] = ["group", "sibling", "exit", "kind", "vfork", "queue", "strings", "areas", "deep"];
 
 fn main() {
     let args = Args::parse(
@@ -30,17 +30,18 @@ fn main() {
         &[
             opt("rounds", "10", "how often each race is run"),
             opt("leave", "0", "chains of forks that are left behind at the end"),
-            opt("only", "all", "parts: group,sibling,exit,kind,queue,strings,areas,deep"),
+            opt("only", "all", "parts: group,sibling,exit,kind,vfork,queue,strings,areas,deep"),
         ],
     );
     args.known_parts(&PARTS);
     let report = Report::new(&args);
     let rounds = args.count("rounds");
-    let parts: [fn(&Report, usize); 8] = [
+    let parts: [fn(&Report, usize); 9] = [
         kill_groups,
         make_siblings,
         exit_at_once,
         wait_by_kind,
+        limits::interrupt_vfork,
         limits::queue_signals,
         limits::pass_strings,
         limits::make_areas,
