@@ -13,6 +13,7 @@ use crate::arch::debug_port::{self, End};
 use crate::arch::idt::vector;
 use crate::arch::{CpuLocal, MAX_CPUS, apic, cpu, serial};
 use crate::boot::{self, memory, paging};
+use crate::errno::Errno;
 use crate::machine::{self, KernelMachine};
 use crate::process::{self, ExecRequest, ExitStatus, Process, kill_group, table};
 use crate::sync::{Lock, Spin};
@@ -56,20 +57,33 @@ fn make_local(index: usize) -> &'static mut CpuLocal {
 }
 
 fn start_program(cpu: &mut CpuLocal, archive: Option<(u64, u64)>) {
-    let (start, end) = archive.expect("started with an archive: -initrd FILE");
+    let Some((start, end)) = archive else {
+        give_up("there is no archive: -initrd FILE");
+    };
     let at = paging::physical_to_virtual(start) as *const u8;
     // SAFETY: the archive lies in RAM that was never handed over, and nobody writes to it.
     let bytes: &'static [u8] = unsafe { core::slice::from_raw_parts(at, (end - start) as usize) };
     let manifest = match fs::init(cpu, bytes) {
         Ok(manifest) => manifest,
-        Err(errno) => panic!("the archive cannot be used: {errno:?}"),
+        Err(Errno::EINVAL) => give_up("the archive is damaged"),
+        Err(Errno::ENOENT) => give_up("the archive does not say what to run"),
+        Err(_) => give_up("the archive has more files than there is memory for"),
     };
     let (files, context) = fs::first_tables(cpu, &manifest);
-    let request = ExecRequest { path: manifest.exec.clone(), args: manifest.args.clone(), env: manifest.env.clone() };
+    let (Ok(args), Ok(env)) = (process::strings(&manifest.args), process::strings(&manifest.env)) else {
+        give_up("the arguments do not fit into memory");
+    };
+    let request = ExecRequest { path: manifest.exec.clone(), args, env };
     if let Err(errno) = process::spawn_first(cpu, request, files, context) {
         report::cannot_start(&manifest.exec, errno);
         debug_port::exit(End::Orderly);
     }
+}
+
+/// What the kernel was started with is of no use, which is no defect of the kernel.
+fn give_up(reason: &str) -> ! {
+    report::unusable(reason);
+    debug_port::exit(End::Orderly)
 }
 
 /// The first process is a zombie: ends all others.

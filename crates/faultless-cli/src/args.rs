@@ -26,7 +26,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot the kernel in QEMU with one program and report what its memory did
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Let Linux judge: random system calls on this kernel and on faultless, compared after each step
     Check(CheckArgs),
     /// Execute a scenario file on this kernel and on faultless, and compare
@@ -145,7 +145,8 @@ const EXAMPLES: &str = "\
 Examples:
   faultless run /bin/ls -l /
   faultless run --cpus 4 --memory 1G ./stress --threads 8
-  faultless run --file /usr/lib/python3.11 python3 -c 'print(sum(range(10)))'
+  faultless run --file $(python3 -c 'import os; print(os.path.dirname(os.__file__))') \\
+      python3 -c 'print(sum(range(10)))'
   faultless run --file script.sh --file /usr/bin/awk busybox sh script.sh
   faultless run --root ./alpine /bin/sh
   faultless run --json --report run.json ./program
@@ -269,7 +270,7 @@ mod tests {
     fn run(line: &str) -> Result<RunArgs, clap::Error> {
         let words = std::iter::once("faultless").chain(line.split(' '));
         Cli::try_parse_from(words).map(|cli| match cli.command {
-            Command::Run(args) => args,
+            Command::Run(args) => *args,
             other => panic!("not run: {other:?}"),
         })
     }

@@ -1,7 +1,6 @@
 //! One process's memory as Linux sees it, and who makes a call on it.
 
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use faultless::{AreaInfo, Cpu, ForkError, Machine, PageRange, Rights, Sharing, Space, VirtAddr};
 
@@ -101,11 +100,20 @@ pub(crate) enum Growth {
 }
 
 impl<M: Machine> Caller<'_, M> {
-    /// The areas, ascending.
-    pub(crate) fn areas(&mut self) -> Vec<AreaInfo<M>> {
-        let mut areas = Vec::new();
-        self.memory.space.areas(self.cpu, |area| areas.push(area));
-        areas
+    /// Visits the areas, ascending and whole. Nothing is collected: a program may have very many.
+    pub(crate) fn each(&mut self, visit: impl FnMut(AreaInfo<M>)) {
+        self.memory.space.areas(self.cpu, visit);
+    }
+
+    /// The first area that is `wanted`.
+    pub(crate) fn find(&mut self, mut wanted: impl FnMut(&AreaInfo<M>) -> bool) -> Option<AreaInfo<M>> {
+        let mut found = None;
+        self.each(|area| {
+            if found.is_none() && wanted(&area) {
+                found = Some(area);
+            }
+        });
+        found
     }
 
     /// `ENOMEM` unless all of `start..end` is mapped.
@@ -137,8 +145,8 @@ impl<M: Machine> Caller<'_, M> {
                 if at < self.memory.end() { self.memory.space.area_at(self.cpu, VirtAddr::new(at)) } else { None };
             let Some(area) = area else {
                 holes = true;
-                let starts = self.areas().into_iter().map(|area| area.range.start().as_u64());
-                at = starts.filter(|start| *start > at).min().unwrap_or(end);
+                let next = self.find(|area| area.range.start().as_u64() > at);
+                at = next.map_or(end, |area| area.range.start().as_u64());
                 continue;
             };
             let stop = area.range.end().as_u64().min(end);
@@ -163,13 +171,13 @@ impl<M: Machine> Caller<'_, M> {
             return Ok(());
         }
         let (mut total, mut data) = (bytes, bytes);
-        for area in self.areas() {
+        self.each(|area| {
             let kept = area.range.len() - overlap(area.range, replaced);
             total = total.saturating_add(kept);
             if is_data(&area) {
                 data = data.saturating_add(kept);
             }
-        }
+        });
         if total > total_limit || data > data_limit { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 }

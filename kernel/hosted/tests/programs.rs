@@ -87,6 +87,25 @@ fn no_file_does_harm() {
     }
 }
 
+fn strings(list: &[Vec<u8>]) -> stack::Strings {
+    let mut strings = stack::Strings::default();
+    list.iter().for_each(|text| strings.push(text).expect("memory"));
+    strings
+}
+
+#[test]
+fn an_interpreter_takes_the_place_of_the_first_argument() {
+    for (before, after) in [(&["a", "", "b"][..], 5), (&["a"][..], 3), (&[][..], 3)] {
+        let before: Vec<Vec<u8>> = before.iter().map(|text| text.as_bytes().to_vec()).collect();
+        let mut list = strings(&before);
+        list.replace_first(&[b"/bin/sh", b"-x", b"/script"]).expect("memory");
+        assert_eq!(list.count(), after);
+        let mut expected = b"/bin/sh\0-x\0/script\0".to_vec();
+        before.iter().skip(1).for_each(|text| expected.extend(text.iter().chain(&[0])));
+        assert_eq!(*list.bytes_mut(), expected);
+    }
+}
+
 /// Reads a built stack as a C library does.
 struct Reader {
     bytes: Vec<u8>,
@@ -111,14 +130,15 @@ fn a_stack_reads_as_it_was_built() {
     for count in 0..6 {
         let args: Vec<Vec<u8>> = (0..count).map(|n| vec![b'a' + n; usize::from(n) * 7]).collect();
         let env = vec![b"PATH=/bin".to_vec(), b"X=".to_vec()];
+        let (arg_strings, env_strings) = (strings(&args), strings(&env));
         let content = stack::Content {
-            args: &args,
-            env: &env,
+            args: &arg_strings,
+            env: &env_strings,
             file: b"/bin/x",
             random: [7; 16],
             auxv: &[(6, 4096), (9, 0x1234)],
         };
-        let built = stack::build(top, &content);
+        let built = stack::build(top, &content).expect("memory");
         assert_eq!(built.pointer % 16, 0);
         assert_eq!(built.pointer + built.bytes.len() as u64, top);
         let reader = Reader { bytes: built.bytes, base: built.pointer };

@@ -19,6 +19,7 @@ use super::poll::Readiness;
 use super::quota::OpenTicket;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
+use crate::heap;
 use crate::sched::{Restart, Thread};
 use crate::sync::Lock;
 use crate::uaccess::{Sink, Source};
@@ -197,6 +198,10 @@ impl OpenFile {
             Body::Regular(data) => self.at(at, |position, _| data.read(&self.inode, cpu, position, to)),
             Body::Proc(node) if !self.inode.is_directory() => self.at(at, |position, text| {
                 if position == 0 || text.is_empty() {
+                    // It stays with the open file, and there can be many of those.
+                    if heap::is_low() {
+                        return Err(Errno::ENOMEM);
+                    }
                     *text = node.text(cpu)?;
                 }
                 copy_text(cpu, text, position, to)

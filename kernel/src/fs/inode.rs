@@ -20,7 +20,7 @@ use super::event::EventCounter;
 use super::locks::Locks;
 use super::pipe::Pipe;
 use super::walk::{Link, Tree};
-use super::{namespace, proc};
+use super::{PATH_MAX, namespace, proc};
 use crate::clock;
 use crate::errno::Errno;
 use crate::sync::Lock;
@@ -266,18 +266,21 @@ impl Inode {
         holder.unwrap_or_else(|| self.itself())
     }
 
-    /// Absolute path as /proc shows it: with ` (deleted)` if the name is gone.
+    /// Absolute path as /proc shows it: with ` (deleted)` if the name is gone. Of one longer than
+    /// `PATH_MAX` the first names are missing, and it still is longer than that.
     pub fn path(&self) -> Vec<u8> {
         if let Body::Proc(node) = &self.body {
             return node.path();
         }
         let mut parts = Vec::new();
+        let mut length = 0;
         let mut gone = false;
         let mut here = self.itself();
         // Ends: directories form a tree, and its depth is finite.
-        while !namespace::is_root(&here) {
+        while !namespace::is_root(&here) && length <= PATH_MAX {
             let place = here.place.lock();
             gone |= place.gone;
+            length += place.name.len() + 1;
             parts.push(place.name.clone());
             let parent = place.parent.upgrade();
             drop(place);

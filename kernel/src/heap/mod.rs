@@ -10,12 +10,14 @@ mod classes;
 mod runs;
 mod slabs;
 
+use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arch::{MAX_CPUS, local};
+use crate::errno::Errno;
 use crate::sync::Lock;
 use classes::{CLASS_COUNT, class_of};
 use runs::Runs;
@@ -131,6 +133,40 @@ pub fn usage() -> (usize, usize) {
 #[inline]
 pub fn is_low() -> bool {
     FREE.load(Ordering::Relaxed) < RESERVE.load(Ordering::Relaxed)
+}
+
+/// Whether `bytes` more can be had without touching what is kept for those who cannot do without.
+pub fn affords(bytes: usize) -> bool {
+    RESERVE.load(Ordering::Relaxed).saturating_add(bytes) <= FREE.load(Ordering::Relaxed)
+}
+
+/// Makes room for `more` elements, unless that would touch the reserve. For whatever grows as a
+/// program likes.
+///
+/// # Errors
+///
+/// [`Exhausted`].
+pub fn reserve<T>(vec: &mut Vec<T>, more: usize) -> Result<(), Exhausted> {
+    let needed = vec.len().checked_add(more).ok_or(Exhausted)?;
+    if needed <= vec.capacity() {
+        return Ok(());
+    }
+    let capacity = needed.max(vec.capacity() * 2);
+    let bytes = capacity.checked_mul(size_of::<T>()).ok_or(Exhausted)?;
+    if !affords(bytes) {
+        return Err(Exhausted);
+    }
+    vec.try_reserve_exact(capacity - vec.len()).map_err(|_| Exhausted)
+}
+
+/// The heap has too little left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exhausted;
+
+impl From<Exhausted> for Errno {
+    fn from(_: Exhausted) -> Errno {
+        Errno::ENOMEM
+    }
 }
 
 fn take_run(bytes: usize, align: usize) -> *mut u8 {

@@ -12,7 +12,7 @@ use faultless::VirtAddr;
 use linux_raw_sys::general as linux;
 
 use super::table::{self, Refused};
-use super::{Ending, Family, Memory, Process, Usage};
+use super::{Capabilities, Ending, Family, Memory, Process, Usage};
 use crate::arch::user::{USER_END, copy_in, copy_out};
 use crate::arch::{CpuLocal, UserContext, fpu};
 use crate::clock;
@@ -297,10 +297,15 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         has_executed: AtomicBool::new(false),
         executing: AtomicI32::new(0),
         // A sibling is to its parent what its maker is.
-        exit_signal: if has(PARENT) { parent.exit_signal } else { args.exit_signal },
+        exit_signal: AtomicI32::new(if has(PARENT) {
+            parent.exit_signal.load(Ordering::Relaxed)
+        } else {
+            args.exit_signal
+        }),
         usage: Usage::default(),
         children_usage: Usage::default(),
         started: AtomicU64::new(clock::monotonic()),
+        capabilities: Lock::new(*parent.capabilities.lock()),
         limits: Lock::new(*parent.limits.lock()),
     }))
 }
@@ -332,10 +337,11 @@ impl Process {
             has_released: AtomicBool::new(true),
             has_executed: AtomicBool::new(false),
             executing: AtomicI32::new(0),
-            exit_signal: signal::number::SIGCHLD,
+            exit_signal: AtomicI32::new(signal::number::SIGCHLD),
             usage: Usage::default(),
             children_usage: Usage::default(),
             started: AtomicU64::new(clock::monotonic()),
+            capabilities: Lock::new(Capabilities::ROOT),
             limits: Lock::new(super::default_limits()),
         }
     }

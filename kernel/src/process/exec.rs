@@ -13,15 +13,17 @@ use faultless::{
 
 use super::elf::{self, Elf, Segment};
 use super::memory::Image;
-use super::{DEFAULT_STACK_LIMIT, Memory, Process, exit, stack, table};
+use super::stack::{self, Strings};
+use super::{Capabilities, DEFAULT_STACK_LIMIT, Memory, Process, exit, table};
 use crate::arch::user::{self, copy_in, cstr};
 use crate::arch::{CpuLocal, UserContext, context, cpu, fpu};
 use crate::errno::Errno;
 use crate::fs::{self, FileTable, FsContext};
 use crate::machine::{self, KernelMachine};
-use crate::random;
 use crate::sched::{self, Interrupt, Outcome, Thread, end_system_stretch};
 use crate::signal::SigSet;
+use crate::signal::number::SIGCHLD;
+use crate::{heap, random};
 
 /// Size of a page.
 pub const PAGE: u64 = faultless::PAGE_SIZE;
@@ -32,8 +34,9 @@ const STACK_TOP: u64 = user::USER_END;
 const STACK_RESERVE: u64 = 128 << 10;
 /// Where relocatable programs go, as on Linux without randomisation.
 const PROGRAM_BASE: u64 = 0x5555_5555_4000;
-/// The most that arguments and environment may take.
-const ARGS_MAX: usize = 2 << 20;
+/// Bounds of what arguments and environment may take, as on Linux.
+const ARGS_LEAST: u64 = 128 << 10;
+const ARGS_MOST: u64 = 6 << 20;
 /// Index of the stack's limit among the resource limits.
 const RLIMIT_STACK: usize = 3;
 const STRING_MAX: usize = 128 << 10;
@@ -46,15 +49,15 @@ pub struct ExecRequest {
     /// Path of the file.
     pub path: Vec<u8>,
     /// Arguments, the name first.
-    pub args: Vec<Vec<u8>>,
+    pub args: Strings,
     /// Environment.
-    pub env: Vec<Vec<u8>>,
+    pub env: Strings,
 }
 
 /// `execve(path, argv, envp)`.
 pub fn sys_execve(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     let [path, argv, envp, ..] = context.args();
-    let request = read_request(cpu, path, argv, envp);
+    let request = read_request(cpu, &thread.process, path, argv, envp);
     match request.and_then(|r| execute(thread, cpu, context, r)) {
         Ok(outcome) => outcome,
         Err(errno) => {
@@ -64,38 +67,48 @@ pub fn sys_execve(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCo
     }
 }
 
-fn read_request(cpu: &mut CpuLocal, path: u64, argv: u64, envp: u64) -> Result<ExecRequest, Errno> {
+fn read_request(cpu: &mut CpuLocal, process: &Process, path: u64, argv: u64, envp: u64) -> Result<ExecRequest, Errno> {
     let path = cstr(cpu, path, PATH_MAX)?;
     match path.len() {
         0 => return Err(Errno::ENOENT),
         PATH_MAX => return Err(Errno::ENAMETOOLONG),
         _ => {}
     }
-    let args = read_strings(cpu, argv)?;
-    let env = read_strings(cpu, envp)?;
+    let mut room = args_max(process);
+    let args = read_strings(cpu, argv, &mut room)?;
+    let env = read_strings(cpu, envp, &mut room)?;
     Ok(ExecRequest { path, args, env })
 }
 
-fn read_strings(cpu: &mut CpuLocal, list: u64) -> Result<Vec<Vec<u8>>, Errno> {
-    let mut strings = Vec::new();
-    let mut total = 0;
+/// The most that arguments and environment may take: a quarter of the stack, within bounds.
+fn args_max(process: &Process) -> usize {
+    let quarter = process.limit(RLIMIT_STACK) / 4;
+    quarter.clamp(ARGS_LEAST, ARGS_MOST) as usize
+}
+
+/// Reads a list of strings that must fit into `room`, of which it takes what it needs.
+fn read_strings(cpu: &mut CpuLocal, list: u64, room: &mut usize) -> Result<Strings, Errno> {
+    let mut strings = Strings::default();
     // A null list is an empty one, as on Linux. Ends: by the limit at the latest.
     if list == 0 {
         return Ok(strings);
     }
     loop {
         let mut word = [0; 8];
-        copy_in(cpu, list + strings.len() as u64 * 8, &mut word)?;
+        let place = (strings.count() as u64 * 8).checked_add(list).ok_or(Errno::EFAULT)?;
+        copy_in(cpu, place, &mut word)?;
         let at = u64::from_le_bytes(word);
         if at == 0 {
             return Ok(strings);
         }
         let text = cstr(cpu, at, STRING_MAX)?;
-        total += text.len() + 9;
-        if text.len() == STRING_MAX || total > ARGS_MAX {
+        let size = text.len() + 1 + word.len();
+        if text.len() == STRING_MAX || size > *room {
             return Err(Errno::E2BIG);
         }
-        strings.push(text);
+        *room -= size;
+        heap::reserve(strings.bytes_mut(), text.len() + 1)?;
+        strings.push(&text).map_err(|_| Errno::ENOMEM)?;
     }
 }
 
@@ -111,8 +124,8 @@ struct Program {
     path: Vec<u8>,
     /// As it was asked for: AT_EXECFN and the thread's name.
     name: Vec<u8>,
-    args: Vec<Vec<u8>>,
-    env: Vec<Vec<u8>>,
+    args: Strings,
+    env: Strings,
 }
 
 fn execute(
@@ -142,6 +155,8 @@ fn execute(
     cpu::set_fs_base(0);
     cpu::set_user_gs_base(0);
     fpu::load(&mut context.fx);
+    // Signals that came while it waited for other threads were left alone.
+    thread.note_attention();
     Ok(Outcome::Switched)
 }
 
@@ -192,6 +207,9 @@ fn become_program(thread: &Arc<Thread>, cpu: &mut CpuLocal, program: &Program) {
     thread.signals.lock().alternate = Default::default();
     set_name(thread, &program.name);
     process.has_executed.store(true, Ordering::Relaxed);
+    let inheritable = process.capabilities.lock().inheritable;
+    *process.capabilities.lock() = Capabilities { inheritable, ..Capabilities::ROOT };
+    process.exit_signal.store(SIGCHLD, Ordering::Relaxed);
     process.executing.store(0, Ordering::Relaxed);
     process.release_parent();
 }
@@ -213,16 +231,15 @@ fn find_program(cpu: &mut CpuLocal, fs: &FsContext, request: ExecRequest) -> Res
         let head = read_head(cpu, &file.object)?;
         if let Some(line) = head.strip_prefix(b"#!") {
             let (interpreter, argument) = split_script_line(line).ok_or(Errno::ENOEXEC)?;
-            let rest = args.split_off(1.min(args.len()));
-            args = core::iter::once(interpreter.clone()).chain(argument).chain([path]).chain(rest).collect();
+            // It comes before the path, which replaces the program's own name for itself.
+            let argument = argument.iter().map(Vec::as_slice);
+            let front: Vec<&[u8]> = [&*interpreter].into_iter().chain(argument).chain([&*path]).collect();
+            args.replace_first(&front).map_err(|_| Errno::ENOMEM)?;
             path = interpreter;
             continue;
         }
         let elf = elf::parse(&head).map_err(|_| Errno::ENOEXEC)?;
         let interpreter = open_interpreter(cpu, fs, &elf, &file.object)?;
-        if stack::size_of(&args, &env) > ARGS_MAX {
-            return Err(Errno::E2BIG);
-        }
         return Ok(Program { elf, object: file.object, interpreter, path: file.path, name, args, env });
     }
     Err(Errno::ELOOP)
@@ -295,16 +312,12 @@ fn fill(cpu: &mut CpuLocal, space: &Space<KernelMachine>, program: &Program) -> 
         return Err(Errno::ENOEXEC);
     }
     let auxv = auxiliary(elf, base, interpreter_base);
-    let built = stack::build(
-        STACK_TOP,
-        &stack::Content {
-            args: &program.args,
-            env: &program.env,
-            file: &program.name,
-            random: random::bytes(),
-            auxv: &auxv,
-        },
-    );
+    let (args, env) = (&program.args, &program.env);
+    if !heap::affords(args.size() + env.size()) {
+        return Err(Errno::ENOMEM);
+    }
+    let content = stack::Content { args, env, file: &program.name, random: random::bytes(), auxv: &auxv };
+    let built = stack::build(STACK_TOP, &content).map_err(|_| Errno::ENOMEM)?;
     map_stack(cpu, space, built.pointer)?;
     space.write(&mut cpu.vm, VirtAddr::new(built.pointer), &built.bytes).map_err(|_| Errno::ENOMEM)?;
     let code = elf.segments.iter().find(|s| s.flags & 1 != 0).unwrap_or(&elf.segments[0]);
@@ -402,7 +415,9 @@ fn map_segment(
 }
 
 fn map_stack(cpu: &mut CpuLocal, space: &Space<KernelMachine>, pointer: u64) -> Result<(), Errno> {
-    let start = (pointer - STACK_RESERVE) & !(PAGE - 1);
+    // The limit bounds the reserve, too, but what has to be written has its place.
+    let lowest = STACK_TOP.saturating_sub(space.layout().stack_limit);
+    let start = (pointer - STACK_RESERVE).max(lowest).min(pointer) & !(PAGE - 1);
     let mut request = anonymous(start, STACK_TOP - start, Rights::READ | Rights::WRITE);
     request.flags = AreaFlags::GROWS_DOWN | AreaFlags::STACK;
     space.map(&mut cpu.vm, request).map_err(|_| Errno::ENOMEM)?;

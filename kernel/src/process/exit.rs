@@ -170,11 +170,13 @@ fn notify_parent(process: &Arc<Process>, cpu: &mut CpuLocal) {
         reap_by_kernel(process, cpu);
         return;
     };
-    if signal::reaps_children_automatically(&parent) {
+    let exit_signal = process.exit_signal.load(Ordering::Relaxed);
+    // Only children that send SIGCHLD go unasked when that is ignored.
+    if exit_signal == number::SIGCHLD && signal::reaps_children_automatically(&parent) {
         detach(&parent, process);
         reap_by_kernel(process, cpu);
-    } else if process.exit_signal != 0 {
-        signal::send_process(&parent, child_info(process, process.exit_signal));
+    } else if exit_signal != 0 {
+        signal::send_process(&parent, child_info(process, exit_signal));
     }
     parent.child_events.wake_all();
 }

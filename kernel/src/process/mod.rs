@@ -7,6 +7,7 @@
 //!
 //! Lock order: [`table`] before a process' `family`, before `threads`, before `signals`.
 
+mod capabilities;
 mod clone;
 mod elf;
 mod exec;
@@ -22,6 +23,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
+pub use capabilities::Capabilities;
 pub use clone::{sys_clone, sys_clone3, sys_fork, sys_vfork};
 pub use exec::{ExecRequest, spawn_first, sys_execve};
 pub use exit::{ExitStatus, kill_group, sys_exit, sys_exit_group};
@@ -31,7 +33,9 @@ pub use memory::Memory;
 pub use usage::{Usage, UsageTotals};
 pub use wait::{sys_wait4, sys_waitid};
 
+use crate::errno::Errno;
 use crate::fs::{FileTable, FsContext};
+use crate::machine;
 use crate::sched::{Interrupt, Thread, WaitQueue};
 use crate::signal::{Alarm, ProcessSignals, is_interrupted};
 use crate::sync::Lock;
@@ -72,14 +76,16 @@ pub struct Process {
     pub has_executed: AtomicBool,
     /// (A) Id of the thread that is in `execve` and wants the others gone; 0 if none.
     executing: AtomicI32,
-    /// (I) Signal sent to the parent at the end; 0 for none.
-    pub exit_signal: i32,
+    /// (A) Signal sent to the parent at the end; 0 for none. `execve` makes it SIGCHLD.
+    pub exit_signal: AtomicI32,
     /// (A) Consumed by threads that are gone.
     pub usage: Usage,
     /// (A) Consumed by children that were waited for.
     pub children_usage: Usage,
     /// (A) `clock::monotonic` at creation.
     pub started: AtomicU64,
+    /// (L) What `capset` left.
+    pub capabilities: Lock<Capabilities>,
     /// (L) Resource limits, indexed by `RLIMIT_*`: soft and hard.
     pub limits: Lock<[(u64, u64); 16]>,
 }
@@ -200,6 +206,19 @@ fn signal_waits(thread: &Thread) -> bool {
     is_interrupted(thread, Interrupt::Restartable)
 }
 
+/// The strings of the first program.
+///
+/// # Errors
+///
+/// `ENOMEM`.
+pub fn strings(list: &[Vec<u8>]) -> Result<stack::Strings, Errno> {
+    let mut strings = stack::Strings::default();
+    for text in list {
+        strings.push(text).map_err(|_| Errno::ENOMEM)?;
+    }
+    Ok(strings)
+}
+
 /// How far a stack grows unless a limit says otherwise.
 pub(crate) const DEFAULT_STACK_LIMIT: u64 = 8 << 20;
 
@@ -209,11 +228,15 @@ fn default_limits() -> [(u64, u64); 16] {
     const CORE: usize = 4;
     const FILES: usize = 7;
     const LOCKED: usize = 8;
+    const SIGNALS: usize = 11;
     let mut limits = [(u64::MAX, u64::MAX); 16];
     limits[STACK] = (DEFAULT_STACK_LIMIT, u64::MAX);
     limits[CORE] = (0, u64::MAX);
     limits[FILES] = (1024, 4096);
     // Locking memory is not offered, and this is how Linux says so.
     limits[LOCKED] = (0, 0);
+    // Linux derives both from the memory in the same way: half as many as it admits threads.
+    let signals = (machine::vm().stats().total_frames / 64).max(1024);
+    limits[SIGNALS] = (signals, signals);
     limits
 }

@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 use linux_raw_sys::general as linux;
 
@@ -27,6 +28,8 @@ struct Wanted {
     continues: bool,
     /// Leave the news for a later call.
     keep: bool,
+    /// Which children by the signal they send: `ALL_CHILDREN`, `CLONE_CHILDREN` or neither.
+    kind: u32,
 }
 
 /// News of one child.
@@ -49,8 +52,11 @@ const UNTRACED: u32 = linux::WUNTRACED;
 const EXITED: u32 = linux::WEXITED;
 const CONTINUED: u32 = linux::WCONTINUED;
 const NO_WAIT: u32 = linux::WNOWAIT;
-/// Options about threads as children: every child is a process here, so they change nothing.
-const ABOUT_THREADS: u32 = linux::__WALL | linux::__WCLONE | linux::__WNOTHREAD;
+/// All children, whatever signal they send; and only those that send another than SIGCHLD.
+const ALL_CHILDREN: u32 = linux::__WALL;
+const CLONE_CHILDREN: u32 = linux::__WCLONE;
+/// Options about children. The last one changes nothing: children belong to processes here.
+const ABOUT_CHILDREN: u32 = ALL_CHILDREN | CLONE_CHILDREN | linux::__WNOTHREAD;
 
 impl What {
     /// In the encoding of `wait4`.
@@ -77,7 +83,7 @@ impl What {
 pub fn sys_wait4(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     let [pid, status, options, rusage, ..] = context.args();
     let options = options as u32;
-    if options & !(NO_HANG | UNTRACED | CONTINUED | ABOUT_THREADS) != 0 {
+    if options & !(NO_HANG | UNTRACED | CONTINUED | ABOUT_CHILDREN) != 0 {
         return Errno::EINVAL.into();
     }
     let who = match pid as i32 {
@@ -87,8 +93,13 @@ pub fn sys_wait4(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCon
         i32::MIN => return Errno::ESRCH.into(),
         group => Who::Group(-group),
     };
-    let wanted =
-        Wanted { exits: true, stops: options & UNTRACED != 0, continues: options & CONTINUED != 0, keep: false };
+    let wanted = Wanted {
+        exits: true,
+        stops: options & UNTRACED != 0,
+        continues: options & CONTINUED != 0,
+        keep: false,
+        kind: options,
+    };
     let news = match find(thread, cpu, who, wanted) {
         Ok(Some(news)) => news,
         Ok(None) if options & NO_HANG != 0 => return Outcome::Done(0),
@@ -116,7 +127,7 @@ pub fn sys_waitid(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCo
     let [kind, id, info, options, rusage, _] = context.args();
     let options = options as u32;
     let events = EXITED | UNTRACED | CONTINUED;
-    if options & !(NO_HANG | NO_WAIT | events | ABOUT_THREADS) != 0 || options & events == 0 {
+    if options & !(NO_HANG | NO_WAIT | events | ABOUT_CHILDREN) != 0 || options & events == 0 {
         return Errno::EINVAL.into();
     }
     let id = id as i32;
@@ -132,6 +143,7 @@ pub fn sys_waitid(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCo
         stops: options & UNTRACED != 0,
         continues: options & CONTINUED != 0,
         keep: options & NO_WAIT != 0,
+        kind: options,
     };
     let news = match find(thread, cpu, who, wanted) {
         Ok(None) if options & NO_HANG == 0 => return Outcome::Block,
@@ -176,7 +188,7 @@ fn find(thread: &Arc<Thread>, cpu: &mut CpuLocal, who: Who, wanted: Wanted) -> R
 fn look(process: &Process, cpu: &mut CpuLocal, who: Who, wanted: Wanted) -> Result<Option<News>, Errno> {
     let children: Vec<Arc<Process>> = {
         let family = process.family.lock();
-        family.children.iter().filter(|c| matches(who, c)).cloned().collect()
+        family.children.iter().filter(|c| matches(who, c) && is_of_kind(wanted.kind, c)).cloned().collect()
     };
     if children.is_empty() {
         return Err(Errno::ECHILD);
@@ -201,6 +213,12 @@ fn matches(who: Who, child: &Process) -> bool {
         Who::Process(pid) => child.pid == pid,
         Who::Group(group) => child.group() == group,
     }
+}
+
+/// Whether a wait with these options sees the child at all.
+fn is_of_kind(options: u32, child: &Process) -> bool {
+    let is_usual = child.exit_signal.load(Ordering::Relaxed) == crate::signal::number::SIGCHLD;
+    options & ALL_CHILDREN != 0 || is_usual == (options & CLONE_CHILDREN == 0)
 }
 
 /// What there is to tell about a child. Unless it is to be kept, it is told only once.

@@ -111,6 +111,14 @@ pub fn cannot_start(path: &[u8], errno: Errno) {
     line(format_args!("{{\"event\":\"exit\",\"status\":{status},\"signal\":null,\"report\":null}}"));
 }
 
+/// Nothing can be started for a reason outside of the kernel. The status is that of a program that
+/// cannot be executed.
+pub fn unusable(reason: &str) {
+    let _ = writeln!(LastWords, "{reason}");
+    line(format_args!("{{\"event\":\"error\",\"message\":\"{reason}\"}}"));
+    line(format_args!("{{\"event\":\"exit\",\"status\":126,\"signal\":null,\"report\":null}}"));
+}
+
 /// One line at a time: CPUs take turns.
 static LINES: Lock<()> = Lock::new(());
 

@@ -189,6 +189,10 @@ fn end_call(thread: &Thread, context: &mut UserContext) {
         return;
     }
     let restart = core::mem::take(&mut context.restart);
+    if restart.interrupt == Interrupt::KillOnly {
+        // Signals that came meanwhile were left alone.
+        thread.note_attention();
+    }
     if let Some(mask) = restart.saved_mask {
         thread.set_blocked(mask);
     }

@@ -273,7 +273,7 @@ fn thread_kill(sender: &Process, pid: Option<i32>, tid: i32, signal: i32) -> Sys
     }
     if signal != 0 {
         let detail = Detail::Sender { pid: sender.pid, value: 0 };
-        send::send_thread(&target, SigInfo { signal, code: TKILL, detail });
+        send::send_thread(&target, SigInfo { signal, code: TKILL, detail }).map_err(|_| Errno::EAGAIN)?;
     }
     Ok(0)
 }
@@ -296,6 +296,6 @@ fn queue_info(thread: &Thread, cpu: &mut CpuLocal, pid: i32, signal: i32, at: u6
     }
     let target = table::find(pid).ok_or(Errno::ESRCH)?;
     let detail = Detail::Sender { pid: sender as i32, value };
-    send::send_process(&target, SigInfo { signal, code, detail });
+    send::queue_process(&target, SigInfo { signal, code, detail }).map_err(|_| Errno::EAGAIN)?;
     Ok(0)
 }

@@ -40,6 +40,10 @@ pub fn before_user(cpu: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserC
             thread.note_attention();
             return Verdict::Stop;
         }
+        if context.restart.again && context.restart.interrupt == Interrupt::KillOnly {
+            // `vfork` and `execve` go on; the run loop looks again when they are done.
+            return Verdict::Go;
+        }
         let Some(info) = take(thread) else {
             return Verdict::Go;
         };

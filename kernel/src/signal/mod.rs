@@ -13,8 +13,11 @@ mod send;
 mod set;
 
 use alloc::collections::VecDeque;
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use linux_raw_sys::general as linux;
+
+use crate::heap;
 
 pub use alarm::{Alarm, sys_alarm, sys_getitimer, sys_setitimer};
 pub use calls::{
@@ -94,7 +97,26 @@ pub struct Action {
 #[derive(Default)]
 pub struct Pending {
     set: SigSet,
+    /// What is known about them; of a signal in `set` there may be nothing if there was no room.
     infos: VecDeque<SigInfo>,
+}
+
+/// Elements of all queues in [`Pending`]s: what `RLIMIT_SIGPENDING` limits, for there is one user.
+static QUEUED: AtomicUsize = AtomicUsize::new(0);
+
+/// How many signals are queued, in all processes.
+pub fn queued() -> usize {
+    QUEUED.load(Ordering::Relaxed)
+}
+
+/// There is no room in the queue for a signal whose sender wants to know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow;
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        QUEUED.fetch_sub(self.infos.len(), Ordering::Relaxed);
+    }
 }
 
 /// Signal state of a process.
@@ -161,29 +183,59 @@ impl Pending {
     }
 
     /// Adds a signal. A standard signal that is pending already is not added again.
-    pub fn add(&mut self, info: SigInfo) {
+    ///
+    /// Up to `limit` signals are queued, and standard ones that the kernel or `kill` sends beyond that.
+    /// If there is no room, what is known about a signal is lost, but not the signal.
+    ///
+    /// # Errors
+    ///
+    /// [`Overflow`] if that would deceive somebody: of real-time signals each one sent is delivered.
+    pub fn add(&mut self, info: SigInfo, limit: u64) -> Result<(), Overflow> {
         let standard = info.signal < 32;
         if standard && self.set.contains(info.signal) {
-            return;
+            return Ok(());
+        }
+        let limit = if standard && info.code >= 0 { u64::MAX } else { limit };
+        let queued = self.queue(info, limit);
+        if !queued && !standard && info.code != linux::SI_USER as i32 {
+            return Err(Overflow);
         }
         self.set = self.set.with(SigSet::of(info.signal));
-        self.infos.push_back(info);
+        Ok(())
+    }
+
+    fn queue(&mut self, info: SigInfo, limit: u64) -> bool {
+        // A fault's address is worth the reserve: there is one a thread.
+        let affordable = matches!(info.detail, Detail::Address(_)) || !heap::is_low();
+        let before = QUEUED.fetch_add(1, Ordering::Relaxed) as u64;
+        let fits = before < limit && affordable && self.infos.try_reserve(1).is_ok();
+        if fits {
+            self.infos.push_back(info);
+        } else {
+            QUEUED.fetch_sub(1, Ordering::Relaxed);
+        }
+        fits
     }
 
     /// Takes the first signal that is in `wanted`.
     pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
         let signal = self.set.and(wanted).first()?;
-        let index = self.infos.iter().position(|i| i.signal == signal)?;
-        let info = self.infos.remove(index);
+        let index = self.infos.iter().position(|i| i.signal == signal);
+        let info = index.and_then(|index| self.infos.remove(index));
+        if info.is_some() {
+            QUEUED.fetch_sub(1, Ordering::Relaxed);
+        }
         if !self.infos.iter().any(|i| i.signal == signal) {
             self.set = self.set.without(SigSet::of(signal));
         }
-        info
+        info.or(Some(SigInfo::user(signal, 0)))
     }
 
     /// Forgets all signals that are in `unwanted`.
     pub fn discard(&mut self, unwanted: SigSet) {
         self.set = self.set.without(unwanted);
+        let before = self.infos.len();
         self.infos.retain(|i| !unwanted.contains(i.signal));
+        QUEUED.fetch_sub(before - self.infos.len(), Ordering::Relaxed);
     }
 }

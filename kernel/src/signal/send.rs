@@ -5,7 +5,7 @@ use alloc::sync::{Arc, Weak};
 use faultless::FaultError;
 
 use super::set::number::*;
-use super::{Action, DefaultAction, Detail, SigInfo, SigSet, default_of};
+use super::{Action, DefaultAction, Detail, Overflow, SigInfo, SigSet, default_of};
 use crate::arch::idt::vector;
 use crate::arch::{CpuLocal, UserContext};
 use crate::process::{ExitStatus, Process, kill_group, notify_of_job_control, table};
@@ -24,43 +24,64 @@ mod code {
     pub const TRAP_TRACE: i32 = 2;
 }
 
+/// Index among the resource limits.
+const RLIMIT_SIGPENDING: usize = 11;
+
 const STOPS: SigSet = SigSet::of(SIGSTOP).with(SigSet::of(SIGTSTP)).with(SigSet::of(SIGTTIN)).with(SigSet::of(SIGTTOU));
 
-/// Sends a signal to a process as a whole.
+/// Sends a signal to a process as a whole, from somebody who need not know if a queue is full.
 pub fn send_process(process: &Arc<Process>, info: SigInfo) {
+    // What happens then is what `Pending::add` says.
+    let _ = queue_process(process, info);
+}
+
+/// Sends a signal to a process as a whole.
+///
+/// # Errors
+///
+/// [`Overflow`].
+pub fn queue_process(process: &Arc<Process>, info: SigInfo) -> Result<(), Overflow> {
     if !prepare(process, info.signal) {
-        return;
+        return Ok(());
     }
+    let limit = process.limit(RLIMIT_SIGPENDING);
     // Kept: a thread that comes or goes meanwhile could be the one that has to be told.
     let threads = process.threads.lock();
     {
         let mut signals = process.signals.lock();
         if signals.ignores(info.signal) && !threads.iter().any(|t| holds_back(t, info.signal)) {
-            return;
+            return Ok(());
         }
-        signals.pending.add(info);
+        signals.pending.add(info, limit)?;
     }
     // One thread that does not block it is enough; whoever comes first takes it.
     if let Some(thread) = threads.iter().find(|t| accepts(t, info.signal)) {
         thread.note_attention();
         sched::kick(thread);
     }
+    Ok(())
 }
 
 /// Sends a signal to one thread.
-pub fn send_thread(thread: &Arc<Thread>, info: SigInfo) {
+///
+/// # Errors
+///
+/// [`Overflow`].
+pub fn send_thread(thread: &Arc<Thread>, info: SigInfo) -> Result<(), Overflow> {
     let process = &thread.process;
     if !prepare(process, info.signal) {
-        return;
+        return Ok(());
     }
     if process.signals.lock().ignores(info.signal) && !holds_back(thread, info.signal) {
-        return;
+        return Ok(());
     }
-    thread.signals.lock().pending.add(info);
+    let limit = process.limit(RLIMIT_SIGPENDING);
+    thread.signals.lock().pending.add(info, limit)?;
     thread.note_attention();
     if accepts(thread, info.signal) {
         sched::kick(thread);
     }
+    Ok(())
 }
 
 /// Sends a signal to all processes of a group, those included that are being forked. Returns how
@@ -71,7 +92,8 @@ pub fn send_group(group: i32, info: SigInfo) -> usize {
 
 /// Sends the running thread a signal of its own making: SIGPIPE.
 pub fn raise(thread: &Arc<Thread>, signal: i32) {
-    send_thread(thread, SigInfo::kernel(signal));
+    // It is a standard signal, which is never refused.
+    let _ = send_thread(thread, SigInfo::kernel(signal));
 }
 
 /// Does what a signal does to a process at once, handler or not. Says whether there is more to do.
@@ -133,7 +155,8 @@ pub fn fault(thread: &Arc<Thread>, info: SigInfo) {
         signals.actions[info.signal as usize - 1] = Action::default();
         thread.set_blocked(thread.blocked().without(SigSet::of(info.signal)));
     }
-    thread.signals.lock().pending.add(info);
+    // As above.
+    let _ = thread.signals.lock().pending.add(info, u64::MAX);
     thread.note_attention();
 }
 

@@ -8,6 +8,7 @@ use super::Calls;
 use super::Handler::Plain;
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
+use crate::process::Capabilities;
 use crate::uaccess::{self, Layout};
 
 pub(super) const CALLS: Calls = &[
@@ -33,7 +34,11 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_getgroups, Plain(getgroups)),
     (linux::__NR_setgroups, Plain(setgroups)),
     (linux::__NR_capget, Plain(capget)),
+    (linux::__NR_capset, Plain(capset)),
 ];
+
+/// Numbers of capabilities that mean something.
+const MEANINGFUL: u64 = 0x1ff_ffff_ffff;
 
 /// All ids must be 0.
 fn set(call: &Call<'_>, count: usize) -> SysResult {
@@ -69,20 +74,48 @@ fn setgroups(call: &mut Call<'_>) -> SysResult {
     }
 }
 
-/// All capabilities but the one to map the lowest addresses.
-fn capget(call: &mut Call<'_>) -> SysResult {
+/// Whether the header of a call about capabilities has the version that is known, which is written to
+/// it if not.
+fn check_version(call: &mut Call<'_>) -> Result<bool, Errno> {
     const VERSION: u32 = 0x2008_0522;
-    const ALL: u64 = 0x1ff_ffff_ffff & !(1 << 17);
-    let (header, data) = (call.word(0), call.word(1));
+    let header = call.word(0);
     let version = uaccess::read_u32(call.cpu, header)?;
     if version != VERSION {
         uaccess::write(call.cpu, header, &VERSION.to_le_bytes())?;
+    }
+    Ok(version == VERSION)
+}
+
+fn capget(call: &mut Call<'_>) -> SysResult {
+    let data = call.word(1);
+    if !check_version(call)? {
         return if data == 0 { Ok(0) } else { Err(Errno::EINVAL) };
     }
     if data == 0 {
         return Ok(0);
     }
-    let (low, high) = (ALL as u32, (ALL >> 32) as u32);
-    Layout::new().u32(low).u32(low).u32(0).u32(high).u32(high).u32(0).write(call.cpu, data)?;
+    let Capabilities { effective, permitted, inheritable } = *call.process().capabilities.lock();
+    let sets = [effective, permitted, inheritable];
+    let low = sets.iter().fold(Layout::new(), |layout, &set| layout.u32(set as u32));
+    let all = sets.iter().fold(low, |layout, &set| layout.u32((set >> 32) as u32));
+    all.write(call.cpu, data)?;
+    Ok(0)
+}
+
+fn capset(call: &mut Call<'_>) -> SysResult {
+    if !check_version(call)? {
+        return Err(Errno::EINVAL);
+    }
+    let (header, data) = (call.word(0), call.word(1));
+    let who = uaccess::read_u32(call.cpu, header + 4)?.cast_signed();
+    if who != 0 && who != call.thread.tid {
+        return Err(Errno::EPERM);
+    }
+    let bytes: [u8; 24] = uaccess::read(call.cpu, data)?;
+    let half = |n: usize| u64::from(u32::from_le_bytes(core::array::from_fn(|i| bytes[n * 4 + i])));
+    // Bits without a meaning are left out, as on Linux.
+    let set = |n: usize| (half(n) | half(n + 3) << 32) & MEANINGFUL;
+    let wanted = Capabilities { effective: set(0), permitted: set(1), inheritable: set(2) };
+    call.process().capabilities.lock().change(wanted)?;
     Ok(0)
 }

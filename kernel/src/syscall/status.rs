@@ -8,7 +8,7 @@ use super::Calls;
 use super::Handler::Plain;
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{self, Body, Follow, Inode, PROC_DEVICE, Stamp};
+use crate::fs::{self, Body, Follow, Inode, PATH_MAX, PROC_DEVICE, Stamp};
 use crate::uaccess::{self, Layout};
 
 pub(super) const CALLS: Calls = &[
@@ -207,6 +207,10 @@ fn readlink(call: &mut Call<'_>, directory: i32, path: usize) -> SysResult {
         call.walk(directory, &path, Follow::NotLast)?.existing()?
     };
     let target = inode.read_link()?;
+    // With its end it would not fit where Linux builds it.
+    if target.len() >= PATH_MAX {
+        return Err(Errno::ENAMETOOLONG);
+    }
     let count = target.len().min(size as usize);
     uaccess::write(call.cpu, to, &target[..count])?;
     Ok(count as i64)

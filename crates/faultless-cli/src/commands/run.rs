@@ -65,12 +65,16 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
         let _ = writeln!(io::stderr(), "faultless: note: {notice}");
     }
     let kernel = image::find(args.kernel.as_deref(), &own, &[&here, image::source()])?;
+    image::check(&kernel)?;
     let finished = boot(args, &machine, &kernel, &prepared, terminal)?;
     document.log(&finished.log);
     if !args.json {
         tell_faults(&finished.log);
     }
     let exit = judge(&finished)?.clone();
+    if exit.signal == Some(SIGKILL) && !args.json {
+        let _ = writeln!(io::stderr(), "faultless: {}", kill_hint(args));
+    }
     document.exit(&exit);
     Ok(exit)
 }
@@ -167,6 +171,18 @@ fn setting(name: &str, value: &OsString) -> OsString {
     text.push("=");
     text.push(value);
     text
+}
+
+/// The signal with which the kernel ends a process when memory runs out.
+const SIGKILL: u8 = 9;
+
+/// The kernel does not say why it sent the signal, so this says only what may be.
+fn kill_hint(args: &RunArgs) -> String {
+    let (program, memory) = (args.program(), args.memory);
+    format!(
+        "{program} was ended by signal 9: if nothing in the guest sent it, {memory} of memory ran out: \
+         use a larger --memory"
+    )
 }
 
 /// How many faults are told; all that are kept are in the document.

@@ -4,6 +4,8 @@
 //! have no leading slash and are numbered from 1 within their archive. Absent on purpose: compression (the kernel
 //! pages files in from the archive where it lies) and the checksum variant.
 
+mod check;
+
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
@@ -12,6 +14,8 @@ use std::path::{Path, PathBuf};
 use cpio::newc;
 
 use crate::guest::tree::{Content, Node, Stamp, Tree};
+
+pub use check::{Damage, Kind, Places};
 
 /// Why an archive could not be made.
 #[derive(Debug)]
@@ -26,6 +30,10 @@ pub enum ArchiveError {
     Write(io::Error),
     /// A file given as an archive is not one. The text says what it looks like.
     NotCpio(PathBuf, &'static str),
+    /// A file given as an archive is cut or damaged.
+    Damaged(PathBuf, Damage),
+    /// A file that is to be added cannot be where it should, because of what the archive before it holds.
+    Collides(PathBuf, Kind),
 }
 
 /// Writes the tree as one archive with its trailer.
@@ -42,12 +50,13 @@ pub fn write(tree: &Tree, out: &mut impl Write) -> Result<(), ArchiveError> {
     out.flush().map_err(ArchiveError::Write)
 }
 
-/// Copies an existing archive to `out` so that another one can follow it.
+/// Copies an existing archive to `out` so that another one can follow it. Returns what it makes.
 ///
 /// # Errors
 ///
-/// [`ArchiveError::NotCpio`] if it is not an uncompressed newc archive.
-pub fn copy_existing(path: &Path, out: &mut impl Write) -> Result<(), ArchiveError> {
+/// [`ArchiveError::NotCpio`] if it is not an uncompressed newc archive, [`ArchiveError::Damaged`] if it is cut or
+/// holds what the kernel cannot unpack.
+pub fn copy_existing(path: &Path, out: &mut impl Write) -> Result<Places, ArchiveError> {
     let unreadable = |error| ArchiveError::Read(path.to_owned(), error);
     let mut file = File::open(path).map_err(unreadable)?;
     let mut magic = Vec::new();
@@ -55,11 +64,28 @@ pub fn copy_existing(path: &Path, out: &mut impl Write) -> Result<(), ArchiveErr
     if let Some(looks) = looks_like(&magic) {
         return Err(ArchiveError::NotCpio(path.to_owned(), looks));
     }
+    let places = check::walk(&mut file).map_err(unreadable)?;
+    let places = places.map_err(|damage| ArchiveError::Damaged(path.to_owned(), damage))?;
     file.seek(SeekFrom::Start(0)).map_err(unreadable)?;
     let copied = io::copy(&mut file, out).map_err(ArchiveError::Write)?;
     // A header starts at a multiple of four from the start of the whole.
     let padding = (4 - copied % 4) % 4;
-    out.write_all(&[0; 4][..padding as usize]).map_err(ArchiveError::Write)
+    out.write_all(&[0; 4][..padding as usize]).map_err(ArchiveError::Write)?;
+    Ok(places)
+}
+
+/// Checks that a tree can be unpacked after an archive that makes `places`.
+///
+/// # Errors
+///
+/// [`ArchiveError::Collides`] names the first file that cannot.
+pub fn check_after(mut places: Places, tree: &Tree) -> Result<(), ArchiveError> {
+    for (path, node) in tree.iter() {
+        let is_directory = matches!(node, Node::Directory(_));
+        let placed = places.add(path.as_os_str().as_encoded_bytes(), is_directory);
+        placed.map_err(|kind| ArchiveError::Collides(path.to_owned(), kind))?;
+    }
+    Ok(())
 }
 
 /// What a file is that does not start as a newc archive does.
@@ -138,6 +164,12 @@ impl fmt::Display for ArchiveError {
             }
             ArchiveError::NotCpio(path, looks) => {
                 write!(f, "{} is not a newc cpio archive: {looks}", path.display())
+            }
+            ArchiveError::Damaged(path, Damage { offset, what }) => {
+                write!(f, "{} is damaged at offset {offset}: {what}", path.display())
+            }
+            ArchiveError::Collides(path, kind) => {
+                write!(f, "{} does not go together with the archive: {kind}", path.display())
             }
         }
     }

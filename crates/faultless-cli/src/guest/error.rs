@@ -3,6 +3,7 @@
 //! Raised by `prepare`.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::{EXIT_OWN_FAILURE, listed};
@@ -23,6 +24,8 @@ pub enum ProgramError {
         looked: Vec<PathBuf>,
         /// A file of that name in the current directory.
         here: Option<PathBuf>,
+        /// The directory that was given as the guest's root.
+        inside: Option<PathBuf>,
     },
     /// It is not a file with execute permission.
     NotExecutable(PathBuf),
@@ -52,6 +55,8 @@ pub enum ProgramError {
     PathNeeded(String),
     /// A file could not be read.
     Tree(TreeError),
+    /// A file that this option names could not be read.
+    Given(&'static str, TreeError),
     /// The archive could not be made.
     Archive(ArchiveError),
     /// A value that cannot be handed over.
@@ -65,8 +70,16 @@ impl ProgramError {
         match self {
             NotExecutable(_) | BadImage(..) | ScriptTooDeep(_) => 126,
             NotFound { .. } | NoScriptInterpreter { .. } | NoInterpreter { .. } | NoLibraries(_) => 127,
-            PathNeeded(_) | Tree(_) | Archive(_) | Manifest(_) => EXIT_OWN_FAILURE,
+            PathNeeded(_) | Tree(_) | Given(..) | Archive(_) | Manifest(_) => EXIT_OWN_FAILURE,
         }
+    }
+
+    /// The same for a program that was looked for in a directory given as the guest's root.
+    pub fn inside(mut self, root: &Path) -> Self {
+        if let ProgramError::NotFound { inside, .. } = &mut self {
+            *inside = Some(root.to_owned());
+        }
+        self
     }
 
     /// A short fixed name, for JSON.
@@ -81,7 +94,7 @@ impl ProgramError {
             NoInterpreter { .. } => "dynamic_linker_missing",
             NoLibraries(_) => "libraries_missing",
             PathNeeded(_) => "path_needed",
-            Tree(_) | Archive(_) | Manifest(_) => "files",
+            Tree(_) | Given(..) | Archive(_) | Manifest(_) => "files",
         }
     }
 
@@ -89,10 +102,7 @@ impl ProgramError {
     pub fn help(&self) -> Option<String> {
         use ProgramError::*;
         Some(match self {
-            NotFound { here: Some(path), .. } => {
-                format!("there is one in the current directory: ./{}", path.display())
-            }
-            NotFound { .. } => "give its path, or the directory that is its root with --root DIR".into(),
+            NotFound { name, here, inside, .. } => not_found_help(name, here.as_deref(), inside.as_deref()),
             NotExecutable(path) => format!("make it executable: chmod +x {}", path.display()),
             BadImage(path, why) => image_help(path, *why),
             ScriptTooDeep(_) => "run the innermost interpreter directly".into(),
@@ -105,8 +115,49 @@ impl ProgramError {
             Archive(ArchiveError::NotCpio(..)) => {
                 "give an uncompressed one (gunzip -c, unxz -c and zstd -dc make it), or a directory with --root".into()
             }
+            Given(option, error) => return file_help(option, error),
+            Archive(ArchiveError::Read(path, error)) if error.kind() == io::ErrorKind::NotFound => {
+                format!("check the path {}", path.display())
+            }
+            Archive(ArchiveError::Damaged(path, _)) => {
+                format!("make it again, or compare it with its source: cpio --list < {}", path.display())
+            }
+            Archive(ArchiveError::Collides(..)) => {
+                "links in the archive are not followed: give --file and --cwd the path behind them".into()
+            }
             Tree(_) | Archive(_) | Manifest(_) => return None,
         })
+    }
+}
+
+fn not_found_help(name: &str, here: Option<&Path>, inside: Option<&Path>) -> String {
+    if let Some(root) = inside {
+        return format!("with --root a program is named as in the guest, where {} is /", root.display());
+    }
+    match here {
+        Some(path) => format!("there is one in the current directory: ./{}", path.display()),
+        None if name.contains('/') => {
+            "check the path; for a program of another system give its root: --root DIR".into()
+        }
+        None => "install it, or give its path".into(),
+    }
+}
+
+/// What to do about a file of the command line.
+fn file_help(option: &str, error: &TreeError) -> Option<String> {
+    let path = error.path.display().to_string();
+    match error.source.kind() {
+        io::ErrorKind::NotFound => Some(match path.rsplit_once(':') {
+            Some((host, guest)) if option == "--file" => {
+                format!(
+                    "check the path; if {guest} is meant as its place in the guest, begin it with a slash: {host}:/{guest}"
+                )
+            }
+            _ => format!("check the path given with {option}"),
+        }),
+        io::ErrorKind::PermissionDenied => Some("run it as a user who may read this".into()),
+        io::ErrorKind::NotADirectory => Some(format!("check the path given with {option}: a directory is needed")),
+        _ => None,
     }
 }
 
@@ -151,7 +202,7 @@ impl fmt::Display for ProgramError {
             PathNeeded(name) => {
                 write!(f, "with --initrd a program is named by its path in the archive, not as {name}")
             }
-            Tree(error) => write!(f, "cannot pack {error}"),
+            Tree(error) | Given(_, error) => write!(f, "cannot pack {error}"),
             Archive(error) => error.fmt(f),
             Manifest(error) => write!(f, "cannot be handed to the guest: {error}"),
         }
@@ -172,7 +223,7 @@ impl std::error::Error for ProgramError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             ProgramError::BadImage(_, error) => Some(error),
-            ProgramError::Tree(error) => Some(error),
+            ProgramError::Tree(error) | ProgramError::Given(_, error) => Some(error),
             ProgramError::Archive(error) => Some(error),
             ProgramError::Manifest(error) => Some(error),
             _ => None,
@@ -207,6 +258,23 @@ mod tests {
         assert_eq!(ProgramError::NotExecutable("x".into()).exit_code(), 126);
         assert_eq!(ProgramError::NoLibraries(vec![]).exit_code(), 127);
         assert_eq!(ProgramError::PathNeeded("x".into()).exit_code(), 125);
+    }
+
+    #[test]
+    fn a_missing_file_comes_with_the_option_that_named_it() {
+        let missing = |path: &str| TreeError { path: path.into(), source: io::ErrorKind::NotFound.into() };
+        let help = |option, path| ProgramError::Given(option, missing(path)).help().expect("help");
+        assert_eq!(help("--root", "/x"), "check the path given with --root");
+        assert!(help("--file", "/x:rel/y").ends_with("begin it with a slash: /x:/rel/y"));
+        assert_eq!(help("--file", "/x"), "check the path given with --file");
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_comes_with_what_fits() {
+        let help = |name: &str, root: Option<&str>| not_found_help(name, None, root.map(Path::new));
+        assert!(help("/bin/ls", Some("/srv/root")).contains("where /srv/root is /"));
+        assert!(!help("ls", None).contains("--root"));
+        assert!(help("./ls", None).contains("check the path"));
     }
 
     #[test]

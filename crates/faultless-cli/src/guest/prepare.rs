@@ -97,7 +97,8 @@ impl Prepared {
         let mut tree = self.tree.clone();
         tree.put(Path::new(manifest::PATH), self.manifest.encode()?, 0o444);
         if let Some(base) = &self.base {
-            archive::copy_existing(base, out)?;
+            let places = archive::copy_existing(base, out)?;
+            archive::check_after(places, &tree)?;
         }
         archive::write(&tree, out)?;
         out.flush().and_then(|()| out.stream_position()).map_err(|error| ArchiveError::Write(error).into())
@@ -128,8 +129,10 @@ fn needed(request: &Request, root: &Root) -> Result<Prepared, ProgramError> {
 
 fn whole(request: &Request, root: &Root) -> Result<Prepared, ProgramError> {
     // Without this the program, and not the directory, would be called missing.
-    std::fs::read_dir(root.dir()).map_err(|source| TreeError { path: root.dir().to_owned(), source })?;
-    let program = Program::find(root, &request.program, Path::new("/"), &request.search)?;
+    let unreadable = |source| ProgramError::Given("--root", TreeError { path: root.dir().to_owned(), source });
+    std::fs::read_dir(root.dir()).map_err(unreadable)?;
+    let found = Program::find(root, &request.program, Path::new("/"), &request.search);
+    let program = found.map_err(|error| error.inside(root.dir()))?;
     // Only what would stop the kernel is checked here; a missing library is the linker's to report, in its words.
     let mut closure = linker(request, root, &program.image).closure(&program.path, &program.image);
     closure.missing.retain(|missing| Some(&missing.name) == program.image.interpreter.as_ref());

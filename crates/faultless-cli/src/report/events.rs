@@ -64,10 +64,22 @@ impl Log {
 /// One line about a process that ended by a fault.
 pub fn describe_fault(event: &Value) -> String {
     let number = |key: &str| event.get(key).and_then(Value::as_u64).unwrap_or(0);
-    let (pid, signal) = (number("pid"), number("signal"));
-    let (address, rip) = (number("address"), number("rip"));
-    format!("process {pid} was ended by signal {signal}: it accessed {address:#x} at instruction {rip:#x}")
+    let (pid, signal, rip) = (number("pid"), number("signal"), number("rip"));
+    let address = number("address");
+    let cause = match signal {
+        4 => "illegal instruction".to_owned(),
+        5 => "breakpoint or trace".to_owned(),
+        8 => "arithmetic error".to_owned(),
+        // A page fault; other exceptions of memory have no address.
+        7 | 11 if number("code") < FROM_KERNEL => format!("it accessed {address:#x}"),
+        7 | 11 => "an access that no page fault reports".to_owned(),
+        _ => "an exception".to_owned(),
+    };
+    format!("process {pid} was ended by signal {signal}: {cause} at instruction {rip:#x}")
 }
+
+/// What `si_code` is from for a signal that has no address.
+const FROM_KERNEL: u64 = 0x80;
 
 fn message(event: &Value) -> String {
     let text = event.get("message").and_then(Value::as_str);
@@ -130,6 +142,11 @@ mod tests {
         log.record(r#"{"event":"fault","pid":7,"signal":11,"code":1,"rip":4198400,"rsp":0,"address":16,"error":4}"#);
         let expected = "process 7 was ended by signal 11: it accessed 0x10 at instruction 0x401000";
         assert_eq!(describe_fault(&log.faults[0]), expected);
+        log.record(r#"{"event":"fault","pid":7,"signal":4,"code":2,"rip":4198400,"rsp":0,"address":0,"error":0}"#);
+        let expected = "process 7 was ended by signal 4: illegal instruction at instruction 0x401000";
+        assert_eq!(describe_fault(&log.faults[1]), expected);
+        log.record(r#"{"event":"fault","pid":7,"signal":11,"code":128,"rip":1,"rsp":0,"address":0,"error":0}"#);
+        assert!(!describe_fault(&log.faults[2]).contains("accessed"));
         assert!(log.noise.is_empty());
     }
 

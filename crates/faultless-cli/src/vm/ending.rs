@@ -4,6 +4,8 @@
 //! kernel's last event.
 
 use std::fmt;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -34,6 +36,15 @@ pub enum GuestError {
     Interrupted(i32),
     /// Nobody reads the output any more.
     OutputClosed,
+    /// The program's output could not be written; the host's error number if it has one.
+    OutputFailed(Option<i32>),
+    /// A signal ended QEMU, and it was not this command that sent it.
+    EmulatorKilled {
+        /// The signal.
+        signal: i32,
+        /// What QEMU printed.
+        stderr: String,
+    },
     /// The host's hypervisor gave up; what QEMU printed.
     Hypervisor(String),
 }
@@ -48,6 +59,7 @@ pub enum Progress {
 }
 
 const SIGPIPE: u8 = 13;
+const SIGKILL: i32 = 9;
 
 /// QEMU's place was taken by nobody.
 const NOT_STARTED: i32 = tether::NOT_STARTED as i32;
@@ -65,8 +77,12 @@ pub fn judge(finished: &Finished) -> Result<&Exit, Error> {
         Stop::TimedOut(limit) => return Err(GuestError::Timeout(limit, progress).into()),
         Stop::Signal(signal) => return Err(GuestError::Interrupted(signal).into()),
         Stop::OutputClosed => return Err(GuestError::OutputClosed.into()),
+        Stop::OutputFailed(number) => return Err(GuestError::OutputFailed(number).into()),
         Stop::Stuck => return Err(GuestError::Hypervisor(finished.stderr.clone()).into()),
     };
+    if let Some(signal) = status.signal() {
+        return Err(GuestError::EmulatorKilled { signal, stderr: finished.stderr.clone() }.into());
+    }
     if let Some(message) = &log.panic {
         return Err(GuestError::Panic(message.clone()).into());
     }
@@ -102,9 +118,12 @@ impl GuestError {
             GuestError::Timeout(..) => 124,
             GuestError::Interrupted(signal) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
             GuestError::OutputClosed => 128 + SIGPIPE,
-            GuestError::Panic(_) | GuestError::Reset(_) | GuestError::Abnormal { .. } | GuestError::Hypervisor(_) => {
-                EXIT_OWN_FAILURE
-            }
+            GuestError::Panic(_)
+            | GuestError::Reset(_)
+            | GuestError::Abnormal { .. }
+            | GuestError::EmulatorKilled { .. }
+            | GuestError::OutputFailed(_)
+            | GuestError::Hypervisor(_) => EXIT_OWN_FAILURE,
         }
     }
 
@@ -117,6 +136,8 @@ impl GuestError {
             GuestError::Timeout(..) => "timeout",
             GuestError::Interrupted(_) => "interrupted",
             GuestError::OutputClosed => "output_closed",
+            GuestError::OutputFailed(_) => "output_failed",
+            GuestError::EmulatorKilled { .. } => "emulator_killed",
             GuestError::Hypervisor(_) => "hypervisor",
         }
     }
@@ -133,7 +154,14 @@ impl GuestError {
             GuestError::Timeout(_, Progress::NotBooted) => {
                 "the guest never came up: try a longer --timeout, or another --machine"
             }
-            GuestError::Timeout(_, Progress::Running) => "the program was still running: try a longer --timeout",
+            GuestError::Timeout(_, Progress::Running) => {
+                "the program had not ended: try a longer --timeout, or see whether it waits for something that never comes"
+            }
+            GuestError::EmulatorKilled { signal: SIGKILL, .. } => {
+                "somebody killed it, or the host ran out of memory (dmesg says so): then try a smaller --memory"
+            }
+            GuestError::EmulatorKilled { .. } => "if nobody sent this signal, QEMU crashed: try another version of it",
+            GuestError::OutputFailed(_) => "make room or choose another place for the output",
             GuestError::Hypervisor(_) => "this host's KVM cannot run the kernel: use --accel tcg (the default)",
             GuestError::Interrupted(_) | GuestError::OutputClosed => return None,
         };
@@ -160,6 +188,13 @@ impl fmt::Display for GuestError {
             }
             GuestError::Interrupted(signal) => write!(f, "ended by signal {signal}"),
             GuestError::OutputClosed => f.write_str("the output was closed by its reader"),
+            GuestError::OutputFailed(number) => {
+                let error = number.map_or(io::ErrorKind::Other.into(), io::Error::from_raw_os_error);
+                write!(f, "the program's output cannot be written: {error}")
+            }
+            GuestError::EmulatorKilled { signal, stderr } => {
+                write!(f, "QEMU was ended by signal {signal}{}", quoted(stderr))
+            }
             GuestError::Hypervisor(stderr) => write!(f, "the host's hypervisor gave up{}", quoted(stderr)),
         }
     }
@@ -170,7 +205,6 @@ impl std::error::Error for GuestError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::process::ExitStatusExt;
 
     fn finished(code: i32, events: &[&str]) -> Finished {
         let mut log = Log::default();
@@ -219,5 +253,12 @@ mod tests {
         assert_eq!(kind(&run), "hypervisor");
         run.stop = Stop::OutputClosed;
         assert_eq!(judge(&run).expect_err("a closed output").exit_code(), 141);
+        run.stop = Stop::OutputFailed(Some(28));
+        let error = judge(&run).expect_err("a full disk");
+        assert_eq!(error.to_string(), "the program's output cannot be written: No space left on device (os error 28)");
+        assert_eq!(error.exit_code(), 125);
+        run.stop = Stop::Ended(ExitStatus::from_raw(SIGKILL));
+        assert_eq!(kind(&run), "emulator_killed");
+        assert!(!judge(&run).expect_err("killed").help().expect("help").contains("defect"));
     }
 }

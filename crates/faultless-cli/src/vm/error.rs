@@ -32,6 +32,8 @@ pub enum MachineError {
         /// A source tree that can build it.
         workspace: Option<PathBuf>,
     },
+    /// The kernel image is something else.
+    NotKernel(PathBuf),
     /// The guest's files alone would fill its memory.
     MemoryTooSmall {
         /// What was asked for.
@@ -51,6 +53,7 @@ impl MachineError {
             QemuFailed { .. } => "qemu_failed",
             NoKvm(_) => "kvm_unavailable",
             NoKernel { .. } => "kernel_missing",
+            NotKernel(_) => "not_a_kernel",
             MemoryTooSmall { .. } => "memory_too_small",
         }
     }
@@ -63,7 +66,8 @@ impl MachineError {
                           or name it with --qemu PATH or FAULTLESS_QEMU"
                 .into(),
             QemuUnusable(..) => "check the path given with --qemu or FAULTLESS_QEMU".into(),
-            QemuFailed { .. } => return None,
+            QemuFailed { stderr, .. } => return qemu_help(stderr),
+            NotKernel(_) => "build it with `cargo xtask kernel`, or leave --kernel and FAULTLESS_KERNEL out".into(),
             NoKvm(_) => "use --accel tcg (the default), or run where /dev/kvm can be opened".into(),
             NoKernel { workspace, .. } => kernel_help(workspace.as_deref()),
             MemoryTooSmall { needed, .. } => {
@@ -71,6 +75,20 @@ impl MachineError {
             }
         })
     }
+}
+
+/// What is known about the words with which QEMU gives up.
+fn qemu_help(stderr: &str) -> Option<String> {
+    let says = |text: &str| stderr.to_ascii_lowercase().contains(text);
+    let help = match () {
+        () if says("cannot set up guest memory") || says("cannot allocate memory") => {
+            "this host cannot give so much: use a smaller --memory"
+        }
+        () if says("kvm") => "use --accel tcg (the default)",
+        () if says("smp cpus") => "use fewer --cpus",
+        () => return None,
+    };
+    Some(help.into())
 }
 
 fn kernel_help(workspace: Option<&Path>) -> String {
@@ -95,6 +113,9 @@ impl fmt::Display for MachineError {
             }
             NoKvm(source) => write!(f, "KVM cannot be used: /dev/kvm: {source}"),
             NoKernel { looked, .. } => write!(f, "the kernel image was not found. Looked for:{}", listed(looked)),
+            NotKernel(path) => {
+                write!(f, "{} is not an image of the kernel: it has no PVH entry point", path.display())
+            }
             MemoryTooSmall { memory, needed } => {
                 write!(f, "{memory} of memory are too few: the kernel and the guest's files alone take {needed}")
             }
@@ -122,6 +143,10 @@ mod tests {
         let kernel = MachineError::NoKernel { looked: vec![], workspace: Some("/src/faultless".into()) };
         let command = "build it: cd /src/faultless && cargo xtask kernel";
         assert_eq!(kernel.help().expect("help"), command);
+        let gave_up = |stderr: &str| MachineError::QemuFailed { ended: String::new(), stderr: stderr.into() }.help();
+        assert!(gave_up("failed to initialize kvm: No such device").expect("help").contains("--accel tcg"));
+        assert!(gave_up("cannot set up guest memory 'pc.ram'").expect("help").contains("smaller --memory"));
+        assert_eq!(gave_up("no such board"), None);
         let memory = MachineError::MemoryTooSmall { memory: Size::from_mib(32), needed: Size::from_mib(100) };
         assert_eq!(memory.help().expect("help"), "give it more: --memory 128M");
     }

@@ -4,8 +4,14 @@
 //! in the build directory of a source tree: the one that this binary lies in, the one around the current directory, or
 //! the one that this binary was built from, so that it works from anywhere after `cargo install`.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use object::Endianness;
+use object::elf::{FileHeader64, NoteType};
+use object::read::elf::{FileHeader, ProgramHeader};
+
+use crate::error::Error;
 use crate::vm::error::MachineError;
 
 /// The image's file name.
@@ -46,6 +52,36 @@ pub fn find(given: Option<&Path>, own: &Path, near: &[&Path]) -> Result<PathBuf,
         .ok_or(MachineError::NoKernel { looked, workspace: workspace.filter(|_| given.is_none()) })
 }
 
+/// Checks that QEMU can start a file as a kernel: an ELF image with the note that names the PVH entry point.
+///
+/// # Errors
+///
+/// [`Error::Host`] if it cannot be read, [`MachineError::NotKernel`].
+pub fn check(path: &Path) -> Result<(), Error> {
+    let data = fs::read(path).map_err(Error::host("reading the kernel image"))?;
+    match has_entry_point(&data) {
+        Ok(true) => Ok(()),
+        _ => Err(MachineError::NotKernel(path.to_owned()).into()),
+    }
+}
+
+/// `XEN_ELFNOTE_PHYS32_ENTRY`.
+const ENTRY_NOTE: NoteType = NoteType(18);
+
+fn has_entry_point(data: &[u8]) -> object::read::Result<bool> {
+    let header = FileHeader64::<Endianness>::parse(data)?;
+    let endian = header.endian()?;
+    for segment in header.program_headers(endian, data)? {
+        let Some(mut notes) = segment.notes(endian, data)? else { continue };
+        while let Some(note) = notes.next()? {
+            if note.name() == b"Xen" && note.n_type(endian) == ENTRY_NOTE {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 fn workspace_around(place: &Path) -> Option<PathBuf> {
     let holds = |dir: &&Path| dir.join(MARKER).is_file();
     place.ancestors().find(holds).map(Path::to_owned)
@@ -54,7 +90,6 @@ fn workspace_around(place: &Path) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     fn touch(path: &Path) {
         fs::create_dir_all(path.parent().expect("a parent")).expect("create");

@@ -49,8 +49,10 @@ pub enum Stop {
     TimedOut(Duration),
     /// A signal asked for it.
     Signal(i32),
-    /// The output could not be written any more.
+    /// Nobody reads the output any more.
     OutputClosed,
+    /// The output could not be written; the host's error number if it has one.
+    OutputFailed(Option<i32>),
     /// The host's hypervisor gave up, after which QEMU would stand still for ever.
     Stuck,
 }
@@ -70,6 +72,7 @@ pub struct Finished {
 enum Notice {
     OutputEnded,
     OutputClosed,
+    OutputFailed(Option<i32>),
     Signal(i32),
     Stuck,
 }
@@ -156,6 +159,7 @@ fn wait(inbox: &Receiver<Notice>, deadline: Option<(Duration, Instant)>) -> Opti
     match (notice, deadline) {
         (Ok(Notice::Signal(signal)), _) => Some(Stop::Signal(signal)),
         (Ok(Notice::OutputClosed), _) => Some(Stop::OutputClosed),
+        (Ok(Notice::OutputFailed(number)), _) => Some(Stop::OutputFailed(number)),
         (Ok(Notice::Stuck), _) => Some(Stop::Stuck),
         (Err(RecvTimeoutError::Timeout), Some((limit, _))) => Some(Stop::TimedOut(limit)),
         _ => None,
@@ -277,8 +281,11 @@ fn move_output(
                 match stream.read(&mut buffer) {
                     Ok(0) => return Notice::OutputEnded,
                     Ok(length) => {
-                        if output.write_all(&buffer[..length]).and_then(|()| output.flush()).is_err() {
-                            return Notice::OutputClosed;
+                        if let Err(error) = output.write_all(&buffer[..length]).and_then(|()| output.flush()) {
+                            return match error.kind() {
+                                io::ErrorKind::BrokenPipe => Notice::OutputClosed,
+                                _ => Notice::OutputFailed(error.raw_os_error()),
+                            };
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

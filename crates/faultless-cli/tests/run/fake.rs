@@ -62,7 +62,7 @@ impl Fake {
         let fake = Fake { dir: tempfile::tempdir().expect("temporary directory") };
         fake.executable("qemu", format!("{PROLOGUE}{script}\n").as_bytes());
         fake.executable("program", &program());
-        fake.executable("kernel", b"kernel");
+        fake.executable("kernel", &kernel());
         fake
     }
 
@@ -114,6 +114,19 @@ fn program() -> Vec<u8> {
     bytes.extend([2, 0, 62, 0, 1, 0, 0, 0]);
     bytes.resize(64, 0);
     bytes[52] = 64;
+    bytes
+}
+
+/// The smallest file that QEMU would start as a kernel: a header and the note with the entry point.
+fn kernel() -> Vec<u8> {
+    let mut bytes = program();
+    bytes[32..40].copy_from_slice(&64u64.to_le_bytes());
+    bytes[54..58].copy_from_slice(&[56, 0, 1, 0]);
+    let note = [4u32, 4, 18, u32::from_le_bytes(*b"Xen\0"), 0x10_0000].map(u32::to_le_bytes).concat();
+    let size = note.len() as u64;
+    let segment = [4 | 4 << 32, 64 + 56, 0, 0, size, size, 4u64].map(u64::to_le_bytes).concat();
+    bytes.extend(segment);
+    bytes.extend(note);
     bytes
 }
 

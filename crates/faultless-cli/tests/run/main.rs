@@ -21,6 +21,10 @@ fn output_and_status_are_the_programs() {
 fn a_signal_shows_as_in_a_shell() {
     let fake = Fake::new(&format!("{BOOT} {}; exit 33", exit("0", "11", "{}")));
     assert_eq!(fake.run(&[], b"").code, Some(139));
+    let fake = Fake::new(&format!("{BOOT} {}; exit 33", exit("0", "9", "{}")));
+    let done = fake.run(&["--memory", "128M"], b"");
+    assert_eq!(done.code, Some(137));
+    assert!(done.stderr.contains("128 MiB of memory ran out: use a larger --memory"), "{}", done.stderr);
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn ends_that_are_no_ends_are_told_apart() {
         ("$boot exit 0", "triple fault) while the program was running"),
         ("$boot exit 33", "an orderly end without its report"),
         ("$boot exit 35", "the kernel stopped with code 0x11"),
-        ("$boot kill -9 $$", "signal: 9"),
+        ("$boot kill -9 $$", "QEMU was ended by signal 9"),
         (
             "echo 'no such board' >&2; exit 1",
             "QEMU gave up before the guest started (QEMU: exit status: 1):\n    no such board",
@@ -149,9 +153,14 @@ fn what_is_missing_is_named() {
     };
     fails(&["--qemu", "/none/qemu"], 125, &["QEMU is not installed", "apt-get install qemu-system-x86"]);
     fails(&["--kernel", "/none/kernel"], 125, &["kernel image was not found", "/none/kernel"]);
+    fails(&["--kernel", "/bin/sh"], 125, &["/bin/sh is not an image of the kernel", "cargo xtask kernel"]);
     fails(&["--memory", "16M"], 125, &["16 MiB of memory are too few", "--memory 64M"]);
-    fails(&["--file", "/none/file"], 125, &["cannot pack /none/file"]);
-    fails(&["--root", "/none/root"], 125, &["cannot pack /none/root: No such file"]);
+    fails(&["--file", "/none/file"], 125, &["cannot pack /none/file", "given with --file"]);
+    fails(&["--file", "/none/file:rel"], 125, &["begin it with a slash: /none/file:/rel"]);
+    fails(&["--root", "/none/root"], 125, &["cannot pack /none/root: No such file", "given with --root"]);
+    fails(&["--root", "/dev/null"], 125, &["a directory is needed"]);
+    let root = fake.at("");
+    fails(&["--root", &root], 127, &[&format!("Looked for:\n    {root}"), "is /"]);
     fails(&["--initrd", "/none/initrd"], 125, &["/none/initrd cannot be packed"]);
 }
 
@@ -254,4 +263,16 @@ fn an_emulator_that_cannot_be_executed_is_named() {
     let done = fake.run(&[], b"");
     assert_eq!(done.code, Some(125));
     assert!(done.stderr.contains("cannot be started: No such file"), "{}", done.stderr);
+}
+
+#[test]
+fn a_full_device_is_no_reader_that_left() {
+    let fake = Fake::new(&format!("{BOOT} echo more; sleep 600"));
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("the device");
+    let mut command = fake.command(&[]);
+    let child = fake::spawn(command.stdin(Stdio::null()).stdout(full).stderr(Stdio::piped()));
+    let output = child.wait_with_output().expect("ended");
+    assert_eq!(output.status.code(), Some(125));
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(text.contains("output cannot be written: No space left on device"), "{text}");
 }

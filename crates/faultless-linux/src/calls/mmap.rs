@@ -194,7 +194,7 @@ fn is_taken<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs) -> bool {
         return false;
     }
     match PageRange::with_len(VirtAddr::new(args.address), args.length) {
-        Ok(range) => caller.areas().iter().any(|area| area.range.intersect(range).is_some()),
+        Ok(range) => caller.find(|area| area.range.intersect(range).is_some()).is_some(),
         Err(_) => false,
     }
 }
@@ -308,9 +308,8 @@ fn map_low<M: Machine>(caller: &mut Caller<'_, M>, mut request: MapRequest<M>) -
             Err(MapError::Exists) if at == hint => at = LOW,
             Err(MapError::Exists) => {
                 let end = at + request.len;
-                let ends = caller.areas().into_iter().map(|area| (area.range.start(), area.range.end()));
-                let blocking = ends.filter(|(start, _)| start.as_u64() < end).map(|(_, end)| end.as_u64());
-                at = blocking.filter(|&end| end > at).min().unwrap_or(at + PAGE_SIZE);
+                let blocking = caller.find(|area| area.range.start().as_u64() < end && area.range.end().as_u64() > at);
+                at = blocking.map_or(at + PAGE_SIZE, |area| area.range.end().as_u64());
             }
             other => return other.map_err(errno_of),
         }

@@ -38,7 +38,7 @@ pub fn mprotect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64,
 
 /// The start of the range that `PROT_GROWSDOWN` means.
 fn extend<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, grows: u32) -> Result<u64, Errno> {
-    let area = caller.areas().into_iter().find(|area| area.range.end().as_u64() > start);
+    let area = caller.find(|area| area.range.end().as_u64() > start);
     let area = area.ok_or(Errno::ENOMEM)?;
     let first = area.range.start().as_u64();
     if grows == linux::PROT_GROWSUP {

@@ -33,7 +33,7 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     let (old, new) = (page_align(args.old_length), page_align(args.new_length));
     check(caller, &args, old, new)?;
     // Out of the list, in which areas are whole.
-    let area = caller.areas().into_iter().find(|area| area.range.contains(VirtAddr::new(address)));
+    let area = caller.find(|area| area.range.contains(VirtAddr::new(address)));
     let area = area.ok_or(Errno::EFAULT)?;
     let keep = flags & linux::MREMAP_DONTUNMAP != 0;
     let fixed = flags & linux::MREMAP_FIXED != 0;
@@ -103,7 +103,7 @@ fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) ->
     let lowest = caller.memory.space.layout().lowest.as_u64();
     address >= lowest
         && PageRange::with_len(VirtAddr::new(address), length)
-            .is_ok_and(|range| caller.areas().iter().all(|area| area.range.intersect(range).is_none()))
+            .is_ok_and(|range| caller.find(|area| area.range.intersect(range).is_some()).is_none())
 }
 
 /// Unmaps what lies beyond the new length.

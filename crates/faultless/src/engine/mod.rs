@@ -351,9 +351,10 @@ impl<M: Machine> Space<M> {
         self.core.write(cpu.ctx_in(&self.core.memory), addr, from)
     }
 
-    /// Calls `visit` with each area, ascending: a snapshot taken without a lock.
+    /// Calls `visit` with each area, ascending, as it is when it is looked at: there is no lock, and changes
+    /// that happen meanwhile may be seen or not.
     pub fn areas(&self, cpu: &mut Cpu<M>, visit: impl FnMut(AreaInfo<M>)) {
-        self.core.areas(cpu.ctx_in(&self.core.memory)).into_iter().for_each(visit);
+        self.core.areas(cpu.ctx_in(&self.core.memory), visit);
     }
 
     /// The area that covers `addr`.

@@ -1,4 +1,4 @@
-//! What is mapped where: a snapshot of the areas, taken without a lock.
+//! What is mapped where: the areas one after the other, without a lock.
 
 use super::Core;
 use crate::addr::{PageRange, Rights, VirtAddr};
@@ -9,6 +9,9 @@ use crate::object::Object;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+
+/// Areas that one section looks at: bounds what is kept of them, and how long memory waits to be reclaimed.
+const AT_ONCE: usize = 64;
 
 /// One area of a space, as it was when it was looked at. Areas cut at a stripe border are given whole.
 pub struct AreaInfo<M: Machine> {
@@ -40,16 +43,29 @@ impl<M: Machine> fmt::Debug for AreaInfo<M> {
 }
 
 impl<M: Machine> Core<M> {
-    /// The areas, ascending. The section is left before the caller sees any of them.
-    pub(crate) fn areas(&self, ctx: Ctx<'_, M>) -> Vec<AreaInfo<M>> {
-        let mut areas: Vec<AreaInfo<M>> = Vec::new();
+    /// Calls `visit` with each area, ascending and outside of any section. A space may have any number
+    /// of areas, so only some are kept at a time.
+    pub(crate) fn areas(&self, ctx: Ctx<'_, M>, mut visit: impl FnMut(AreaInfo<M>)) {
+        let mut found = Vec::with_capacity(AT_ONCE + 1);
+        let mut from = 0;
+        let mut more = true;
+        while more {
+            more = self.some_areas(ctx, from, &mut found);
+            from = found.last().map_or(from, |last: &AreaInfo<M>| last.range.end().as_u64());
+            // What comes next may be the rest of the last one.
+            let known = found.len() - usize::from(more);
+            found.drain(..known).for_each(&mut visit);
+        }
+    }
+
+    /// Appends the areas from `from` on until there are enough. Says whether there may be more.
+    fn some_areas(&self, ctx: Ctx<'_, M>, from: u64, found: &mut Vec<AreaInfo<M>>) -> bool {
         let section = ctx.enter(self.section_name());
-        self.index.each(0, self.layout.highest.as_u64(), &section, &mut |area| {
-            push_joined(&mut areas, area);
-            true
+        self.index.each(from, self.layout.highest.as_u64(), &section, &mut |area| {
+            push_joined(found, area, from);
+            found.len() <= AT_ONCE
         });
-        drop(section);
-        areas
+        found.len() > AT_ONCE
     }
 
     /// The area that covers `address`.
@@ -70,8 +86,9 @@ fn info<M: Machine>(area: &Area<M>) -> AreaInfo<M> {
     }
 }
 
-/// Appends an area, joined with the one before if only a stripe border parts them.
-fn push_joined<M: Machine>(areas: &mut Vec<AreaInfo<M>>, area: &Area<M>) {
+/// Appends an area, joined with the one before if only a stripe border parts them. What lies before
+/// `from` was given before the area became what it is.
+fn push_joined<M: Machine>(areas: &mut Vec<AreaInfo<M>>, area: &Area<M>, from: u64) {
     let at_border = area.range.start().as_u64().is_multiple_of(crate::area::Index::<M>::bounds(0).1);
     if at_border
         && let Some(last) = areas.last_mut()
@@ -81,7 +98,15 @@ fn push_joined<M: Machine>(areas: &mut Vec<AreaInfo<M>>, area: &Area<M>) {
         last.range = range;
         return;
     }
-    areas.push(info(area));
+    let mut info = info(area);
+    let before = from.saturating_sub(info.range.start().as_u64());
+    if before > 0
+        && let Ok(rest) = PageRange::new(VirtAddr::new(from), info.range.end())
+    {
+        info.range = rest;
+        info.object = info.object.map(|(object, offset)| (object, offset + before));
+    }
+    areas.push(info);
 }
 
 impl<M: Machine> AreaInfo<M> {

@@ -21,6 +21,7 @@ use super::{Entry, Node, Owner, Part, entry};
 use crate::arch::local::{self, Padded};
 use crate::arch::{CpuLocal, MAX_CPUS};
 use crate::errno::Errno;
+use crate::heap;
 use crate::process::{Memory, Process, table};
 use crate::sched::{Thread, ThreadState};
 use crate::uaccess::Source;
@@ -76,7 +77,7 @@ const LINKS: &[(&str, ProcessLink)] =
     &[("cwd", ProcessLink::Cwd), ("exe", ProcessLink::Exe), ("root", ProcessLink::Root)];
 
 /// Most bytes of arguments or environment that are shown.
-const STRINGS_MAX: usize = 2 << 20;
+const STRINGS_MAX: usize = 6 << 20;
 
 impl ProcessFile {
     /// The file's name.
@@ -237,9 +238,9 @@ pub fn text(cpu: &mut CpuLocal, owner: Owner, file: ProcessFile) -> Result<Vec<u
                 _ => sizes.unwrap_or_default().write_statm(&mut text),
             }
         }
-        (ProcessFile::Maps, Some(memory)) => write_maps(cpu, memory, &mut text),
-        (ProcessFile::Cmdline, Some(memory)) => text.0 = strings(cpu, memory, memory.image.args),
-        (ProcessFile::Environ, Some(memory)) => text.0 = strings(cpu, memory, memory.image.env),
+        (ProcessFile::Maps, Some(memory)) => write_maps(cpu, memory, &mut text)?,
+        (ProcessFile::Cmdline, Some(memory)) => text.0 = strings(cpu, memory, memory.image.args)?,
+        (ProcessFile::Environ, Some(memory)) => text.0 = strings(cpu, memory, memory.image.env)?,
         (ProcessFile::Auxv, Some(memory)) => text.0.extend_from_slice(&memory.image.auxv),
         (ProcessFile::Comm, _) => {
             text.0 = name(owner, &process);
@@ -285,18 +286,21 @@ fn name(owner: Owner, process: &Process) -> Vec<u8> {
     name[..end].to_vec()
 }
 
-fn strings(cpu: &mut CpuLocal, memory: &Memory, (start, end): (u64, u64)) -> Vec<u8> {
+fn strings(cpu: &mut CpuLocal, memory: &Memory, (start, end): (u64, u64)) -> Result<Vec<u8>, Errno> {
     let length = usize::try_from(end.saturating_sub(start)).map_or(STRINGS_MAX, |l| l.min(STRINGS_MAX));
-    let mut bytes = alloc::vec![0; length];
+    let mut bytes = Vec::new();
+    heap::reserve(&mut bytes, length)?;
+    bytes.resize(length, 0);
     // A program may have unmapped its arguments: then there is nothing to show.
     match memory.space().read(&mut cpu.vm, VirtAddr::new(start), &mut bytes) {
-        Ok(()) => bytes,
-        Err(_) => Vec::new(),
+        Ok(()) => Ok(bytes),
+        Err(_) => Ok(Vec::new()),
     }
 }
 
 fn facts(owner: Owner, process: &Process, memory: Option<&Memory>) -> Facts {
     let thread = thread_of(owner, process);
+    let capabilities = *process.capabilities.lock();
     let usage = match (owner.tid, &thread) {
         (Some(_), Some(thread)) => thread.usage.totals(),
         _ => process.total_usage(),
@@ -320,6 +324,8 @@ fn facts(owner: Owner, process: &Process, memory: Option<&Memory>) -> Facts {
         faults: [usage.minor, children.minor, usage.major, children.major],
         ticks: [usage.user, usage.system, children.user, children.system].map(|ns| ns / TICK),
         threads: process.threads.lock().len(),
+        capabilities: [capabilities.inheritable, capabilities.permitted, capabilities.effective],
+        queued: (crate::signal::queued(), process.limit(linux_raw_sys::general::RLIMIT_SIGPENDING as usize)),
         started: process.started.load(Ordering::Relaxed) / TICK,
         resident_limit: process.limit(linux_raw_sys::general::RLIMIT_RSS as usize),
         code: image.code,
@@ -328,7 +334,7 @@ fn facts(owner: Owner, process: &Process, memory: Option<&Memory>) -> Facts {
         args: image.args,
         env: image.env,
         signals: [own, shared, blocked, ignored, caught],
-        exit_signal: process.exit_signal,
+        exit_signal: process.exit_signal.load(Ordering::Relaxed),
         cpu: thread.as_ref().map_or(0, |t| t.cpu.load(Ordering::Relaxed)),
         affinity: thread.as_ref().map_or(0, |t| t.affinity.load(Ordering::Relaxed)) & crate::sched::online_mask(),
         exit_code: process.ending.lock().reason.map_or(0, |reason| reason.wait_status()),
@@ -373,10 +379,13 @@ fn sizes(cpu: &mut CpuLocal, memory: &Memory) -> Sizes {
     Sizes { text, ..Sizes::of(&memory.linux, &mut cpu.vm) }
 }
 
-fn write_maps(cpu: &mut CpuLocal, memory: &Memory, text: &mut Text) {
+fn write_maps(cpu: &mut CpuLocal, memory: &Memory, text: &mut Text) -> Result<(), Errno> {
+    /// More than a line is long without its name.
+    const LINE: usize = 128;
     let (brk_start, brk_end) = memory.space().brk_range();
     let heap = (brk_start.as_u64(), brk_end.as_u64());
     let stack = memory.image.stack;
+    let mut complete = Ok(());
     memory.space().areas(&mut cpu.vm, |area| {
         let mut line = line_of(&area);
         let range = line.range;
@@ -399,8 +408,13 @@ fn write_maps(cpu: &mut CpuLocal, memory: &Memory, text: &mut Text) {
             None if range.0 <= stack && stack < range.1 => line.name = b"[stack]".to_vec(),
             None => {}
         }
-        line.write(text);
+        // A program can have many areas; a byte of the name may become four.
+        complete = complete.and_then(|()| heap::reserve(&mut text.0, LINE + line.name.len() * 4));
+        if complete.is_ok() {
+            line.write(text);
+        }
     });
+    Ok(complete?)
 }
 
 fn write_limits(process: &Process, text: &mut Text) {

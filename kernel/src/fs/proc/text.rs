@@ -33,6 +33,10 @@ pub struct Facts {
     pub ticks: [u64; 4],
     /// Threads of the process.
     pub threads: usize,
+    /// Capabilities: inheritable, permitted, effective.
+    pub capabilities: [u64; 3],
+    /// Signals queued in all processes, and its limit of them.
+    pub queued: (usize, u64),
     /// Clock ticks after boot at which it started.
     pub started: u64,
     /// Soft `RLIMIT_RSS`.
@@ -118,12 +122,14 @@ impl Facts {
             sizes.write_status(text);
             put!(text, "CoreDumping:\t0\nTHP_enabled:\t0\n");
         }
-        put!(text, "Threads:\t{}\nSigQ:\t0/0\n", self.threads);
+        put!(text, "Threads:\t{}\nSigQ:\t{}/{}\n", self.threads, self.queued.0, self.queued.1);
         let names = ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"];
         for (name, set) in names.into_iter().zip(self.signals) {
             put!(text, "{name}:\t{set:016x}\n");
         }
-        for (name, set) in [("CapInh", 0), ("CapPrm", ROOT), ("CapEff", ROOT), ("CapBnd", ROOT), ("CapAmb", 0)] {
+        let [inheritable, permitted, effective] = self.capabilities;
+        let sets = [inheritable, permitted, effective, ROOT, 0];
+        for (name, set) in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"].into_iter().zip(sets) {
             put!(text, "{name}:\t{set:016x}\n");
         }
         put!(text, "NoNewPrivs:\t0\nSeccomp:\t0\nSeccomp_filters:\t0\n");

@@ -47,10 +47,11 @@ impl ExtraFile {
 pub fn add(tree: &mut Tree, extra: &[ExtraFile], here: &Path) -> Result<(), ProgramError> {
     for file in extra {
         let host = here.join(&file.host);
-        match &file.guest {
-            None => tree.add(&Root::host(), &host)?,
-            Some(guest) => tree.add_as(&host, guest)?,
+        let added = match &file.guest {
+            None => tree.add(&Root::host(), &host),
+            Some(guest) => tree.add_as(&host, guest),
         };
+        added.map_err(|error| ProgramError::Given("--file", error))?;
     }
     Ok(())
 }

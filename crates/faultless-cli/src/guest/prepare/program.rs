@@ -2,6 +2,7 @@
 //!
 //! Called by `prepare` only.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -79,10 +80,13 @@ fn locate(root: &Root, name: &str, here: &Path, search: &[PathBuf]) -> Result<Pa
     if let Some(found) = looked.iter().find(exists) {
         return Ok(found.clone());
     }
+    let mut seen = HashSet::new();
+    let looked = looked.iter().map(|path| root.on_host(path)).filter(|path| seen.insert(path.clone())).collect();
     Err(ProgramError::NotFound {
         name: name.to_owned(),
         looked,
         here: Some(PathBuf::from(name)).filter(|name| root.is_file(&here.join(name))),
+        inside: None,
     })
 }
 

@@ -145,7 +145,9 @@ fn a_whole_root_is_packed_and_looked_into() {
 #[test]
 fn an_archive_is_taken_unseen_and_the_manifest_follows_it() {
     let world = World::new();
-    world.file("/initrd", b"070701fake", 0o644);
+    let mut archive = Vec::new();
+    cpio::newc::trailer(&mut archive).expect("written");
+    world.file("/initrd", &archive, 0o644);
     let mut request = world.request("sh");
     request.source = Source::Archive(world.at("/initrd"));
     assert_eq!(prepare(&request).expect_err("a name").kind(), "path_needed");
@@ -154,7 +156,10 @@ fn an_archive_is_taken_unseen_and_the_manifest_follows_it() {
     let mut out = tempfile::tempfile().expect("temporary file");
     let size = prepared.write(&mut out).expect("written");
     assert_eq!(size, out.metadata().expect("metadata").len());
-    assert!(size > 12);
+    assert!(size > archive.len() as u64);
+    world.file("/initrd", &archive[..archive.len() - 12], 0o644);
+    let error = prepared.write(&mut out).expect_err("cut").to_string();
+    assert!(error.ends_with("/initrd is damaged at offset 0: the archive ends within the header there"), "{error}");
 }
 
 #[test]
