@@ -237,9 +237,6 @@ impl<'a, M: Machine> Ctx<'a, M> {
         let record = self.record(id);
         debug_assert_eq!(record.kind(), Kind::Cached, "allocated a frame that is in use");
         record.set_kind(kind);
-        if kind == Kind::Anon {
-            record.set_words(0, 0); // no pins
-        }
         Some(Frame { id })
     }
 

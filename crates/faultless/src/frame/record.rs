@@ -28,6 +28,8 @@ pub(crate) enum Kind {
 }
 
 const MAPPING: u64 = 1 << 32;
+/// One pin, in the word of the kind.
+const PIN: u32 = 1 << 8;
 
 /// One frame's record.
 ///
@@ -38,10 +40,11 @@ pub(crate) struct Record {
     /// that a stale page number gets no reference ([`Record::try_get`]), and in the high half the shares: parent
     /// entries that name this table (`sc` in PROTOCOL).
     counts: AtomicU64, // (A)
-    kind: PlainU32, // (O)
+    /// The [`Kind`] in the low byte (O); above it the pins of an anonymous page (A), none when a frame changes its kind.
+    kind: PlainU32,
     /// `L`: structural changes of a table.
     pub(crate) lock: RawLock, // (A)
-    /// Free: next in the list. Object page: the object's number. Table: its level. Anonymous page: pins (A).
+    /// Free: next in the list. Object page: the object's number. Table: its level.
     word0: PlainU64, // (O) (Z)
     /// Free: previous in the list and the order. Object page: index in the object. Table above the leaves: which parts of
     /// it ever named tables, one bit each, set before the entry is by whoever sets it (A).
@@ -66,7 +69,7 @@ impl Record {
     /// What the frame is used for.
     #[inline]
     pub(crate) fn kind(&self) -> Kind {
-        match self.kind.load(Relaxed) {
+        match self.kind.load(Relaxed) % PIN {
             1 => Kind::Free,
             2 => Kind::Cached,
             3 => Kind::Zero,
@@ -100,18 +103,19 @@ impl Record {
     /// Notes a pin of an anonymous page to which the caller holds a reference.
     pub(crate) fn add_pin(&self) {
         // Relaxed: a fork reads it after its grace period, which orders it.
-        self.word0.fetch_add(1, Relaxed);
+        self.kind.fetch_add(PIN, Relaxed);
     }
 
     /// Takes a pin back; before the reference is dropped.
     pub(crate) fn drop_pin(&self) {
-        let old = self.word0.fetch_sub(1, Relaxed);
-        debug_assert!(old > 0, "pin underflow");
+        let old = self.kind.fetch_sub(PIN, Relaxed);
+        debug_assert!(old >= PIN, "pin underflow");
     }
 
     /// Is it an anonymous page that is pinned?
+    #[inline]
     pub(crate) fn is_pinned(&self) -> bool {
-        self.kind() == Kind::Anon && self.word0.load(Relaxed) != 0
+        self.kind.load(Relaxed) >= PIN
     }
 
     /// Notes that the parts of an upper table whose bits are set are about to name tables.

@@ -43,8 +43,6 @@ pub struct PageBits {
     pub special: bool,
     /// The MMU has stored through it.
     pub dirty: bool,
-    /// The MMU has used it. Decoded only: a page is mapped because it is about to be used.
-    pub accessed: bool,
 }
 
 /// What a leaf entry says.
@@ -113,6 +111,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn made_writable(entry: Raw, exclusive: bool) -> Raw;
     /// The same PAGE or NONE without EXCLUSIVE and, if it had EXCLUSIVE, without write permission.
     fn without_exclusive(entry: Raw) -> Raw;
+    /// Has the MMU used this PAGE or NONE?
+    fn is_accessed(entry: Raw) -> bool;
     /// The same PAGE without its accessed and dirty bits.
     fn cleaned(entry: Raw) -> Raw;
     /// The same leaf with another generation.
@@ -196,7 +196,6 @@ const fn page_bits(entry: Raw) -> PageBits {
         pending: entry & PENDING != 0,
         special: entry & SPECIAL != 0,
         dirty: entry & DIRTY != 0,
-        accessed: entry & ACCESSED != 0,
     }
 }
 
@@ -295,6 +294,11 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
         }
         // Bit 1 of a NONE entry belongs to its kind.
         entry & !(EXCLUSIVE | flag(entry & PRESENT != 0, WRITE))
+    }
+
+    #[inline]
+    fn is_accessed(entry: Raw) -> bool {
+        entry & ACCESSED != 0
     }
 
     #[inline]

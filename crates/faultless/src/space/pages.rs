@@ -84,7 +84,7 @@ impl<M: Machine> Core<M> {
             kind,
             writable: bits.write && seen.shares == 1,
             exclusive: bits.exclusive && seen.shares == 1,
-            accessed: bits.accessed,
+            accessed: M::Format::is_accessed(seen.entry),
             dirty: bits.dirty,
             mappings: record.map_or(0, |record| record.counts().1),
             path_shares: seen.shares,

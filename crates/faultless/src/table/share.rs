@@ -97,10 +97,15 @@ fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: 
 #[inline(never)]
 fn copy_leaves<M: Machine>(ctx: Ctx<'_, M>, sources: &[AtomicEntry], targets: &[AtomicEntry]) -> Result<(), NoFrame> {
     for (source, target) in sources.iter().zip(targets) {
-        let copied = copy_leaf(ctx, source)?;
-        if copied != 0 {
-            target.store(copied, Ordering::Relaxed);
+        let entry = load(source);
+        if M::Format::all_empty(entry) {
+            continue;
         }
+        let copied = copy_leaf(ctx, source, entry);
+        if copied == M::Format::poison() {
+            return Err(NoFrame);
+        }
+        target.store(copied, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -109,14 +114,21 @@ fn copy_leaves<M: Machine>(ctx: Ctx<'_, M>, sources: &[AtomicEntry], targets: &[
 struct NoFrame;
 
 /// A pinned page stays its owner's alone: the child of a fork, for which this copy is made, gets one of its own (GU-05).
-/// Nobody else meets one, for a page is pinned on a private path only, and a fork has the child copy the tables of
+/// POISON if there is no frame. Nobody else meets one, for a page is pinned on a private path only, and a fork has the child copy the tables of
 /// pinned pages before anybody runs.
-fn copy_pinned<M: Machine>(ctx: Ctx<'_, M>, source: FrameId, bits: PageBits) -> Result<Raw, NoFrame> {
-    let frame = ctx.alloc(Kind::Anon).ok_or(NoFrame)?;
+#[cold]
+fn copy_pinned<M: Machine>(ctx: Ctx<'_, M>, leaf: Leaf) -> Raw {
+    let (Leaf::Page(source, bits) | Leaf::None(source, bits)) = leaf else {
+        return 0;
+    };
+    let Some(frame) = ctx.alloc(Kind::Anon) else {
+        return M::Format::poison();
+    };
     ctx.machine().copy(source, frame.id());
     let frame = ctx.publish(frame, 1, 1);
     let bits = PageBits { write: false, exclusive: true, pending: false, dirty: true, ..bits };
-    Ok(M::Format::page(frame, bits, 0))
+    let copy = M::Format::page(frame, bits, 0);
+    if matches!(leaf, Leaf::None(..)) { M::Format::page_to_none(copy, 0) } else { copy }
 }
 
 /// Visits the entries of an upper table (not the root) that may name tables. For tables to which nothing is linked any
@@ -133,30 +145,29 @@ fn each_linked<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, mut visit: impl FnMu
     }
 }
 
-/// The copy of a leaf entry; the source loses W and EXCLUSIVE first, so neither side can write without copying.
-fn copy_leaf<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Result<Raw, NoFrame> {
-    let mut entry = load(source);
+/// The copy of a leaf entry, POISON if there is no frame for it; the source loses W and EXCLUSIVE first, so neither side can write without copying.
+#[inline]
+fn copy_leaf<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry, mut entry: Raw) -> Raw {
     loop {
         let leaf = M::Format::leaf(entry);
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = leaf else {
-            return Ok(0);
+            return 0;
         };
-        if bits.exclusive && ctx.record(frame).is_pinned() {
-            let copy = copy_pinned(ctx, frame, bits)?;
-            let hidden = matches!(leaf, Leaf::None(..));
-            return Ok(if hidden { M::Format::page_to_none(copy, 0) } else { copy });
-        }
         let common = M::Format::without_exclusive(entry);
         if !bits.special {
+            let record = ctx.record(frame);
+            if common != entry && record.is_pinned() {
+                return copy_pinned(ctx, leaf);
+            }
             // The source entry holds a reference, and under the table's lock nobody removes it.
-            ctx.record(frame).add_counts(1, 1);
+            record.add_counts(1, 1);
         }
         if common == entry || mutant::is(mutant::Mutant::CopyKeepsExclusive) {
-            return Ok(common);
+            return common;
         }
         // The MMU may set accessed bits in between. Acquire on failure, as `load`.
         match source.compare_exchange(entry, common, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return Ok(common),
+            Ok(_) => return common,
             Err(now) => {
                 if !bits.special {
                     ctx.put(frame, 1, 1);

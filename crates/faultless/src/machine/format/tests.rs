@@ -13,7 +13,6 @@ fn all_bits() -> impl Iterator<Item = PageBits> {
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: n & 32 != 0,
-        accessed: true,
     })
 }
 

@@ -116,7 +116,6 @@ impl<M: Machine> Attempt<'_, M> {
             leaf,
             page,
             alone: self.is_alone(leaf, access, flushed),
-            unwatched: self.area.is_unwatched(),
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
             forced: self.forced,
@@ -175,20 +174,25 @@ impl<M: Machine> Attempt<'_, M> {
     /// The object's page for an empty entry, referenced: as mapped, unless it is only the source of a copy.
     fn look_up(&self, leaf: Leaf, access: Access) -> (Page, Option<FrameId>) {
         let Some(object) = &self.area.object else {
-            // Nobody put a page there (PF-08).
-            let hole = self.area.flags.contains(AreaFlags::RAW) && self.area.sharing == Sharing::Shared;
-            return (if hole { Page::PastEnd } else { Page::NoObject }, None);
+            return (if self.area.flags.contains(AreaFlags::RAW) { self.raw_hole() } else { Page::NoObject }, None);
         };
         if leaf != Leaf::Empty {
             return (Page::NoObject, None);
         }
         let copies = access == Access::Write && self.area.sharing == Sharing::Private;
         match object.page(self.ctx, self.area.page_index(self.address), u32::from(!copies)) {
+            PageState::Resident(frame) if object.is_memory() => (Page::Memory, Some(frame)),
             PageState::Resident(frame) => (Page::Resident, Some(frame)),
             PageState::PastEnd => (Page::PastEnd, None),
             PageState::Absent if object.must_read(self.area.page_index(self.address)) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
         }
+    }
+
+    /// What stands for a page that nobody put into an area of raw frames (PF-08).
+    #[cold]
+    fn raw_hole(&self) -> Page {
+        if self.area.sharing == Sharing::Shared { Page::PastEnd } else { Page::NoObject }
     }
 
     /// Is the frame anonymous and referenced by this entry alone (and by the round trip of our own flush)?
@@ -230,12 +234,17 @@ impl<M: Machine> Attempt<'_, M> {
     }
 
     /// The entry with its page exclusive, and writable if the area's rights say so: a forced store changes no rights.
+    #[inline]
     fn made_own(&self, entry: Raw) -> Raw {
         let own = M::Format::made_writable(entry, true);
-        if self.area.rights.contains(Rights::WRITE) {
-            return own;
-        }
-        M::Format::with_rights(own, false, self.area.rights.contains(Rights::EXECUTE))
+        if self.forced { self.as_allowed(own) } else { own }
+    }
+
+    /// The entry without a right that the area does not grant.
+    #[cold]
+    fn as_allowed(&self, entry: Raw) -> Raw {
+        let rights = self.area.rights;
+        M::Format::with_rights(entry, rights.contains(Rights::WRITE), rights.contains(Rights::EXECUTE))
     }
 
     fn map_zero(&self, execute: bool) -> Result<(), Need<M>> {
@@ -255,10 +264,9 @@ impl<M: Machine> Attempt<'_, M> {
 
     /// Installs a frame of our own, or frees it.
     fn install_own(&self, frame: FrameId, execute: bool) -> Result<(), Need<M>> {
-        let write = self.area.rights.contains(Rights::WRITE);
-        let bits = PageBits { write, execute, exclusive: true, dirty: true, ..PageBits::default() };
-        self.exchange(M::Format::page(frame, bits, M::Format::generation(self.entry)))
-            .inspect_err(|_| self.ctx.put(frame, 1, 1))
+        let bits = PageBits { write: true, execute, exclusive: true, dirty: true, ..PageBits::default() };
+        let page = M::Format::page(frame, bits, M::Format::generation(self.entry));
+        self.exchange(if self.forced { self.as_allowed(page) } else { page }).inspect_err(|_| self.ctx.put(frame, 1, 1))
     }
 
     fn map_object(&self, page: FrameId, bits: PageBits, work: &mut Work) -> Result<(), Need<M>> {

@@ -11,8 +11,10 @@ use crate::machine::format::Leaf;
 pub(super) enum Page {
     /// The area is anonymous.
     NoObject,
-    /// In the cache.
+    /// In the cache of a file.
     Resident,
+    /// In memory that nothing stands behind: nobody must hear of stores.
+    Memory,
     /// Not in the cache, and to be read from a pager.
     MustRead,
     /// Not in the cache, and made of zeroes.
@@ -35,8 +37,6 @@ pub(super) struct Facts {
     pub(super) alone: bool,
     /// A flush began after this very entry was seen PENDING.
     pub(super) flushed: bool,
-    /// The area is a shared mapping of memory: nobody must hear of stores.
-    pub(super) unwatched: bool,
     /// A store to private memory that its rights do not allow (a debugger's), or a pin: the page is to become ours, not
     /// writable (GU-06).
     pub(super) forced: bool,
@@ -79,6 +79,7 @@ pub(super) enum Plan {
 }
 
 /// The plan for `facts`.
+#[inline]
 pub(super) fn decide(facts: &Facts) -> Plan {
     match facts.leaf {
         Leaf::Poison => Plan::Retry,
@@ -93,6 +94,7 @@ pub(super) fn decide(facts: &Facts) -> Plan {
     }
 }
 
+#[inline]
 fn decide_empty(facts: &Facts) -> Plan {
     let write = facts.access == Access::Write;
     match facts.page {
@@ -101,15 +103,17 @@ fn decide_empty(facts: &Facts) -> Plan {
         Page::PastEnd => Plan::Bus,
         Page::MustRead => Plan::ReadObject,
         Page::MustMake => Plan::FillObject,
-        Page::Resident if write && facts.sharing == Sharing::Private => Plan::CopyObject,
+        Page::Resident | Page::Memory if write && facts.sharing == Sharing::Private => Plan::CopyObject,
         // As Linux for memory objects: the store after the load takes no second fault.
-        Page::Resident => {
-            let unnoticed = facts.unwatched && facts.rights.contains(Rights::WRITE);
+        Page::Memory => {
+            let unnoticed = facts.sharing == Sharing::Shared && facts.rights.contains(Rights::WRITE);
             Plan::MapObject { write: write || unnoticed, dirty: write }
         }
+        Page::Resident => Plan::MapObject { write, dirty: write },
     }
 }
 
+#[inline]
 fn decide_write(facts: &Facts, pending: bool, exclusive: bool) -> Plan {
     if facts.sharing == Sharing::Shared {
         Plan::MakeWritable

@@ -5,7 +5,7 @@ use crate::addr::FrameId;
 use crate::machine::format::PageBits;
 use std::vec::Vec;
 
-const PAGES: [Page; 5] = [Page::NoObject, Page::Resident, Page::MustRead, Page::MustMake, Page::PastEnd];
+const PAGES: [Page; 6] = [Page::NoObject, Page::Memory, Page::Resident, Page::MustRead, Page::MustMake, Page::PastEnd];
 const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
 
 fn leaves() -> Vec<Leaf> {
@@ -17,7 +17,6 @@ fn leaves() -> Vec<Leaf> {
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: false,
-        accessed: true,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
@@ -29,8 +28,8 @@ fn all_facts() -> impl Iterator<Item = Facts> {
     leaves().into_iter().flat_map(|leaf| {
         PAGES.into_iter().flat_map(move |page| {
             ACCESSES.into_iter().flat_map(move |access| {
-                (0..64).map(move |n| Facts {
-                    rights: if n & 32 == 0 { Rights::ALL } else { Rights::READ | Rights::EXECUTE },
+                (0..32).map(move |n| Facts {
+                    rights: if n & 16 == 0 { Rights::ALL } else { Rights::READ | Rights::EXECUTE },
                     sharing: if n & 1 == 0 { Sharing::Private } else { Sharing::Shared },
                     access,
                     leaf,
@@ -38,7 +37,6 @@ fn all_facts() -> impl Iterator<Item = Facts> {
                     alone: n & 2 != 0,
                     flushed: n & 4 != 0,
                     forced: n & 8 != 0,
-                    unwatched: n & 17 == 17,
                 })
             })
         })
@@ -92,11 +90,11 @@ fn an_empty_entry_gets_what_the_area_says() {
             (Page::PastEnd, ..) => Plan::Bus,
             (Page::MustRead, ..) => Plan::ReadObject,
             (Page::MustMake, ..) => Plan::FillObject,
-            (Page::Resident, true, Sharing::Private) => Plan::CopyObject,
-            (Page::Resident, write, _) => {
-                let unnoticed = facts.unwatched && facts.rights.contains(Rights::WRITE);
-                Plan::MapObject { write: write || unnoticed, dirty: write }
+            (Page::Resident | Page::Memory, true, Sharing::Private) => Plan::CopyObject,
+            (Page::Memory, write, Sharing::Shared) => {
+                Plan::MapObject { write: write || facts.rights.contains(Rights::WRITE), dirty: write }
             }
+            (Page::Resident | Page::Memory, write, _) => Plan::MapObject { write, dirty: write },
         };
         assert_eq!(decide(&facts), expected, "{facts:?}");
     }
