@@ -193,7 +193,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR")]
     pub cwd: Option<PathBuf>,
 
-    /// Count instructions instead of time: with one CPU each run is exactly the same, and begins on 1 January 2026
+    /// Count instructions instead of time: with one CPU and </dev/null each run is exactly the same, and begins on 1 January 2026
     #[arg(long)]
     pub icount: bool,
 

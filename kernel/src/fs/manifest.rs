@@ -19,6 +19,8 @@ pub struct Manifest {
     pub report: bool,
     /// Whether the console is a terminal rather than a stream.
     pub tty: bool,
+    /// Whether no input will ever come.
+    pub no_input: bool,
 }
 
 /// Why a manifest was refused.
@@ -63,6 +65,7 @@ impl Manifest {
             b"cwd" => self.cwd = value.to_vec(),
             b"report" => self.report = flag(value)?,
             b"tty" => self.tty = flag(value)?,
+            b"no_input" => self.no_input = flag(value)?,
             _ => return None,
         }
         Some(())

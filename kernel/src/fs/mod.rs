@@ -105,6 +105,9 @@ pub fn init(cpu: &mut CpuLocal, archive: &'static [u8]) -> Result<Manifest, Errn
     if manifest.tty {
         tty::console().set_terminal();
     }
+    if manifest.no_input {
+        tty::console().end_input();
+    }
     Ok(manifest)
 }
 

@@ -216,7 +216,8 @@ fn make_child(
         return Err(refused);
     }
     if has(CHILD_SETTID) {
-        // The child does not run yet; the memory is its own or the caller's, so it stays. Linux ignores a bad address here, too: the child finds out by itself.
+        // The child does not run yet; the memory is its own or the caller's, so it stays. Linux
+        // ignores a bad address here, too: the child finds out by itself.
         let address = VirtAddr::new(args.child_tid);
         let _ = memory.space().write(&mut cpu.vm, address, &tid.to_le_bytes());
     }

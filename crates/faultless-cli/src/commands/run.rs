@@ -58,7 +58,8 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
     let here = std::env::current_dir().map_err(Error::host("asking for the current directory"))?;
     let own = std::env::current_exe().unwrap_or_default();
     let terminal = Terminal::of(io::stdin()).map_err(Error::host("reading the terminal's settings"))?;
-    let prepared = prepare(&request(args, &here, terminal.is_some()))?;
+    let no_input = has_no_input().map_err(Error::host("looking at standard input"))?;
+    let prepared = prepare(&Request { no_input, ..request(args, &here, terminal.is_some()) })?;
     document.notices(&prepared.notices);
     for notice in prepared.notices.iter().filter(|_| !args.json) {
         // If standard error is gone, the run is still worth making.
@@ -66,7 +67,7 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
     }
     let kernel = image::find(args.kernel.as_deref(), &own, &[&here, image::source()])?;
     image::check(&kernel)?;
-    let finished = boot(args, &machine, &kernel, &prepared, terminal)?;
+    let finished = boot(args, &machine, &kernel, &prepared, terminal, no_input)?;
     document.log(&finished.log);
     if !args.json {
         tell_faults(&finished.log);
@@ -85,6 +86,7 @@ fn boot(
     kernel: &Path,
     prepared: &Prepared,
     terminal: Option<Terminal>,
+    no_input: bool,
 ) -> Result<Finished, Error> {
     // Without a name: it is gone with the last process that has it open, however that ends.
     let mut file = tempfile::tempfile().map_err(Error::host("making a temporary file"))?;
@@ -95,10 +97,18 @@ fn boot(
     let events = Events::new().map_err(Error::host("making the event pipe"))?;
     let files = Files { kernel, archive: &archive, events: events.path() };
     let command = machine.command(&args.qemu, &files);
-    let launch = Launch { command, events, limit: args.timeout, terminal };
+    let launch = Launch { command, events, limit: args.timeout, terminal, no_input };
     let input = duplicate(io::stdin()).map_err(Error::host("opening standard input"))?;
     let output = duplicate(io::stdout()).map_err(Error::host("opening standard output"))?;
     session::run(launch, fs::File::from(input), fs::File::from(output))
+}
+
+/// Is standard input `/dev/null`?
+fn has_no_input() -> io::Result<bool> {
+    let input = rustix::fs::fstat(io::stdin())?;
+    let is_device = rustix::fs::FileType::from_raw_mode(input.st_mode) == rustix::fs::FileType::CharacterDevice;
+    let number = (rustix::fs::major(input.st_rdev), rustix::fs::minor(input.st_rdev));
+    Ok(is_device && number == (1, 3))
 }
 
 /// A stream without the standard library's buffer and lock: bytes pass at once.
@@ -144,6 +154,7 @@ fn request(args: &RunArgs, here: &Path, tty: bool) -> Request {
         search: std::env::split_paths(&path).collect::<Vec<PathBuf>>(),
         report: !args.no_report,
         tty,
+        no_input: false,
     }
 }
 

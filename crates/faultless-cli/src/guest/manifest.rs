@@ -25,6 +25,9 @@ pub struct Manifest {
     pub report: bool,
     /// Whether standard input is a terminal.
     pub tty: bool,
+    /// Whether standard input is at its end from the start: the host, which sends input when it gets round to it, has
+    /// then no say in when the guest does what.
+    pub no_input: bool,
 }
 
 /// A value that contains a NUL byte.
@@ -43,7 +46,7 @@ impl Manifest {
     pub fn encode(&self) -> Result<Vec<u8>, NulError> {
         let on = OsString::from("1");
         let single = [("cwd", &self.cwd), ("exec", &self.exec)];
-        let flags = [("report", self.report), ("tty", self.tty)];
+        let flags = [("report", self.report), ("tty", self.tty), ("no_input", self.no_input)];
         let records = single
             .into_iter()
             .chain(self.arguments.iter().map(|value| ("arg", value)))
@@ -94,6 +97,7 @@ mod tests {
             environment: vec!["HOME=/".into(), "X=1".into(), "X=2=3".into()],
             report: true,
             tty: false,
+            no_input: false,
         }
     }
 

@@ -56,6 +56,8 @@ pub struct Request {
     pub report: bool,
     /// Whether standard input is a terminal.
     pub tty: bool,
+    /// Whether there is no standard input at all.
+    pub no_input: bool,
 }
 
 /// A guest that can be started.
@@ -174,6 +176,7 @@ fn manifest(request: &Request, exec: PathBuf, arguments: Vec<OsString>, cwd: Pat
         environment: request.environment.clone(),
         report: request.report,
         tty: request.tty,
+        no_input: request.no_input,
     }
 }
 

@@ -38,6 +38,8 @@ pub struct Launch {
     pub limit: Option<Duration>,
     /// The terminal that standard input is, if it is one.
     pub terminal: Option<Terminal>,
+    /// Whether the guest knows that no input will come.
+    pub no_input: bool,
 }
 
 /// How a run came to its end.
@@ -130,7 +132,12 @@ where
     let errors = collect(process.child.stderr.take(), notices.clone());
     let moved = move_output(process.child.stdout.take(), output, notices.clone());
     let terminal = launch.terminal.map(Arc::new);
-    send_input(&mut process, input, terminal.clone(), booted, notices);
+    if launch.no_input {
+        // QEMU would take a closed pipe for the end of the serial line's other side.
+        std::mem::forget(process.child.stdin.take());
+    } else {
+        send_input(&mut process, input, terminal.clone(), booted, notices);
+    }
 
     let verdict = wait(&inbox, deadline);
     let stop = match verdict {

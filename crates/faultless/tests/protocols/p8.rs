@@ -16,6 +16,13 @@ fn mapped<F: faultless::machine::Format, const CPUS: usize>(touched: bool) -> (W
     (world, workers, space)
 }
 
+/// Reads page 1, which holds a 1, through the tables of a space that is going.
+fn look_from_outside(worker: &mut Worker<Two>, space: &Space<Two>) {
+    let seen = worker.inspect(space, 1, 0);
+    assert!(seen.is_none() || seen == Some(1), "{seen:?}: contents of a frame that is somebody else's");
+    reach(if seen.is_some() { "seen" } else { "gone" });
+}
+
 /// `b` touches page 0 while `a` unmaps everything, frees what it can, and at once uses the frames for a new mapping.
 fn touch_against_reuse<F: faultless::machine::Format>(
     (world, [mut a, mut b], space): (World<F>, [Worker<F>; 2], Space<F>),
@@ -108,9 +115,7 @@ scenario! {
         b.leave(&space);
         let other = space.clone();
         let running = spawn(move || {
-            let seen = b.inspect(&other, 1, 0);
-            assert!(seen.is_none() || seen == Some(1), "{seen:?}: contents of a frame that is somebody else's");
-            reach(if seen.is_some() { "seen" } else { "gone" });
+            look_from_outside(&mut b, &other);
             b
         });
         a.unmap(&space, 0, 2);
@@ -155,9 +160,7 @@ scenario! {
         b.leave(&space);
         let other = space.clone();
         let running = spawn(move || {
-            let seen = b.inspect(&other, 1, 0);
-            assert!(seen.is_none() || seen == Some(1), "{seen:?}: contents of a frame that is somebody else's");
-            reach(if seen.is_some() { "seen" } else { "gone" });
+            look_from_outside(&mut b, &other);
             b
         });
         a.exit(&space);

@@ -36,6 +36,20 @@ fn read_against_truncate(
     world.audit([a, b], &[&space], &[&object]);
 }
 
+/// A store to page 0 of a private mapping of which page `mapped_page` is mapped already.
+fn store_against_truncate(mapped_page: u64) {
+    let (world, [mut a, mut b], space, object) = mapped(Sharing::Private);
+    assert_eq!(a.read(&space, mapped_page, 0), Some(33));
+    let other = space.clone();
+    let running = spawn(move || (b.write(&other, 0, 1, 7), b));
+    a.resize(&object, 0);
+    a.assert_gone(&space, 0);
+    let (stored, b) = running.join();
+    reach(if stored { "stored before" } else { "signal" });
+    a.assert_gone(&space, 0);
+    world.audit([a, b], &[&space], &[&object]);
+}
+
 scenario! {
     /// The table is there: page 1 was read.
     read_table_present (4, 6)
@@ -64,18 +78,7 @@ scenario! {
     reaches ["stored before", "signal"]
     holds_with [NeverQuiet]
     catches [NoShootdown, FreeBeforeFlush]
-    {
-        let (world, [mut a, mut b], space, object) = mapped(Sharing::Private);
-        assert_eq!(a.read(&space, 0, 0), Some(33));
-        let other = space.clone();
-        let running = spawn(move || (b.write(&other, 0, 1, 7), b));
-        a.resize(&object, 0);
-        a.assert_gone(&space, 0);
-        let (stored, b) = running.join();
-        reach(if stored { "stored before" } else { "signal" });
-        a.assert_gone(&space, 0);
-        world.audit([a, b], &[&space], &[&object]);
-    }
+    { store_against_truncate(0) }
 }
 
 scenario! {
@@ -83,18 +86,7 @@ scenario! {
     early_copy (3, 5)
     reaches ["stored before", "signal"]
     catches [AlwaysQuiet, NoStamp]
-    {
-        let (world, [mut a, mut b], space, object) = mapped(Sharing::Private);
-        assert_eq!(a.read(&space, 1, 0), Some(33));
-        let other = space.clone();
-        let running = spawn(move || (b.write(&other, 0, 1, 7), b));
-        a.resize(&object, 0);
-        a.assert_gone(&space, 0);
-        let (stored, b) = running.join();
-        reach(if stored { "stored before" } else { "signal" });
-        a.assert_gone(&space, 0);
-        world.audit([a, b], &[&space], &[&object]);
-    }
+    { store_against_truncate(1) }
 }
 
 scenario! {

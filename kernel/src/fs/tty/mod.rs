@@ -94,6 +94,11 @@ impl Tty {
         self.state.lock().is_stream = false;
     }
 
+    /// No input will come.
+    pub fn end_input(&self) {
+        self.state.lock().end();
+    }
+
     /// Takes what the serial port has, as far as there is room for it.
     pub fn take_input(&self) {
         let _intake = self.intake.lock();
@@ -316,15 +321,17 @@ impl Tty {
 }
 
 impl State {
+    fn end(&mut self) {
+        self.ended = true;
+        self.discipline.hang_up();
+    }
+
     /// Takes a byte of the line.
     fn take(&mut self, byte: u8, echo: &mut Vec<u8>, signals: &mut Vec<i32>) {
         match self.framing.take(byte) {
             None => {}
             Some(Frame::Interrupt) => signals.push(number::SIGINT),
-            Some(Frame::End) => {
-                self.ended = true;
-                self.discipline.hang_up();
-            }
+            Some(Frame::End) => self.end(),
             Some(Frame::Byte(byte)) if self.is_stream => {
                 // `take_input` has made sure that there is room.
                 if let Ok([place, ..]) = self.stream.spare(1) {

@@ -49,6 +49,7 @@ impl World {
             search: vec!["/bin".into(), "/usr/bin".into()],
             report: true,
             tty: false,
+            no_input: false,
         }
     }
 }

@@ -350,7 +350,7 @@ impl<M: Machine> Attempt<'_, M> {
         self.exchange_touched(|_| new).inspect_err(|_| self.ctx.put(frame, references, 1))?;
         self.account_copy(source, bits, work);
         self.entry = new;
-        if alone && self.finish_alone(source, bits, work)? {
+        if alone && self.finish_alone(source, bits)? {
             return Ok(());
         }
         work.removed.note(self.address.align_down().as_u64(), PAGE_SIZE);
@@ -367,7 +367,7 @@ impl<M: Machine> Attempt<'_, M> {
 
     /// Flushes this CPU, the only one, and makes the copy writable. `Ok(false)`: another CPU has started to run the
     /// space, nothing was done.
-    fn finish_alone(&self, source: FrameId, bits: PageBits, _work: &mut Work) -> Result<bool, Need<M>> {
+    fn finish_alone(&self, source: FrameId, bits: PageBits) -> Result<bool, Need<M>> {
         if flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_none() {
             return Ok(false);
         }
