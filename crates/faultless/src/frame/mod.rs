@@ -14,7 +14,7 @@ pub(crate) use record::{Kind, Record};
 
 use crate::addr::FrameId;
 use crate::machine::{AtomicEntry, Machine};
-use crate::sync::{Event, Held, Lock, Rank, RawGuard, Section, Sections, Tally, mutant};
+use crate::sync::{AtomicU64, Event, Held, Lock, Ordering, Rank, RawGuard, Section, Sections, Tally, mutant};
 use alloc::boxed::Box;
 use records::Records;
 use zone::Zone;
@@ -28,6 +28,7 @@ pub(crate) struct Memory<M: Machine> {
     tallies: Box<[Line]>, // each line written by its CPU only
     zero: FrameId,        // fixed: the shared frame of zeroes
     total: u64,           // fixed: frames in the allocator's care
+    pins: AtomicU64,      // alone atomic: pins of anonymous pages that stand
 }
 
 /// A tally alone in its cache lines.
@@ -82,6 +83,7 @@ impl<M: Machine> Memory<M> {
             tallies: (0..cpus).map(|_| Line(Tally::new())).collect(),
             zero,
             total,
+            pins: AtomicU64::new(0),
         })
     }
 
@@ -105,6 +107,25 @@ impl<M: Machine> Memory<M> {
     #[inline]
     pub(crate) fn zero_frame(&self) -> FrameId {
         self.zero
+    }
+
+    /// Notes a pin of an anonymous page to which the caller holds a reference.
+    pub(crate) fn add_pin(&self, frame: FrameId) {
+        self.record(frame).add_pin();
+        // Relaxed, as in the record: a fork reads it after its grace period, which orders it.
+        self.pins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes a pin back; before the reference is dropped.
+    pub(crate) fn drop_pin(&self, frame: FrameId) {
+        self.record(frame).drop_pin();
+        self.pins.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Does any pin of an anonymous page stand?
+    #[inline]
+    pub(crate) fn has_pins(&self) -> bool {
+        self.pins.load(Ordering::Relaxed) != 0
     }
 
     /// The section words.

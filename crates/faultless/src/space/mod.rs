@@ -123,8 +123,6 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) has_shared: AtomicBool, // (S) once true, for ever
     /// May a table lie where no area is (PL-05)?
     pub(crate) strays: AtomicBool, // (A) once true, for ever
-    /// Pins of anonymous pages of this space that stand.
-    pub(crate) pins: AtomicU64, // (A)
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
     pub(crate) memory: Arc<Memory<M>>, // (I)
 }
@@ -147,7 +145,6 @@ impl<M: Machine> Core<M> {
             touched: AtomicU64::new(0),
             has_shared: AtomicBool::new(false),
             strays: AtomicBool::new(false),
-            pins: AtomicU64::new(0),
             exited: AtomicBool::new(false),
             memory,
         }

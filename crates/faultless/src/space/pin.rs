@@ -9,7 +9,6 @@ use crate::addr::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
 use crate::machine::{Format, Machine};
-use crate::sync::Ordering;
 use crate::table::{self, Delta, Found, Removed, Stop, find, load, scan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -62,8 +61,7 @@ impl<M: Machine> Drop for Pinned<M> {
         for frame in self.frames.drain(..).filter(|frame| *frame != memory.zero_frame()) {
             let record = memory.record(frame);
             if record.kind() == Kind::Anon {
-                record.drop_pin();
-                self.core.pins.fetch_sub(1, Ordering::Relaxed);
+                memory.drop_pin(frame);
             }
             if record.drop_counts(1, 0) {
                 memory.free_without_cpu(frame);
@@ -133,9 +131,7 @@ impl<M: Machine> Core<M> {
             return if owned { Look::Unfit } else { Look::Others };
         }
         if is_anon {
-            record.add_pin();
-            // Relaxed: a fork reads it after its grace period, which orders it.
-            self.pins.fetch_add(1, Ordering::Relaxed);
+            ctx.memory.add_pin(frame);
         }
         Look::Pinned(frame)
     }
@@ -143,7 +139,7 @@ impl<M: Machine> Core<M> {
     /// Gives `child`, which shares all tables and which nobody runs yet, its own copies of the pinned pages. This
     /// space's faults wait meanwhile.
     pub(super) fn copy_pinned(&self, ctx: Ctx<'_, M>, child: &Self) -> Result<(), super::settle::NoTables> {
-        if self.pins.load(Ordering::Relaxed) == 0 {
+        if !ctx.memory.has_pins() {
             return Ok(());
         }
         let end = self.layout.highest.as_u64();

@@ -90,19 +90,29 @@ fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: 
         ctx.record(to).note_parts(ctx.record(from).parts());
         return Ok(());
     }
-    copy_leaves(ctx, ctx.entries(from), targets)
+    let sources = ctx.entries(from);
+    // A page is pinned on a private path only; the fork that shares its table waits for that, and sees it here.
+    if ctx.memory.has_pins() {
+        copy_leaves::<M, true>(ctx, sources, targets)
+    } else {
+        copy_leaves::<M, false>(ctx, sources, targets)
+    }
 }
 
 /// Kept out of the walk, so that the loop has the registers to itself.
 #[inline(never)]
-fn copy_leaves<M: Machine>(ctx: Ctx<'_, M>, sources: &[AtomicEntry], targets: &[AtomicEntry]) -> Result<(), NoFrame> {
+fn copy_leaves<M: Machine, const PINS: bool>(
+    ctx: Ctx<'_, M>,
+    sources: &[AtomicEntry],
+    targets: &[AtomicEntry],
+) -> Result<(), NoFrame> {
     for (source, target) in sources.iter().zip(targets) {
         let entry = load(source);
         if M::Format::all_empty(entry) {
             continue;
         }
-        let copied = copy_leaf(ctx, source, entry);
-        if copied == M::Format::poison() {
+        let copied = copy_leaf::<M, PINS>(ctx, source, entry);
+        if PINS && copied == M::Format::poison() {
             return Err(NoFrame);
         }
         target.store(copied, Ordering::Relaxed);
@@ -147,7 +157,7 @@ fn each_linked<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, mut visit: impl FnMu
 
 /// The copy of a leaf entry, POISON if there is no frame for it; the source loses W and EXCLUSIVE first, so neither side can write without copying.
 #[inline]
-fn copy_leaf<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry, mut entry: Raw) -> Raw {
+fn copy_leaf<M: Machine, const PINS: bool>(ctx: Ctx<'_, M>, source: &AtomicEntry, mut entry: Raw) -> Raw {
     loop {
         let leaf = M::Format::leaf(entry);
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = leaf else {
@@ -156,7 +166,7 @@ fn copy_leaf<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry, mut entry: Raw) 
         let common = M::Format::without_exclusive(entry);
         if !bits.special {
             let record = ctx.record(frame);
-            if common != entry && record.is_pinned() {
+            if PINS && common != entry && record.is_pinned() {
                 return copy_pinned(ctx, leaf);
             }
             // The source entry holds a reference, and under the table's lock nobody removes it.

@@ -2,7 +2,7 @@
 //!
 //! Called by the loop in `fault`, inside a section. Nothing here waits.
 
-use super::decide::{Facts, Page, Plan, decide};
+use super::decide::{Facts, Page, Plan, Stores, decide};
 use super::{Carried, FaultError, Need, Work};
 use crate::addr::{Access, FrameId, PAGE_SIZE, Rights, VirtAddr};
 use crate::area::{Area, AreaFlags, Sharing};
@@ -17,7 +17,7 @@ use crate::tlb::flush_if_alone;
 use alloc::sync::Arc;
 
 /// One attempt's view: where, under which area, on which entry.
-struct Attempt<'a, M: Machine> {
+struct Attempt<'a, M: Machine, const FORCED: bool> {
     core: &'a Core<M>,
     ctx: Ctx<'a, M>,
     address: VirtAddr,
@@ -25,13 +25,11 @@ struct Attempt<'a, M: Machine> {
     slot: &'a AtomicEntry,
     /// The value that the commit expects.
     entry: Raw,
-    /// See [`Facts::forced`].
-    forced: bool,
 }
 
 impl<M: Machine> Core<M> {
     /// One attempt inside a section. `flushed` is the entry for which a flush was done since the last one.
-    pub(super) fn attempt_inside(
+    pub(super) fn attempt_inside<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
         address: VirtAddr,
@@ -44,8 +42,8 @@ impl<M: Machine> Core<M> {
         if area.is_pending() {
             return Err(Need::Wait);
         }
-        let forced = work.forced && area.sharing == Sharing::Private && !area.rights.is_none();
-        if !area.rights.allow(access) && !forced {
+        let may_force = FORCED && area.sharing == Sharing::Private && !area.rights.is_none();
+        if !area.rights.allow(access) && !may_force {
             // A verdict on a dead area is none (hole 14).
             return Err(if area.is_dead() { Need::Retry } else { Need::Fail(FaultError::Denied) });
         }
@@ -63,7 +61,8 @@ impl<M: Machine> Core<M> {
         if checks && area.is_dead() {
             return Err(Need::Retry);
         }
-        Attempt { core: self, ctx, address, area, slot, entry, forced }.run(access, flushed, work)
+        let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
+        attempt.run(access, flushed, work)
     }
 
     /// The leaf entry, on a private path; `None` if the path is shared but the entry permits the access as it is.
@@ -105,7 +104,7 @@ fn is_adequate<M: Machine>(entry: Raw, access: Access) -> bool {
     }
 }
 
-impl<M: Machine> Attempt<'_, M> {
+impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
     fn run(mut self, access: Access, flushed: Option<&Carried>, work: &mut Work) -> Result<(), Need<M>> {
         let leaf = M::Format::leaf(self.entry);
         let (page, frame) = self.look_up(leaf, access);
@@ -118,7 +117,7 @@ impl<M: Machine> Attempt<'_, M> {
             alone: self.is_alone(leaf, access, flushed),
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
-            forced: self.forced,
+            forced: FORCED && self.area.sharing == Sharing::Private,
         };
         let mut plan = decide(&facts);
         if plan == Plan::Flush && flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_some() {
@@ -135,7 +134,8 @@ impl<M: Machine> Attempt<'_, M> {
             (Plan::Nothing, ..) => self.done(Event::FaultSpurious),
             (Plan::MapZero, ..) => self.map_zero(execute),
             (Plan::MapAnon, ..) => self.map_anon(execute, work),
-            (Plan::MapObject { write, dirty }, _, Some(page)) => {
+            (Plan::MapObject(stores), _, Some(page)) => {
+                let (write, dirty) = (stores != Stores::Trapped, stores == Stores::Done);
                 self.map_object(page, PageBits { write, execute, dirty, ..PageBits::default() }, work)
             }
             (Plan::CopyObject, _, Some(page)) => self.copy_object(page, execute, work),
@@ -237,7 +237,7 @@ impl<M: Machine> Attempt<'_, M> {
     #[inline]
     fn made_own(&self, entry: Raw) -> Raw {
         let own = M::Format::made_writable(entry, true);
-        if self.forced { self.as_allowed(own) } else { own }
+        if FORCED { self.as_allowed(own) } else { own }
     }
 
     /// The entry without a right that the area does not grant.
@@ -266,7 +266,7 @@ impl<M: Machine> Attempt<'_, M> {
     fn install_own(&self, frame: FrameId, execute: bool) -> Result<(), Need<M>> {
         let bits = PageBits { write: true, execute, exclusive: true, dirty: true, ..PageBits::default() };
         let page = M::Format::page(frame, bits, M::Format::generation(self.entry));
-        self.exchange(if self.forced { self.as_allowed(page) } else { page }).inspect_err(|_| self.ctx.put(frame, 1, 1))
+        self.exchange(if FORCED { self.as_allowed(page) } else { page }).inspect_err(|_| self.ctx.put(frame, 1, 1))
     }
 
     fn map_object(&self, page: FrameId, bits: PageBits, work: &mut Work) -> Result<(), Need<M>> {

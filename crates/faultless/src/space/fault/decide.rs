@@ -53,9 +53,8 @@ pub(super) enum Plan {
     MapZero,
     /// Map a new frame of zeroes.
     MapAnon,
-    /// Map the object's page; `write`: writable at once (a store to a shared mapping, or one that may come unnoticed);
-    /// `dirty`: for a store.
-    MapObject { write: bool, dirty: bool },
+    /// Map the object's page.
+    MapObject(Stores),
     /// Copy the object's page at once: a store to a private mapping (FL-02).
     CopyObject,
     /// Put a page into the object first.
@@ -76,6 +75,17 @@ pub(super) enum Plan {
     Flush,
     /// A store to a page that others have too: copy.
     Copy,
+}
+
+/// What a mapping of an object's page says of stores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stores {
+    /// The first one faults.
+    Trapped,
+    /// They may come unnoticed: writable at once.
+    Free,
+    /// It is mapped for one: writable and dirty.
+    Done,
 }
 
 /// The plan for `facts`.
@@ -104,12 +114,12 @@ fn decide_empty(facts: &Facts) -> Plan {
         Page::MustRead => Plan::ReadObject,
         Page::MustMake => Plan::FillObject,
         Page::Resident | Page::Memory if write && facts.sharing == Sharing::Private => Plan::CopyObject,
+        Page::Resident | Page::Memory if write => Plan::MapObject(Stores::Done),
         // As Linux for memory objects: the store after the load takes no second fault.
-        Page::Memory => {
-            let unnoticed = facts.sharing == Sharing::Shared && facts.rights.contains(Rights::WRITE);
-            Plan::MapObject { write: write || unnoticed, dirty: write }
+        Page::Memory if facts.sharing == Sharing::Shared && facts.rights.contains(Rights::WRITE) => {
+            Plan::MapObject(Stores::Free)
         }
-        Page::Resident => Plan::MapObject { write, dirty: write },
+        Page::Resident | Page::Memory => Plan::MapObject(Stores::Trapped),
     }
 }
 

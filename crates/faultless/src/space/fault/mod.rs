@@ -74,32 +74,31 @@ pub(super) struct Work {
     delta: Delta,
     carried: Option<Carried>,
     major: bool,
-    forced: bool,
 }
 
 impl<M: Machine> Core<M> {
     /// Resolves a fault at `address`.
     #[inline]
     pub(crate) fn fault(&self, ctx: Ctx<'_, M>, address: VirtAddr, access: Access) -> Result<Resolved, FaultError> {
-        self.fault_as(ctx, address, access, false)
+        self.fault_as::<false>(ctx, address, access)
     }
 
     /// Makes a private page this space's own, as a store would, whatever the area's rights but none at all; they stay
     /// what they are.
     pub(super) fn make_own(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> Result<Resolved, FaultError> {
-        self.fault_as(ctx, address, Access::Write, true)
+        self.fault_as::<true>(ctx, address, Access::Write)
     }
 
-    fn fault_as(
+    /// `FORCED`: see [`decide::Facts::forced`]. A type parameter, so that ordinary faults do not pay for it.
+    fn fault_as<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
         address: VirtAddr,
         access: Access,
-        forced: bool,
     ) -> Result<Resolved, FaultError> {
         let outside = ctx.cpu.held().set_in_fault(true);
-        let mut work = Work { removed: Removed::new(), delta: Delta::default(), carried: None, major: false, forced };
-        let result = self.resolve(ctx, address, access, &mut work);
+        let mut work = Work { removed: Removed::new(), delta: Delta::default(), carried: None, major: false };
+        let result = self.resolve::<FORCED>(ctx, address, access, &mut work);
         if let Some(carried) = work.carried.take() {
             ctx.put(carried.frame, 1, 0);
         }
@@ -125,10 +124,16 @@ impl<M: Machine> Core<M> {
 
     /// Attempts until one succeeds. Ends: an attempt is repeated only after another operation's success, a wait for
     /// one, or a need that was met; needs for memory and growth are met at most once each (F-16).
-    fn resolve(&self, ctx: Ctx<'_, M>, address: VirtAddr, access: Access, work: &mut Work) -> Result<(), FaultError> {
+    fn resolve<const FORCED: bool>(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        work: &mut Work,
+    ) -> Result<(), FaultError> {
         let (mut grown, mut collected) = (false, false);
         loop {
-            let need = match self.attempt(ctx, address, access, work) {
+            let need = match self.attempt::<FORCED>(ctx, address, access, work) {
                 Ok(()) => return Ok(()),
                 Err(need) => need,
             };
@@ -153,10 +158,16 @@ impl<M: Machine> Core<M> {
     }
 
     /// One attempt: one section, then the settlement of what it removed.
-    fn attempt(&self, ctx: Ctx<'_, M>, address: VirtAddr, access: Access, work: &mut Work) -> Result<(), Need<M>> {
+    fn attempt<const FORCED: bool>(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        work: &mut Work,
+    ) -> Result<(), Need<M>> {
         let flushed = work.carried.take();
         let section: Section<'_> = ctx.enter(self.section_name());
-        let result = self.attempt_inside(ctx, address, access, flushed.as_ref(), work, &section);
+        let result = self.attempt_inside::<FORCED>(ctx, address, access, flushed.as_ref(), work, &section);
         if work.delta.tables != 0 {
             self.touch(address);
         }

@@ -91,10 +91,11 @@ fn an_empty_entry_gets_what_the_area_says() {
             (Page::MustRead, ..) => Plan::ReadObject,
             (Page::MustMake, ..) => Plan::FillObject,
             (Page::Resident | Page::Memory, true, Sharing::Private) => Plan::CopyObject,
-            (Page::Memory, write, Sharing::Shared) => {
-                Plan::MapObject { write: write || facts.rights.contains(Rights::WRITE), dirty: write }
+            (Page::Resident | Page::Memory, true, _) => Plan::MapObject(Stores::Done),
+            (Page::Memory, false, Sharing::Shared) if facts.rights.contains(Rights::WRITE) => {
+                Plan::MapObject(Stores::Free)
             }
-            (Page::Resident | Page::Memory, write, _) => Plan::MapObject { write, dirty: write },
+            (Page::Resident | Page::Memory, false, _) => Plan::MapObject(Stores::Trapped),
         };
         assert_eq!(decide(&facts), expected, "{facts:?}");
     }
