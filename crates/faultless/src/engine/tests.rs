@@ -4,6 +4,7 @@ mod advise;
 mod extent;
 mod failures;
 mod holes;
+mod huge;
 mod machine;
 mod mappings;
 mod pins;

@@ -9,7 +9,7 @@ use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::sync::Ordering;
-use crate::table::{Found, find, load, user_end};
+use crate::table::{Look, look, user_end};
 
 /// Why an access stopped. The bytes before it have been transferred.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,11 +106,10 @@ impl<M: Machine> Core<M> {
         if self.has_exited() {
             return Step::Gone;
         }
-        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
+        let Some(Look { slot, entry, leaf, shared, .. }) = look(ctx, self.root, at) else {
             return Step::Fault;
         };
-        let entry = load(slot);
-        let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
+        let Leaf::Page(frame, bits) = M::Format::leaf(leaf) else {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
@@ -139,10 +138,8 @@ impl<M: Machine> Core<M> {
     /// After the reference was taken: does the space still reach the frame the same way? The whole path is checked,
     /// for a shared table that this space has left keeps its entries.
     pub(super) fn still_maps(&self, ctx: Ctx<'_, M>, at: VirtAddr, slot: &AtomicEntry, entry: Raw) -> bool {
-        let Found::Leaf { slot: again, .. } = find(ctx, self.root, at) else {
-            return false;
-        };
-        core::ptr::eq(slot, again) && M::Format::same_but_touched(load(again), entry)
+        look(ctx, self.root, at)
+            .is_some_and(|now| core::ptr::eq(slot, now.slot) && M::Format::same_but_touched(now.entry, entry))
     }
 }
 

@@ -269,7 +269,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Keeps the faults of the areas in `range` waiting, and waits for those under way.
-    fn close(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) {
+    pub(super) fn close(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) {
         self.index.each(range.start().as_u64(), range.end().as_u64(), guard, &mut |area| {
             area.close();
             true
@@ -277,7 +277,7 @@ impl<M: Machine> Core<M> {
         ctx.wait_for_sections(self.section_name());
     }
 
-    fn open(&self, range: PageRange, guard: &StripeGuard<'_>) {
+    pub(super) fn open(&self, range: PageRange, guard: &StripeGuard<'_>) {
         self.index.each(range.start().as_u64(), range.end().as_u64(), guard, &mut |area| {
             area.open();
             true

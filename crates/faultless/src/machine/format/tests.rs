@@ -112,6 +112,27 @@ fn tables_round_trip() {
 }
 
 #[test]
+fn a_large_page_stands_for_its_table() {
+    for frame in [0, 512, 0x55_5555_5400, (1 << 39) - 512].map(FrameId::new) {
+        for bits in all_bits() {
+            let entry = F::huge(frame, bits);
+            for huge in [entry, F::page_to_none(entry, 0)] {
+                assert_eq!(F::upper(huge), Upper::Huge);
+                assert!(!F::all_empty(huge));
+            }
+            assert_eq!(F::leaf(entry), Leaf::Page(frame, bits));
+            assert_eq!(F::none_to_page(F::page_to_none(entry, 0)) & LARGE, LARGE);
+            for index in [0, 1, 255, 511] {
+                let page = FrameId::new(frame.as_u64() + index as u64);
+                assert_eq!(F::part_of_huge(entry, index), F::page(page, bits, 0));
+                let none = F::page_to_none(F::page(page, bits, 0), 0);
+                assert_eq!(F::part_of_huge(F::page_to_none(entry, 0), index), none);
+            }
+        }
+    }
+}
+
+#[test]
 fn losing_exclusivity_takes_the_write_permission_of_private_pages_only() {
     let private = F::page(FrameId::new(9), PageBits { write: true, exclusive: true, ..PageBits::default() }, 0);
     let shared = F::page(FrameId::new(9), PageBits { write: true, ..PageBits::default() }, 0);
