@@ -135,6 +135,9 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn part_of_huge(entry: Raw, index: usize) -> Raw;
     /// An empty upper entry that a fork has frozen.
     fn frozen_empty() -> Raw;
+    /// The table that an upper entry names and whether it is shared, unless there is none or a fork is under way: what
+    /// [`Format::upper`] says, by one test.
+    fn open_table(entry: Raw) -> Option<(FrameId, bool)>;
     /// Decodes an upper entry. Total.
     fn upper(entry: Raw) -> Upper;
     /// Are all values EMPTY (as leaves, and as upper entries) whose bitwise or this is?
@@ -362,6 +365,12 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn frozen_empty() -> Raw {
         KIND_FROZEN
+    }
+
+    #[inline]
+    fn open_table(entry: Raw) -> Option<(FrameId, bool)> {
+        let is_open = entry & (PRESENT | LARGE | FROZEN) == PRESENT;
+        is_open.then(|| (FrameId::new((entry & FRAME) >> 12), entry & SHARED != 0))
     }
 
     #[inline]

@@ -96,16 +96,17 @@ pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
     let mut path_shared = false;
     for level in (1..M::Format::LEVELS).rev() {
         let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
-        match M::Format::upper(load(slot)) {
-            Upper::Table { frame, shared, frozen: false } => {
-                path_shared |= shared;
-                table = frame;
-            }
-            Upper::Empty => return Found::Missing,
-            Upper::Huge => return Found::Huge { slot, shared: path_shared },
-            Upper::Frozen | Upper::Table { frozen: true, .. } => return Found::Frozen,
-            Upper::Poison => return Found::Poison,
-        }
+        let entry = load(slot);
+        let Some((frame, shared)) = M::Format::open_table(entry) else {
+            return match M::Format::upper(entry) {
+                Upper::Empty => Found::Missing,
+                Upper::Huge => Found::Huge { slot, shared: path_shared },
+                Upper::Frozen | Upper::Table { .. } => Found::Frozen,
+                Upper::Poison => Found::Poison,
+            };
+        };
+        path_shared |= shared;
+        table = frame;
     }
     let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)];
     Found::Leaf { slot, table, shared: path_shared }

@@ -96,7 +96,11 @@ fn every_value_decodes() {
             Leaf::Page(..) => assert_eq!(x & 1, 1),
             _ => assert_eq!(x & 1, 0),
         }
-        let _ = F::upper(x);
+        let open = match F::upper(x) {
+            Upper::Table { frame, shared, frozen: false } => Some((frame, shared)),
+            _ => None,
+        };
+        assert_eq!(F::open_table(x), open);
     }
 }
 
