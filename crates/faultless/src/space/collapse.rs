@@ -12,6 +12,7 @@ use crate::area::{Area, AreaFlags, StripeGuard};
 use crate::frame::{Block, Ctx, Kind, Retired};
 use crate::machine::format::{Leaf, PageBits};
 use crate::machine::{Machine, Scope};
+use crate::sync::mutant;
 use crate::table::huge::{self, Taken};
 use crate::table::{Delta, Found, find, span};
 use crate::tlb::shootdown;
@@ -79,7 +80,9 @@ impl<M: Machine> Core<M> {
             ctx.free_block(block);
             return Err(CollapseError::Invalid);
         };
-        self.close(ctx, range, guard);
+        if !mutant::is(mutant::Mutant::NoCollapseClose) {
+            self.close(ctx, range, guard);
+        }
         let result = self.collapse_closed(ctx, area, range, block);
         self.open(range, guard);
         result
@@ -100,9 +103,13 @@ impl<M: Machine> Core<M> {
             return Err(CollapseError::Busy);
         };
         drop(section);
-        let _flushed = shootdown(ctx, &self.mask, self.root, Scope::of(range));
+        if !mutant::is(mutant::Mutant::NoCollapseFlush) {
+            let _flushed = shootdown(ctx, &self.mask, self.root, Scope::of(range));
+        }
         // Accesses from outside and pins ask no area: those that found the table are waited for, later ones find none.
-        ctx.wait_for_sections(self.section_name());
+        if !mutant::is(mutant::Mutant::NoCollapseWait) {
+            ctx.wait_for_sections(self.section_name());
+        }
         if huge::taken_leaves(ctx, &taken).any(|leaf| !is_movable(ctx, leaf)) {
             huge::put_back(ctx, start, &taken);
             ctx.free_block(block);

@@ -12,7 +12,7 @@ use crate::area::{Area, AreaFlags, Attributes, Sharing};
 use crate::frame::{Ctx, Kind};
 use crate::machine::Machine;
 use crate::machine::format::PageBits;
-use crate::sync::{Event, Section};
+use crate::sync::{Event, Section, mutant};
 use crate::table::{Delta, Found, Removed, Stop, find, huge, populate, span};
 
 /// Which anonymous memory gets large pages when it is first stored to.
@@ -76,7 +76,7 @@ impl<M: Machine> Core<M> {
         let (parent, slot) = place?;
         let empty = huge::empty_value::<M>(slot).ok_or(Need::Retry)?;
         // P1: after the load, as for small pages.
-        if area.is_dead() {
+        if area.is_dead() && !mutant::is(mutant::Mutant::NoDeadCheck) {
             return Err(Need::Retry);
         }
         let Some(block) = ctx.alloc_block(Kind::Anon) else {

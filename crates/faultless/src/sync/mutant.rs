@@ -75,6 +75,12 @@ pub enum Mutant {
     RelaxedSectionEnd,
     /// The beginning of a section does not carry what the one before did (P8).
     RelaxedSectionEnter,
+    /// A collapse copies before the old translations are flushed (P15).
+    NoCollapseFlush,
+    /// A collapse lets faults of its area go on (P15).
+    NoCollapseClose,
+    /// A collapse copies while accesses from outside may be on their way (P15).
+    NoCollapseWait,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

@@ -223,6 +223,9 @@ fn copy_huge<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry, mut entry: Raw) 
     // Ends: under the lock of a shared table only the MMU changes the entry, and it sets at most two bits.
     loop {
         let common = M::Format::without_exclusive(entry);
+        if mutant::is(mutant::Mutant::CopyKeepsExclusive) {
+            return common;
+        }
         // Acquire on failure, as `load`.
         match source.compare_exchange(entry, common, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => return common,

@@ -3,8 +3,8 @@
 use super::machine::{Entry, ModelMachine};
 use faultless::machine::Format;
 use faultless::{
-    Access, Backing, Cpu, CpuId, FaultError, FrameId, Layout, MapRequest, Object, PAGE_SIZE, PageRange, Rights,
-    Sharing, VirtAddr, Vm,
+    Access, Backing, Cpu, CpuId, FaultError, FrameId, HugePages, Layout, MapRequest, Object, PAGE_SIZE, PageRange,
+    Rights, Sharing, VirtAddr, Vm,
 };
 use std::sync::Arc;
 
@@ -144,6 +144,17 @@ impl<F: Format> Worker<F> {
     pub fn write_object(&mut self, object: &Backed<F>, page: u64, word: usize, value: u64) {
         let offset = page * PAGE_SIZE + word as u64 * 8;
         assert_eq!(object.write(&mut self.cpu, offset, &value.to_le_bytes()), Ok(8));
+    }
+
+    /// Has anonymous memory get large pages (of as many pages as a table has entries).
+    pub fn make_large(&mut self) {
+        let vm = self.cpu.vm().clone();
+        vm.set_huge_pages(&mut self.cpu, HugePages::Always);
+    }
+
+    /// Collapses pages. False if it was refused.
+    pub fn collapse(&mut self, space: &Space<F>, first: u64, count: u64) -> bool {
+        space.collapse(&mut self.cpu, pages(first, count)).is_ok()
     }
 
     pub fn unmap(&mut self, space: &Space<F>, first: u64, count: u64) {
