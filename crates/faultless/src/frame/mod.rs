@@ -125,7 +125,7 @@ impl<M: Machine> Memory<M> {
     /// Does any pin of an anonymous page stand?
     #[inline]
     pub(crate) fn has_pins(&self) -> bool {
-        self.pins.load(Ordering::Relaxed) != 0
+        self.pins.load(Ordering::Relaxed) != 0 && !mutant::is(mutant::Mutant::ForkForgetsPins)
     }
 
     /// The section words.

@@ -8,7 +8,7 @@ use crate::addr::{Access, FrameId, PAGE_SIZE, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, mutant};
 use crate::table::{Found, find, load, user_end};
 
 /// Why an access stopped. The bytes before it have been transferred.
@@ -126,6 +126,9 @@ impl<M: Machine> Core<M> {
         }
         let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, how.access) {
             copy(frame);
+            if how.access == Access::Write {
+                mark_again::<M>(slot, frame);
+            }
             Step::Done
         } else {
             Step::Fault
@@ -143,6 +146,23 @@ impl<M: Machine> Core<M> {
             return false;
         };
         core::ptr::eq(slot, again) && M::Format::same_but_touched(load(again), entry)
+    }
+}
+
+/// After a store: a clean (MADV_FREE) between the mark and the store took the dirty bit away, and the store came after
+/// it (P10). If the page has left meanwhile, the store left with it.
+fn mark_again<M: Machine>(slot: &AtomicEntry, frame: FrameId) {
+    let mut now = load(slot);
+    // Ends: each round but the last follows another CPU's successful change of the entry.
+    while let Leaf::Page(there, _) = M::Format::leaf(now)
+        && there == frame
+        && !mutant::is(mutant::Mutant::MarkOnlyBefore)
+    {
+        // An RMW also where no bit changes. Release: a clean that comes later has the store before it.
+        match slot.compare_exchange(now, M::Format::touched(now, true), Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return,
+            Err(other) => now = other,
+        }
     }
 }
 
