@@ -68,7 +68,8 @@ impl<F: Format> World<F> {
             assert!(worker.cpu.collect(), "a section is still active");
         }
         let spaces: Vec<_> = spaces.iter().map(|space| &***space).collect();
-        if let Err(error) = self.vm.audit(&mut workers[0].cpu, &spaces, objects) {
+        let mut cpus = workers.each_mut().map(|worker| &mut worker.cpu);
+        if let Err(error) = self.vm.audit_all(&mut cpus, &spaces, objects) {
             panic!("audit: {error}");
         }
         workers
