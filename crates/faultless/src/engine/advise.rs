@@ -8,6 +8,7 @@ use crate::space::{
     AccessError, AdviseError, Extent, InsertError, Limits, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
     RemapError, RemapRequest, Space, Zap,
 };
+use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
 
@@ -194,6 +195,11 @@ impl<M: Machine> Object<M> {
         let no_memory = |_| ObjectError::OutOfMemory;
         self.prepare_punch(pages)?;
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
+        if mutant::is(mutant::Mutant::PunchLate) {
+            registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
+            self.punch(ctx, pages);
+            return Ok(());
+        }
         self.punch(ctx, pages);
         // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
         ctx.machine().heavy_barrier();

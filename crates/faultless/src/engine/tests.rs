@@ -1,6 +1,7 @@
 //! Whole operations on one CPU: what they do, what they cost in flushes and copies, and what a failure leaves behind.
 
 mod advise;
+mod audit;
 mod extent;
 mod failures;
 mod holes;

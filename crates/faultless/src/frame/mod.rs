@@ -4,11 +4,13 @@
 //! and the CPU it runs on. Absent on purpose: who maps a frame (that is `rmap`'s business) and when it may be freed
 //! after an unmap (`tlb` and `space` decide; here a count reaches zero).
 
+mod audit;
 mod cpu;
 mod record;
 mod records;
 mod zone;
 
+pub(crate) use audit::recount_free;
 pub(crate) use cpu::{CpuLocal, Retired};
 pub(crate) use record::{Kind, Record};
 
@@ -182,7 +184,7 @@ impl<M: Machine> Memory<M> {
     /// Does any pin of an anonymous page stand?
     #[inline]
     pub(crate) fn has_pins(&self) -> bool {
-        self.pins.load(Ordering::Relaxed) != 0
+        self.pins.load(Ordering::Relaxed) != 0 && !mutant::is(mutant::Mutant::ForkForgetsPins)
     }
 
     /// The section words.
@@ -214,6 +216,7 @@ impl<M: Machine> Memory<M> {
     /// Gives a frame back without a CPU at hand (the last reference to an object was dropped).
     pub(crate) fn free_without_cpu(&self, frame: FrameId) {
         let held = Held::default();
+        self.record(frame).set_kind(Kind::Cached);
         self.zone.lock(&held, core::hint::spin_loop).give(&self.records, frame, 0);
     }
 }

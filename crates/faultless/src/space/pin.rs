@@ -9,6 +9,7 @@ use crate::addr::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
 use crate::machine::{Format, Machine};
+use crate::sync::mutant;
 use crate::table::{Found, find, load, scan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -134,10 +135,14 @@ impl<M: Machine> Core<M> {
             return Look::Unfit;
         }
         let is_anon = record.kind() == Kind::Anon;
-        let owned = !is_anon || bits.exclusive && !bits.pending && !shared;
-        if !owned || !self.still_maps(ctx, at, slot, entry) {
+        let owned = !is_anon || bits.exclusive && !bits.pending && !shared || mutant::is(mutant::Mutant::PinShared);
+        let is_there = mutant::is(mutant::Mutant::PinWithoutRecheck) || self.still_maps(ctx, at, slot, entry);
+        if !owned || !is_there {
             ctx.put(frame, 1, 0);
             return if owned { Look::Unfit } else { Look::Others };
+        }
+        if mutant::is(mutant::Mutant::PinAfterSection) {
+            drop(section);
         }
         if is_anon {
             ctx.memory.add_pin(frame);

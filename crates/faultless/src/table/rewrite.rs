@@ -172,6 +172,9 @@ impl<M: Machine> Sweep<'_, M> {
             }
             self.removed.note(address, PAGE_SIZE);
         } else if self.rewrite.restricts() {
+            if self.rewrite == Rewrite::Clean && mutant::is(mutant::Mutant::CleanWithoutFlush) {
+                return;
+            }
             self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }
