@@ -8,6 +8,8 @@ static HEAP: model::Poison = model::Poison;
 
 #[path = "protocols/p1.rs"]
 mod p1;
+#[path = "protocols/p14.rs"]
+mod p14;
 #[path = "protocols/p2.rs"]
 mod p2;
 #[path = "protocols/p3.rs"]

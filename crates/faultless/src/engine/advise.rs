@@ -5,8 +5,8 @@ use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, Extent, InsertError, Limits, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
-    RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits, Page, PageInfo,
+    PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
@@ -125,6 +125,27 @@ impl<M: Machine> Space<M> {
     /// Limits what later operations may map; what is mapped stays. Children start with the same limits.
     pub fn set_limits(&self, limits: Limits) {
         self.core.account.set_limits(limits);
+    }
+
+    /// Forgets which pages were used, or which were stored to, so that [`Space::pages`] tells from now on. When it
+    /// returns, no CPU can use a page without that being noted. Tables that are shared are copied for it: what other
+    /// spaces know stays as it is. Pages that are pinned stay soft-dirty.
+    ///
+    /// # Errors
+    ///
+    /// [`ClearRefsError`] for want of memory.
+    pub fn clear_refs(&self, cpu: &mut Cpu<M>, refs: ClearRefs) -> Result<(), ClearRefsError> {
+        self.core.clear_refs(cpu.ctx_in(&self.core.memory), refs)
+    }
+
+    /// Makes the present number of pages the highest ever seen ([`Usage::peak`](crate::Usage)).
+    pub fn reset_peak(&self) {
+        self.core.counters.reset_peak();
+    }
+
+    /// What the pages of `range` are, summed. Changes nothing.
+    pub fn footprint(&self, cpu: &mut Cpu<M>, range: PageRange) -> Footprint {
+        self.core.footprint(cpu.ctx_in(&self.core.memory), range)
     }
 
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.

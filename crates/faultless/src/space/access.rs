@@ -114,7 +114,7 @@ impl<M: Machine> Core<M> {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
-        let own = bits.write || how.forced && bits.exclusive && !bits.pending;
+        let own = bits.write || how.forced && bits.exclusive && !bits.pending && bits.soft;
         if how.access == Access::Write && (shared || !own) {
             return Step::Fault;
         }

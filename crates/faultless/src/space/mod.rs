@@ -13,9 +13,11 @@
 mod access;
 mod advise;
 mod brk;
+mod clear;
 mod exit;
 mod extent;
 mod fault;
+mod footprint;
 mod fork;
 mod grow;
 mod map;
@@ -33,8 +35,10 @@ mod usage;
 
 pub use access::AccessError;
 pub use advise::{AdviseError, Populate, PopulateError};
+pub use clear::{ClearRefs, ClearRefsError};
 pub use extent::{Extent, Limits};
 pub use fault::{FaultError, Resolved};
+pub use footprint::Footprint;
 pub use fork::ForkError;
 pub use map::{Backing, MapError, MapRequest, Placement};
 pub use pages::{PageInfo, PageKind};

@@ -75,6 +75,10 @@ pub enum Mutant {
     RelaxedSectionEnd,
     /// The beginning of a section does not carry what the one before did (P8).
     RelaxedSectionEnter,
+    /// Clearing the soft-dirty bits does not wait for stores from outside that are under way (P14).
+    NoClearWait,
+    /// Clearing the soft-dirty bits does not look again for pages that were pinned meanwhile (P14).
+    NoPinnedPass,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }
