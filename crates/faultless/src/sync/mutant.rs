@@ -79,6 +79,8 @@ pub enum Mutant {
     NoClearWait,
     /// Clearing the soft-dirty bits does not look again for pages that were pinned meanwhile (P14).
     NoPinnedPass,
+    /// The last pin goes without carrying what was stored while it stood (P14).
+    RelaxedUnpin,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

@@ -88,11 +88,11 @@ impl<M: Machine> Sweep<'_, M> {
             return None;
         };
         // The zero frame is never stored to, and of memory without a record nobody knows who does.
-        let pinned = !bits.special && self.ctx.record(frame).is_pinned();
+        let held = !bits.special && self.ctx.record(frame).is_held();
         let noted = match self.rewrite {
             Rewrite::Age => M::Format::unused(entry),
-            Rewrite::KeepPinned if pinned => M::Format::with_soft(entry),
-            Rewrite::Settle if !bits.special && !pinned => M::Format::without_soft(entry),
+            Rewrite::KeepPinned if held => M::Format::with_soft(entry),
+            Rewrite::Settle if !bits.special && !held => M::Format::without_soft(entry),
             _ => entry,
         };
         (noted != entry).then_some(noted)

@@ -67,7 +67,7 @@ scenario! {
     /// A store to the frame by whoever has pinned it.
     pin (3, 4)
     reaches ["before", "after"]
-    catches [NoClearWait, NoPinnedPass]
+    catches [NoClearWait, NoPinnedPass, RelaxedUnpin]
     {
         let stage = mapped();
         let space = stage.2.clone();
