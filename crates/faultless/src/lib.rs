@@ -52,7 +52,7 @@ pub use sync::mutant;
 
 pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, VirtAddr};
 pub use area::{AreaFlags, Sharing};
-pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
+pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 
 pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};

@@ -79,6 +79,16 @@ impl<M: Machine> Space<M> {
         self.core.pin(cpu.ctx_in(&self.core.memory), range, access)
     }
 
+    /// Copies out of the space as a debugger does: also what an area without rights would show. Its rights, and what is
+    /// mapped there, stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_forced(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
     /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
     /// page that others have too is copied first, so nobody else sees the bytes.
     ///

@@ -256,6 +256,50 @@ fn shares_sum_up_to_the_pages_whoever_shares_what() {
 }
 
 #[test]
+fn a_debugger_reads_what_an_area_without_rights_would_show() {
+    let mut bench = Bench::new(256);
+    bench.map(0, 3);
+    [0, 1].into_iter().for_each(|page| bench.put(page, 7));
+    let object = bench.vm.new_memory(PAGE_SIZE, "test").unwrap();
+    let Bench { space, cpu, .. } = &mut bench;
+    object.write(cpu, 0, &[9]).unwrap();
+    let backing = Backing::Object { object, offset: 0 };
+    let request = MapRequest { rights: Rights::NONE, backing, ..MapRequest::anonymous(2 * PAGE_SIZE) };
+    space.map(cpu, request.fixed(at(4))).unwrap();
+    space.protect(cpu, range(1, 2), Rights::NONE).unwrap();
+    let before = (pages(space, cpu, 0, 8), space.usage());
+    let mut byte = [1];
+    for (page, expected) in [(0, Ok(7)), (1, Ok(7)), (2, Ok(0)), (3, Err(())), (4, Ok(9)), (5, Err(()))] {
+        let seen = space.read_forced(cpu, at(page), &mut byte).map(|()| byte[0]).map_err(drop);
+        assert_eq!(seen, expected, "page {page}");
+        assert!(page == 0 || space.read(cpu, at(page), &mut byte).is_err());
+    }
+    assert_eq!((pages(space, cpu, 0, 8), space.usage()), before);
+    space.unmap(cpu, range(4, 2)).unwrap();
+    bench.finish(&[]);
+}
+
+#[test]
+fn every_frame_is_counted_as_what_it_is() {
+    let mut bench = Bench::new(256);
+    bench.map(0, 4);
+    (0..3).for_each(|page| bench.touch(page));
+    let object = bench.vm.new_memory(2 * PAGE_SIZE, "test").unwrap();
+    let Bench { vm, space, cpu, .. } = &mut bench;
+    object.write(cpu, 0, &[1; 5000]).unwrap();
+    let backing = Backing::Object { object: object.clone(), offset: 0 };
+    let request = MapRequest { backing, ..MapRequest::anonymous(PAGE_SIZE) };
+    space.map(cpu, request.fixed(at(8))).unwrap();
+    space.fault(cpu, at(8), Access::Read).unwrap();
+    let census = vm.census();
+    assert_eq!((census.anon, census.shmem, census.mapped, census.tables), (3, 2, 1, 4), "{census:?}");
+    assert_eq!(census.free + 3 + 2 + 4 + 1, vm.stats().total_frames);
+    space.unmap(cpu, range(8, 1)).unwrap();
+    drop(object);
+    bench.finish(&[]);
+}
+
+#[test]
 fn the_mark_of_resident_pages_starts_anew() {
     let mut bench = Bench::new(256);
     bench.map(0, 8);
