@@ -5,8 +5,8 @@ use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits, Page, PageInfo,
-    PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits, Page,
+    PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
@@ -135,6 +135,13 @@ impl<M: Machine> Space<M> {
     /// Limits what later operations may map; what is mapped stays. Children start with the same limits.
     pub fn set_limits(&self, limits: Limits) {
         self.core.account.set_limits(limits);
+    }
+
+    /// Calls `visit` with each area that meets `range`, ascending, as [`Space::areas`] does. What the first has below the
+    /// range is left out.
+    pub fn areas_in(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(AreaInfo<M>)) {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        self.core.areas_between(cpu.ctx_in(&self.core.memory), low, high, visit);
     }
 
     /// Forgets which pages were used, or which were stored to, so that [`Space::pages`] tells from now on. When it
