@@ -219,7 +219,7 @@ impl<M: Machine> Object<M> {
     ///
     /// # Panics
     ///
-    /// If the token belongs to another [`Vm`](crate::Vm).
+    /// If the token belongs to another [`Vm`].
     pub fn punch_hole(self: &Arc<Self>, cpu: &mut Cpu<M>, offset: u64, len: u64) -> Result<(), ObjectError> {
         let end = offset.checked_add(len).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
         let (ctx, registry) = (cpu.ctx_in(self.memory()), &cpu.vm.registry);
