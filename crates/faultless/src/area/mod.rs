@@ -62,6 +62,9 @@ impl AreaFlags {
     pub const NO_HUGE: Self = Self(4096);
     /// Frames that the embedder maps by number, with or without records: never counted, copied or freed.
     pub const RAW: Self = Self(8192);
+    /// Each of its pages counts as soft-dirty, there or not: new mappings do, until that is cleared. No reason to keep
+    /// two areas apart: one that comes of both has it if either had (P14).
+    pub const SOFT_DIRTY: Self = Self(1 << 14);
 
     /// Are all flags of `other` set?
     #[must_use]
@@ -79,6 +82,16 @@ impl AreaFlags {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Could one area have these flags and `other`?
+    pub(crate) const fn joins(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::SOFT_DIRTY.0 == 0
+    }
+
+    /// The flags of one area made of one with these and one with `other`.
+    pub(crate) const fn with_soft_of(self, other: Self) -> Self {
+        Self(self.0 | other.0 & Self::SOFT_DIRTY.0)
     }
 }
 
@@ -200,17 +213,20 @@ impl<M: Machine> Attributes<M> {
     pub(crate) fn extend_down(&mut self, before: &Self) {
         if let Ok(range) = PageRange::new(before.range.start(), self.range.end()) {
             (self.range, self.offset) = (range, before.offset);
+            self.flags = self.flags.with_soft_of(before.flags);
         }
     }
 
-    /// Ends at `end`, which is behind its start.
-    pub(crate) fn extend_up(&mut self, end: VirtAddr) {
-        if let Ok(range) = PageRange::new(self.range.start(), end) {
+    /// Shows what `after`, which continues it, shows up to its end.
+    pub(crate) fn extend_up(&mut self, after: &Self) {
+        if let Ok(range) = PageRange::new(self.range.start(), after.range.end()) {
             self.range = range;
+            self.flags = self.flags.with_soft_of(after.flags);
         }
     }
 
-    /// Do stores go straight to the object's pages, which are memory with nothing behind it that must hear of them?
+    /// Do stores go straight to the object's pages, which are memory with nothing behind it that must hear of them? That
+    /// they are no news to the soft-dirty bits either is asked apart.
     pub(crate) fn is_unwatched(&self) -> bool {
         self.sharing == Sharing::Shared && self.object.as_ref().is_some_and(|object| object.is_memory())
     }
@@ -244,6 +260,6 @@ impl<M: Machine> Attributes<M> {
             && self.rights == next.rights
             && self.max_rights == next.max_rights
             && self.sharing == next.sharing
-            && self.flags == next.flags
+            && self.flags.joins(next.flags)
     }
 }

@@ -5,8 +5,8 @@ use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, Extent, InsertError, Limits, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
-    RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits, Page,
+    PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
 use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
@@ -80,6 +80,16 @@ impl<M: Machine> Space<M> {
         self.core.pin(cpu.ctx_in(&self.core.memory), range, access)
     }
 
+    /// Copies out of the space as a debugger does: also what an area without rights would show. Its rights, and what is
+    /// mapped there, stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_forced(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
     /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
     /// page that others have too is copied first, so nobody else sees the bytes.
     ///
@@ -126,6 +136,34 @@ impl<M: Machine> Space<M> {
     /// Limits what later operations may map; what is mapped stays. Children start with the same limits.
     pub fn set_limits(&self, limits: Limits) {
         self.core.account.set_limits(limits);
+    }
+
+    /// Calls `visit` with each area that meets `range`, ascending, as [`Space::areas`] does. What the first has below the
+    /// range is left out.
+    pub fn areas_in(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(AreaInfo<M>)) {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        self.core.areas_between(cpu.ctx_in(&self.core.memory), low, high, visit);
+    }
+
+    /// Forgets which pages were used, or which were stored to, so that [`Space::pages`] tells from now on. When it
+    /// returns, no CPU can use a page without that being noted. Tables that are shared are copied for it: what other
+    /// spaces know stays as it is. Pages that are pinned stay soft-dirty.
+    ///
+    /// # Errors
+    ///
+    /// [`ClearRefsError`] for want of memory.
+    pub fn clear_refs(&self, cpu: &mut Cpu<M>, refs: ClearRefs) -> Result<(), ClearRefsError> {
+        self.core.clear_refs(cpu.ctx_in(&self.core.memory), refs)
+    }
+
+    /// Makes the present number of pages the highest ever seen ([`Usage::peak`](crate::Usage)).
+    pub fn reset_peak(&self) {
+        self.core.counters.reset_peak();
+    }
+
+    /// What the pages of `range` are, summed. Changes nothing.
+    pub fn footprint(&self, cpu: &mut Cpu<M>, range: PageRange) -> Footprint {
+        self.core.footprint(cpu.ctx_in(&self.core.memory), range)
     }
 
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.

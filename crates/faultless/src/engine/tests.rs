@@ -12,6 +12,7 @@ mod pins;
 mod raw;
 mod remap;
 mod sharing;
+mod views;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};
 use machine::TestMachine;

@@ -144,7 +144,8 @@ impl<M: Machine> Memory<M> {
     /// Takes a pin back; before the reference is dropped.
     pub(crate) fn drop_pin(&self, frame: FrameId) {
         self.record(frame).drop_pin();
-        self.pins.fetch_sub(1, Ordering::Relaxed);
+        // Release pairs with `has_pins`: who sees no pin left sees what was stored while there was one (P14).
+        self.pins.fetch_sub(1, mutant::weaken(mutant::Mutant::RelaxedUnpin, Ordering::Release));
     }
 
     /// Counts HUGE entries that came or went.
@@ -184,7 +185,8 @@ impl<M: Machine> Memory<M> {
     /// Does any pin of an anonymous page stand?
     #[inline]
     pub(crate) fn has_pins(&self) -> bool {
-        self.pins.load(Ordering::Relaxed) != 0 && !mutant::is(mutant::Mutant::ForkForgetsPins)
+        // Acquire pairs with `drop_pin`.
+        self.pins.load(Ordering::Acquire) != 0 && !mutant::is(mutant::Mutant::ForkForgetsPins)
     }
 
     /// The section words.

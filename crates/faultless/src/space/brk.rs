@@ -73,7 +73,7 @@ impl<M: Machine> Core<M> {
                 rights: Rights::READ | Rights::WRITE,
                 max_rights: Rights::ALL,
                 sharing: Sharing::Private,
-                flags: AreaFlags::NONE,
+                flags: AreaFlags::SOFT_DIRTY,
                 object: None,
                 offset: part.start().as_u64(),
             };

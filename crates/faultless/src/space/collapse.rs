@@ -122,6 +122,7 @@ impl<M: Machine> Core<M> {
             execute: rights.contains(Rights::EXECUTE),
             exclusive: true,
             dirty: true,
+            soft: true,
             ..PageBits::default()
         };
         let table = taken.table();

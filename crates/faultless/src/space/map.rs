@@ -208,7 +208,7 @@ impl<M: Machine> Core<M> {
         if !request.max_rights.contains(request.rights) {
             return Err(MapError::Denied);
         }
-        let mut flags = request.flags.without(AreaFlags::RAW);
+        let mut flags = request.flags.without(AreaFlags::RAW) | AreaFlags::SOFT_DIRTY;
         let (object, offset) = match request.backing {
             Backing::Anonymous => (None, 0),
             Backing::Frames => {
@@ -431,7 +431,7 @@ impl<M: Machine> Core<M> {
         if let Some(area) = above {
             match &mut middle {
                 Some(middle) if middle.continues_as(area) => {
-                    middle.extend_up(area.range.end());
+                    middle.extend_up(area);
                     to = if area.range.start() == range.end() { area.range.end().as_u64() } else { high };
                 }
                 _ if area.range.start() < range.end() => right = Some(area),

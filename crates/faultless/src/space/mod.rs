@@ -13,10 +13,12 @@
 mod access;
 mod advise;
 mod brk;
+mod clear;
 mod collapse;
 mod exit;
 mod extent;
 mod fault;
+mod footprint;
 mod fork;
 mod grow;
 mod huge;
@@ -35,9 +37,11 @@ mod usage;
 
 pub use access::AccessError;
 pub use advise::{AdviseError, Populate, PopulateError};
+pub use clear::{ClearRefs, ClearRefsError};
 pub use collapse::CollapseError;
 pub use extent::{Extent, Limits};
 pub use fault::{FaultError, Resolved};
+pub use footprint::Footprint;
 pub use fork::ForkError;
 pub use huge::HugePages;
 pub use map::{Backing, MapError, MapRequest, Placement};

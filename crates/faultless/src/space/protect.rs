@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::addr::{PageRange, Rights, VirtAddr};
-use crate::area::{Area, Attributes, Changes, Index, Place, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::table::Rewrite;
@@ -57,8 +57,12 @@ impl<M: Machine> Core<M> {
             "areas do not cross stripes"
         );
         let (low, high) = (part.start().as_u64(), part.end().as_u64());
-        let rewrite =
-            Rewrite::Protect { rights, narrows: !rights.contains(area.rights), unwatched: area.is_unwatched() };
+        let rewrite = Rewrite::Protect {
+            rights,
+            narrows: !rights.contains(area.rights),
+            unwatched: area.is_unwatched(),
+            soft: area.flags.contains(AreaFlags::SOFT_DIRTY),
+        };
         let middle = Attributes { rights, ..area.part(part) };
         let no_memory = ProtectError::NoMemory(part.start());
         let mut changes = Changes::new();

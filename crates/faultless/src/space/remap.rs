@@ -133,7 +133,8 @@ impl<M: Machine> Core<M> {
         }
         let offset = attributes.offset.checked_add(request.old_len).ok_or(RemapError::Invalid)?;
         let mut changes = Changes::new();
-        self.prepare_map(range, &Attributes { range, offset, ..attributes }, &guard, &mut changes)
+        let flags = attributes.flags | AreaFlags::SOFT_DIRTY;
+        self.prepare_map(range, &Attributes { range, flags, offset, ..attributes }, &guard, &mut changes)
             .map_err(|_| RemapError::NoMemory)?;
         self.commit_all(ctx, &mut changes, &guard, || {})?;
         Ok(true)
@@ -244,7 +245,9 @@ impl<M: Machine> Core<M> {
         new: PageRange,
         guard: &StripeGuard<'_>,
     ) -> Result<(), RemapError> {
-        let attributes = Attributes { range: new, ..self.movable(request, guard)? };
+        let attributes = self.movable(request, guard)?;
+        // What is new at an address is soft-dirty there.
+        let attributes = Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, ..attributes };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
             return self.map_at(ctx, new, &attributes, guard).map_err(|error: MapError| match error {

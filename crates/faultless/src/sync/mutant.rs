@@ -107,6 +107,12 @@ pub enum Mutant {
     PinAfterSection,
     /// A fork shares pinned pages like all others (P12).
     ForkForgetsPins,
+    /// Clearing the soft-dirty bits does not wait for stores from outside that are under way (P14).
+    NoClearWait,
+    /// Clearing the soft-dirty bits does not look again for pages that were pinned meanwhile (P14).
+    NoPinnedPass,
+    /// The last pin goes without carrying what was stored while it stood (P14).
+    RelaxedUnpin,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

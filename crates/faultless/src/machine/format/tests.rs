@@ -6,13 +6,14 @@ use core::mem::size_of;
 type F = X86_64;
 
 fn all_bits() -> impl Iterator<Item = PageBits> {
-    (0..64u32).map(|n| PageBits {
+    (0..128u32).map(|n| PageBits {
         write: n & 1 != 0,
         execute: n & 2 != 0,
         exclusive: n & 4 != 0,
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: n & 32 != 0,
+        soft: n & 65 != 0,
     })
 }
 
@@ -147,6 +148,22 @@ fn losing_exclusivity_takes_the_write_permission_of_private_pages_only() {
     assert!(
         matches!(F::leaf(F::without_exclusive(none)), Leaf::None(frame, bits) if frame == FrameId::new(9) && !bits.exclusive)
     );
+}
+
+#[test]
+fn what_may_be_written_is_soft_dirty() {
+    for bits in all_bits() {
+        let page = F::page(FrameId::new(5), PageBits { soft: false, ..bits }, 3);
+        for entry in [page, F::made_writable(page, true), F::page_to_none(page, 3)] {
+            let (Leaf::Page(_, now) | Leaf::None(_, now)) = F::leaf(entry) else { panic!() };
+            assert!(now.soft || !now.write, "a store would not be seen: {now:?}");
+            let cleared = F::without_soft(entry);
+            let (Leaf::Page(frame, clear) | Leaf::None(frame, clear)) = F::leaf(cleared) else { panic!() };
+            assert_eq!((frame, clear), (FrameId::new(5), PageBits { write: false, soft: false, ..now }));
+            assert_eq!(F::without_soft(F::with_soft(cleared)), cleared);
+            assert_eq!((F::generation(cleared), F::is_accessed(F::unused(cleared))), (3, false));
+        }
+    }
 }
 
 #[test]

@@ -225,12 +225,17 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         }
         let copies = access == Access::Write && self.area.sharing == Sharing::Private;
         match object.page(self.ctx, self.area.page_index(self.address), u32::from(!copies)) {
-            PageState::Resident(frame) if object.is_memory() => (Page::Memory, Some(frame)),
+            PageState::Resident(frame) if object.is_memory() && self.stores_unseen() => (Page::Memory, Some(frame)),
             PageState::Resident(frame) => (Page::Resident, Some(frame)),
             PageState::PastEnd => (Page::PastEnd, None),
             PageState::Absent if object.must_read(self.area.page_index(self.address)) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
         }
+    }
+
+    /// Is a store to the area no news, for all of it is soft-dirty? If not, the first store to a page must fault (P14).
+    fn stores_unseen(&self) -> bool {
+        self.area.flags.contains(AreaFlags::SOFT_DIRTY)
     }
 
     /// What stands for a page that nobody put into an area of raw frames (PF-08).
