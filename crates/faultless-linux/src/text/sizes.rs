@@ -23,6 +23,8 @@ pub struct Sizes {
     pub shmem: u64,
     /// Private writable mappings.
     pub data: u64,
+    /// Locked mappings.
+    pub locked: u64,
     /// The stack.
     pub stack: u64,
     /// The program's code.
@@ -45,6 +47,7 @@ impl Sizes {
             file: usage.file,
             shmem: usage.shmem,
             tables: usage.tables,
+            locked: memory.space.extent().locked,
             ..Self::default()
         };
         memory.space.areas(cpu, |area| {
@@ -87,7 +90,7 @@ impl Sizes {
         let lines = [
             ("VmPeak", self.peak.max(self.total)),
             ("VmSize", self.total),
-            ("VmLck", 0),
+            ("VmLck", self.locked),
             ("VmPin", 0),
             ("VmHWM", self.resident_peak.max(resident)),
             ("VmRSS", resident),

@@ -7,6 +7,7 @@ mod holes;
 mod machine;
 mod mappings;
 mod pins;
+mod promises;
 mod raw;
 mod remap;
 mod sharing;

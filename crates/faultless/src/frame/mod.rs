@@ -4,11 +4,14 @@
 //! and the CPU it runs on. Absent on purpose: who maps a frame (that is `rmap`'s business) and when it may be freed
 //! after an unmap (`tlb` and `space` decide; here a count reaches zero).
 
+mod commit;
 mod cpu;
 mod record;
 mod records;
 mod zone;
 
+pub(crate) use commit::Commit;
+pub use commit::CommitPolicy;
 pub(crate) use cpu::{CpuLocal, Retired};
 pub(crate) use record::{Kind, Record};
 
@@ -29,6 +32,7 @@ pub(crate) struct Memory<M: Machine> {
     zero: FrameId,        // fixed: the shared frame of zeroes
     total: u64,           // fixed: frames in the allocator's care
     pins: AtomicU64,      // alone atomic: pins of anonymous pages that stand
+    commit: Commit,       // says itself
 }
 
 /// A tally alone in its cache lines.
@@ -84,6 +88,7 @@ impl<M: Machine> Memory<M> {
             zero,
             total,
             pins: AtomicU64::new(0),
+            commit: Commit::new(total),
         })
     }
 
@@ -107,6 +112,12 @@ impl<M: Machine> Memory<M> {
     #[inline]
     pub(crate) fn zero_frame(&self) -> FrameId {
         self.zero
+    }
+
+    /// What was promised.
+    #[inline]
+    pub(crate) fn commit(&self) -> &Commit {
+        &self.commit
     }
 
     /// Notes a pin of an anonymous page to which the caller holds a reference.

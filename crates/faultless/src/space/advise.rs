@@ -80,6 +80,9 @@ impl<M: Machine> Core<M> {
             if flags == area.flags {
                 return Ok(());
             }
+            if set.contains(AreaFlags::SEALED) {
+                self.note_sealed();
+            }
             let middle = Attributes { flags, ..area.part(part) };
             let mut changes = Changes::new();
             let place = self.index.place(part.start().as_u64(), guard);

@@ -96,6 +96,7 @@ fn push_joined<M: Machine>(areas: &mut Vec<AreaInfo<M>>, area: &Area<M>, from: u
         && let Ok(range) = PageRange::new(last.range.start(), area.range.end())
     {
         last.range = range;
+        last.flags = last.flags | area.flags;
         return;
     }
     let mut info = info(area);
@@ -119,6 +120,7 @@ impl<M: Machine> AreaInfo<M> {
         same_object
             && self.range.end() == next.range.start()
             && (self.rights, self.max_rights) == (next.rights, next.max_rights)
-            && (self.sharing, self.flags) == (next.sharing, next.flags)
+            && self.sharing == next.sharing
+            && self.flags.is_like(next.flags)
     }
 }
