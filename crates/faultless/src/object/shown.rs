@@ -21,6 +21,14 @@ impl<M: Machine> Object<M> {
         self.areas.load(Relaxed).max(0).cast_unsigned()
     }
 
+    /// Pages in the cache, counted one by one.
+    #[must_use]
+    pub fn resident_pages(&self) -> u64 {
+        let mut pages = 0;
+        self.each_page(&mut |_, _| pages += 1);
+        pages
+    }
+
     /// Permits no more shared mappings through which stores may ever come
     /// ([`MapRequest::max_rights`](crate::MapRequest)), for good.
     ///

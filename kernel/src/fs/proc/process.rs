@@ -24,7 +24,11 @@ use crate::errno::Errno;
 use crate::heap;
 use crate::process::{Memory, Process, table};
 use crate::sched::{Thread, ThreadState};
+use crate::shm;
 use crate::uaccess::Source;
+
+/// Where System V shared memory seems to be.
+const SHARED_DEVICE: u64 = 1;
 
 /// A file in /proc/PID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -397,9 +401,11 @@ fn write_maps(cpu: &mut CpuLocal, memory: &Memory, text: &mut Text) -> Result<()
                     line.name = inode.path();
                 }
                 None => {
-                    let (major, minor) = split_number(ROOT_DEVICE);
-                    line.file = (major, minor, object.id());
-                    line.name = b"/dev/zero (deleted)".to_vec();
+                    // Shared memory that is no file of ours.
+                    let id = shm::id_of(object.id()).and_then(|id| u64::try_from(id).ok());
+                    let (major, minor) = split_number(if id.is_some() { SHARED_DEVICE } else { ROOT_DEVICE });
+                    line.file = (major, minor, id.unwrap_or(object.id()));
+                    line.name = object.label().into();
                 }
             },
             None if range.0 <= heap.1 && range.1 > heap.0 && heap.0 != heap.1 => {
