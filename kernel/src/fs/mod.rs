@@ -50,7 +50,7 @@ use faultless::Machine;
 use linux_raw_sys::general as linux;
 
 pub use context::FsContext;
-pub use data::{FileData, MAX_SIZE};
+pub use data::{FileData, FileObject, MAX_SIZE};
 pub use device::{Device, randomness, split_number};
 pub use directory::FIRST_COOKIE;
 pub use epoll::{Control, Epoll, Event};

@@ -12,8 +12,11 @@
 //! | `msync` | `msync` |
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
-//! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `remap_file_pages`, `mseal`, protection
-//! keys, `process_madvise`. The core does not offer what they need.
+//! | `mseal` | `mseal` |
+//! | `pkeys` | `pkey_alloc`, `pkey_free`, `pkey_mprotect`, as on a CPU without protection keys |
+//!
+//! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `remap_file_pages`. The core does not offer
+//! what it needs.
 
 mod brk;
 mod madvise;
@@ -22,8 +25,10 @@ mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod mseal;
 mod msync;
 mod munmap;
+mod pkeys;
 
 pub use brk::brk;
 pub use madvise::madvise;
@@ -32,5 +37,7 @@ pub use mlock::{mlock, mlock2, mlockall, munlock, munlockall};
 pub use mmap::{FileRights, MapFile, MapTarget, MmapArgs, NoFile, mmap};
 pub use mprotect::mprotect;
 pub use mremap::{MremapArgs, mremap};
+pub use mseal::mseal;
 pub use msync::msync;
 pub use munmap::munmap;
+pub use pkeys::{pkey_alloc, pkey_free, pkey_mprotect};

@@ -2,6 +2,7 @@
 
 use super::{Cpu, OutOfMemory, Vm};
 use crate::area::AreaFlags;
+use crate::frame::CommitPolicy;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
@@ -166,6 +167,23 @@ impl<M: Machine> Space<M> {
         self.core.footprint(cpu.ctx_in(&self.core.memory), range)
     }
 
+    /// The limits that [`Space::set_limits`] or fork left.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.core.account.limits()
+    }
+
+    /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
+    pub fn set_default_flags(&self, flags: AreaFlags) {
+        self.core.account.set_defaults(flags);
+    }
+
+    /// The flags that every new area gets.
+    #[must_use]
+    pub fn default_flags(&self) -> AreaFlags {
+        self.core.account.defaults()
+    }
+
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
     pub fn pages(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(PageInfo)) {
         self.core.pages(cpu.ctx_in(&self.core.memory), range, visit);
@@ -195,6 +213,24 @@ impl<M: Machine> Page<M> {
 }
 
 impl<M: Machine> Vm<M> {
+    /// Pages promised to programs: private writable mappings without [`AreaFlags::NO_RESERVE`], and memory objects by
+    /// their size where they were made so (Committed_AS).
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.memory.commit().pages()
+    }
+
+    /// What may be promised (vm.overcommit_memory); [`CommitPolicy::Always`] at first.
+    #[must_use]
+    pub fn commit_policy(&self) -> CommitPolicy {
+        self.memory.commit().policy()
+    }
+
+    /// Changes what later operations may promise; what is promised stays.
+    pub fn set_commit_policy(&self, policy: CommitPolicy) {
+        self.memory.commit().set_policy(policy);
+    }
+
     /// A page of zeroes of the embedder's own, to be mapped with [`Space::insert_page`].
     ///
     /// # Errors

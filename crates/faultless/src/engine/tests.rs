@@ -9,6 +9,7 @@ mod huge;
 mod machine;
 mod mappings;
 mod pins;
+mod promises;
 mod raw;
 mod remap;
 mod sharing;

@@ -5,12 +5,15 @@
 //! after an unmap (`tlb` and `space` decide; here a count reaches zero).
 
 mod audit;
+mod commit;
 mod cpu;
 mod record;
 mod records;
 mod zone;
 
 pub(crate) use audit::recount_free;
+pub(crate) use commit::Commit;
+pub use commit::CommitPolicy;
 pub(crate) use cpu::{CpuLocal, Retired};
 pub(crate) use record::{Kind, Record};
 
@@ -35,6 +38,7 @@ pub(crate) struct Memory<M: Machine> {
     huge: PlainU64,        // alone atomic: HUGE entries, modulo 2^64
     huge_policy: AtomicU8, // alone atomic: see `HugePages`
     huge_ever: AtomicU8,   // alone atomic: the most that the policy ever was
+    commit: Commit,        // says itself
 }
 
 /// A tally alone in its cache lines.
@@ -109,6 +113,7 @@ impl<M: Machine> Memory<M> {
             huge: PlainU64::new(0),
             huge_policy: AtomicU8::new(0),
             huge_ever: AtomicU8::new(0),
+            commit: Commit::new(total),
         })
     }
 
@@ -132,6 +137,12 @@ impl<M: Machine> Memory<M> {
     #[inline]
     pub(crate) fn zero_frame(&self) -> FrameId {
         self.zero
+    }
+
+    /// What was promised.
+    #[inline]
+    pub(crate) fn commit(&self) -> &Commit {
+        &self.commit
     }
 
     /// Notes a pin of an anonymous page to which the caller holds a reference.

@@ -9,6 +9,7 @@ use super::Core;
 use super::extent::Admission;
 use super::map::{MapError, stripe_parts};
 use super::settle::NoTables;
+use super::unmap::UnmapError;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Sharing, StripeGuard};
 use crate::frame::Ctx;
@@ -67,6 +68,15 @@ impl From<NoTables> for RemapError {
     }
 }
 
+impl From<UnmapError> for RemapError {
+    fn from(error: UnmapError) -> Self {
+        match error {
+            UnmapError::Sealed => Self::Sealed,
+            UnmapError::Invalid | UnmapError::NoMemory => Self::NoMemory,
+        }
+    }
+}
+
 /// A checked move: `old` becomes the first part of `new`.
 struct Move<M: Machine> {
     old: PageRange,
@@ -114,7 +124,7 @@ impl<M: Machine> Core<M> {
         let Ok(tail) = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)) else {
             return Ok(());
         };
-        self.unmap_locked(ctx, tail, &guard).map_err(|_| RemapError::NoMemory)
+        Ok(self.unmap_locked(ctx, tail, &guard)?)
     }
 
     /// Makes the mapping longer where it is, if it ends where the old range does and there is room behind.
@@ -192,9 +202,9 @@ impl<M: Machine> Core<M> {
             return Err(RemapError::NoMemory);
         }
         self.movable(request, &guard)?;
-        self.unmap_locked(ctx, new, &guard).map_err(|_| RemapError::NoMemory)?;
+        self.unmap_locked(ctx, new, &guard)?;
         if let Ok(tail) = PageRange::new(VirtAddr::new(addr.as_u64() + new_len), VirtAddr::new(old_end)) {
-            self.unmap_locked(ctx, tail, &guard).map_err(|_| RemapError::NoMemory)?;
+            self.unmap_locked(ctx, tail, &guard)?;
         }
         self.move_to(ctx, &RemapRequest { old_len: old_len.min(new_len), keep, ..*request }, new, &guard)?;
         Ok(target)
@@ -256,7 +266,7 @@ impl<M: Machine> Core<M> {
             });
         };
         let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };
-        if !self.account.has_room_for(added / PAGE_SIZE) {
+        if !self.account.has_room_for(ctx.memory.commit(), added / PAGE_SIZE, &attributes) {
             return Err(RemapError::NoMemory);
         }
         let plan = Move { old, new, attributes, keep: request.keep };
