@@ -62,6 +62,8 @@ impl AreaFlags {
     pub const NO_HUGE: Self = Self(4096);
     /// Frames that the embedder maps by number, with or without records: never counted, copied or freed.
     pub const RAW: Self = Self(8192);
+    /// Shows pages of its object in another order than theirs (remap_file_pages).
+    pub const NONLINEAR: Self = Self(1 << 24);
 
     /// Are all flags of `other` set?
     #[must_use]

@@ -6,6 +6,7 @@ mod failures;
 mod holes;
 mod machine;
 mod mappings;
+mod nonlinear;
 mod pins;
 mod raw;
 mod remap;

@@ -165,6 +165,9 @@ impl<M: Machine> Core<M> {
         if first.flags.contains(AreaFlags::SEALED) {
             return Err(RemapError::Sealed);
         }
+        if first.flags.contains(AreaFlags::NONLINEAR) && request.keep {
+            return Err(RemapError::Invalid); // what stays would show other pages than before
+        }
         if first.flags.contains(AreaFlags::RAW) && request.new_len > request.old_len {
             return Err(RemapError::Unmapped); // PF-09
         }
@@ -247,7 +250,8 @@ impl<M: Machine> Core<M> {
         let attributes = Attributes { range: new, ..self.movable(request, guard)? };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
-            return self.map_at(ctx, new, &attributes, guard).map_err(|error: MapError| match error {
+            let flags = attributes.flags.without(AreaFlags::NONLINEAR);
+            return self.map_at(ctx, new, &Attributes { flags, ..attributes }, guard).map_err(|error: MapError| match error {
                 MapError::Invalid | MapError::Overflow => RemapError::Invalid,
                 _ => RemapError::NoMemory,
             });

@@ -13,6 +13,7 @@
 //! Absent on purpose: TLBs. What was removed comes back as [`Removed`], to be flushed and settled by `space`.
 
 mod audit;
+mod nonlinear;
 mod relocate;
 mod rewrite;
 mod scan;
