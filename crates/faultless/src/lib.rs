@@ -58,6 +58,6 @@ pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
     AccessError, AdviseError, AreaInfo, Backing, Destination, Extent, FaultError, ForkError, InsertError, Layout,
-    Limits, MapError, MapRequest, NonlinearError, Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError,
-    ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError, Usage,
+    Limits, MapError, MapRequest, NonlinearError, Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate,
+    PopulateError, ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError, Usage,
 };

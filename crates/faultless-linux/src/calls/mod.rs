@@ -10,9 +10,10 @@
 //! | `mincore` | `mincore` |
 //! | `mremap` | `mremap` |
 //! | `msync` | `msync` |
+//! | `remap_file_pages` | `remap_file_pages` |
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
-//! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `remap_file_pages`, `mseal`, protection
+//! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `mseal`, protection
 //! keys, `process_madvise`. The core does not offer what they need.
 
 mod brk;
@@ -24,6 +25,7 @@ mod mprotect;
 mod mremap;
 mod msync;
 mod munmap;
+mod remap_file_pages;
 
 pub use brk::brk;
 pub use madvise::madvise;
@@ -34,3 +36,4 @@ pub use mprotect::mprotect;
 pub use mremap::{MremapArgs, mremap};
 pub use msync::msync;
 pub use munmap::munmap;
+pub use remap_file_pages::{RemapFilePagesArgs, remap_file_pages};

@@ -5,8 +5,8 @@ use crate::area::AreaFlags;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, Extent, InsertError, Limits, NonlinearError, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
-    RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, Extent, InsertError, Limits, NonlinearError, Page, PageInfo, PinError, Pinned, Populate,
+    PopulateError, RemapError, RemapRequest, Space, Zap,
 };
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;

@@ -156,8 +156,7 @@ impl<M: Machine> Core<M> {
             Populate::Write => Some(Access::Write),
             // As Linux does: private memory that may be stored to is made one's own at once.
             Populate::AsMapped if stores => Some(Access::Write),
-            Populate::AsMapped if area.rights.contains(Rights::READ) => Some(Access::Read),
-            Populate::AsMapped if area.rights.contains(Rights::EXECUTE) => Some(Access::Execute),
+            Populate::AsMapped if !area.rights.is_none() => Some(Access::Read),
             Populate::AsMapped => None,
         };
         Some((area.range.end(), access))

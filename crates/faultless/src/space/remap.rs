@@ -251,9 +251,11 @@ impl<M: Machine> Core<M> {
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
             let flags = attributes.flags.without(AreaFlags::NONLINEAR);
-            return self.map_at(ctx, new, &Attributes { flags, ..attributes }, guard).map_err(|error: MapError| match error {
-                MapError::Invalid | MapError::Overflow => RemapError::Invalid,
-                _ => RemapError::NoMemory,
+            return self.map_at(ctx, new, &Attributes { flags, ..attributes }, guard).map_err(|error: MapError| {
+                match error {
+                    MapError::Invalid | MapError::Overflow => RemapError::Invalid,
+                    _ => RemapError::NoMemory,
+                }
             });
         };
         let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };

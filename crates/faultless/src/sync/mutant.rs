@@ -75,6 +75,8 @@ pub enum Mutant {
     RelaxedSectionEnd,
     /// The beginning of a section does not carry what the one before did (P8).
     RelaxedSectionEnter,
+    /// A sweep leaves OFFSET entries as they are though their page leaves the object (P9).
+    OffsetStays,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

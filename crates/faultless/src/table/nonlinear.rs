@@ -8,6 +8,7 @@ use super::sweep::Sweep;
 use crate::addr::PAGE_SHIFT;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{Format, Machine};
+use crate::sync::mutant;
 
 /// The index for an address, given that for address 0 (both modulo 2^64).
 const fn index_at(zero: u64, address: u64) -> u64 {
@@ -24,6 +25,7 @@ impl<M: Machine> Sweep<'_, M> {
         }
         match M::Format::leaf(entry) {
             // Nothing is mapped. A fault that has looked the page up must fail if the page leaves its object.
+            Leaf::Offset(_) if mutant::is(mutant::Mutant::OffsetStays) => None,
             Leaf::Offset(_) => self.stamps_leaves().then_some(entry),
             _ => Some(self.absent(index, address, linear)),
         }
@@ -46,17 +48,15 @@ impl<M: Machine> Sweep<'_, M> {
     fn shown(&self, entry: Raw) -> Option<u64> {
         match M::Format::leaf(entry) {
             Leaf::Offset(index) => Some(index),
-            Leaf::Page(frame, bits) | Leaf::None(frame, bits) if !bits.special => Some(self.ctx.record(frame).words().1),
+            Leaf::Page(frame, bits) | Leaf::None(frame, bits) if !bits.special => {
+                Some(self.ctx.record(frame).words().1)
+            }
             _ => None,
         }
     }
 
     /// An entry that maps nothing and means the page of this index.
     fn absent(&self, index: u64, address: u64, linear: u64) -> Raw {
-        if index == index_at(linear, address) {
-            M::Format::empty(self.stamp, 0)
-        } else {
-            M::Format::offset(index, 0)
-        }
+        if index == index_at(linear, address) { M::Format::empty(self.stamp, 0) } else { M::Format::offset(index, 0) }
     }
 }

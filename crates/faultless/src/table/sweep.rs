@@ -78,10 +78,7 @@ pub(crate) enum Rewrite {
 impl Rewrite {
     /// Do pages leave?
     pub(super) fn removes(self) -> bool {
-        matches!(
-            self,
-            Self::Remove { .. } | Self::Discard { .. } | Self::DiscardNonlinear { .. } | Self::Place { .. }
-        )
+        matches!(self, Self::Remove { .. } | Self::Discard { .. } | Self::DiscardNonlinear { .. } | Self::Place { .. })
     }
 
     /// Must a fault that is under way notice? Not if pages only gain rights.

@@ -154,6 +154,11 @@ impl<F: Format> Worker<F> {
         space.protect(&mut self.cpu, pages(first, count), rights).expect("mapped");
     }
 
+    /// Makes pages of a shared mapping show those of its object from `index` on.
+    pub fn arrange(&mut self, space: &Space<F>, first: u64, count: u64, index: u64) {
+        space.remap_pages(&mut self.cpu, pages(first, count), index).expect("a shared mapping, and memory");
+    }
+
     pub fn fork(&mut self, space: &Space<F>) -> Space<F> {
         Arc::new(space.fork(&mut self.cpu).expect("memory"))
     }

@@ -6,12 +6,12 @@
 //! | `map` | `mmap` |
 //! | this one | all others |
 //!
-//! Absent on purpose, and therefore `ENOSYS`: `remap_file_pages`, System V shared memory, protection
+//! Absent on purpose, and therefore `ENOSYS`: System V shared memory, protection
 //! keys. faultless does not offer what they need.
 
 mod map;
 
-use faultless_linux::calls::MremapArgs;
+use faultless_linux::calls::{MremapArgs, RemapFilePagesArgs};
 use faultless_linux::{Caller, Limits, calls};
 use linux_raw_sys::general as linux;
 
@@ -30,6 +30,7 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_madvise, Plain(|call| range_with(call, |call| call.uint(2), calls::madvise))),
     (linux::__NR_mincore, Plain(mincore)),
     (linux::__NR_mremap, Plain(mremap)),
+    (linux::__NR_remap_file_pages, Plain(remap_file_pages)),
     (linux::__NR_msync, Plain(|call| range_with(call, |call| call.uint(2), calls::msync))),
     (linux::__NR_mlock, Plain(|call| range(call, calls::mlock))),
     (linux::__NR_mlock2, Plain(|call| range_with(call, |call| call.uint(2), calls::mlock2))),
@@ -88,6 +89,17 @@ fn mremap(call: &mut Call<'_>) -> SysResult {
         new_address: call.word(4),
     };
     as_caller(call, |caller| calls::mremap(caller, args)).map(u64::cast_signed)
+}
+
+fn remap_file_pages(call: &mut Call<'_>) -> SysResult {
+    let args = RemapFilePagesArgs {
+        start: call.word(0),
+        size: call.word(1),
+        protection: call.word(2),
+        page: call.word(3),
+        flags: call.word(4),
+    };
+    finish(as_caller(call, |caller| calls::remap_file_pages(caller, args)))
 }
 
 fn mlockall(call: &mut Call<'_>) -> SysResult {
