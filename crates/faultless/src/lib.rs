@@ -57,7 +57,7 @@ pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
-    AccessError, AdviseError, AreaInfo, Backing, Destination, Extent, FaultError, ForkError, InsertError, Layout,
-    Limits, MapError, MapRequest, NonlinearError, Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate,
-    PopulateError, ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError, Usage,
+    AccessError, AdviseError, AreaInfo, Backing, CollapseError, Destination, Extent, FaultError, ForkError, HugePages,
+    InsertError, Layout, Limits, MapError, MapRequest, NonlinearError, Page, PageInfo, PageKind, PinError, Pinned,
+    Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError, Usage,
 };

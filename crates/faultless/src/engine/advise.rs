@@ -8,6 +8,7 @@ use crate::space::{
     AccessError, AdviseError, Extent, InsertError, Limits, NonlinearError, Page, PageInfo, PinError, Pinned, Populate,
     PopulateError, RemapError, RemapRequest, Space, Zap,
 };
+use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
 
@@ -199,7 +200,7 @@ impl<M: Machine> Object<M> {
     ///
     /// # Panics
     ///
-    /// If the token belongs to another [`Vm`](crate::Vm).
+    /// If the token belongs to another [`Vm`].
     pub fn punch_hole(self: &Arc<Self>, cpu: &mut Cpu<M>, offset: u64, len: u64) -> Result<(), ObjectError> {
         let end = offset.checked_add(len).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
         let (ctx, registry) = (cpu.ctx_in(self.memory()), &cpu.vm.registry);
@@ -212,6 +213,11 @@ impl<M: Machine> Object<M> {
         let no_memory = |_| ObjectError::OutOfMemory;
         self.prepare_punch(pages)?;
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
+        if mutant::is(mutant::Mutant::PunchLate) {
+            registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
+            self.punch(ctx, pages);
+            return Ok(());
+        }
         self.punch(ctx, pages);
         // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
         ctx.machine().heavy_barrier();

@@ -4,6 +4,7 @@
 
 mod advise;
 mod audit;
+mod huge;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod probe;
 mod seats;

@@ -18,6 +18,8 @@
 //! | kind | bit 0 | payload |
 //! |---|---|---|
 //! | TABLE | 1 | frame 12-51; W, U, A always set; SHARED 9 (then W is clear), FROZEN 10 |
+//! | HUGE | 1 | as PAGE, with bit 7 set: stands for a whole leaf table of PAGEs of frames in a row; no generation |
+//! | HUGE without rights | 0 | as NONE, with bit 7 set |
 //! | EMPTY | 0 | stamp as above, no generation |
 //! | POISON, FROZEN | 0 | none |
 //!
@@ -79,6 +81,8 @@ pub enum Upper {
         /// A fork is under way: wait.
         frozen: bool,
     },
+    /// No table, but what a leaf table would say of frames in a row; [`Format::leaf`] tells of which and how.
+    Huge,
 }
 
 /// An architecture's entry format. All functions are pure bit arithmetic.
@@ -131,8 +135,16 @@ pub trait Format: Send + Sync + Sized + 'static {
 
     /// An upper entry that names a table.
     fn table(frame: FrameId, shared: bool, frozen: bool) -> Raw;
+    /// What stands at level 1 for a leaf table that maps frames in a row, from `frame` on, which is a multiple of their
+    /// number.
+    fn huge(frame: FrameId, bits: PageBits) -> Raw;
+    /// The leaf entry that `index` of the table would be that a HUGE value stands for.
+    fn part_of_huge(entry: Raw, index: usize) -> Raw;
     /// An empty upper entry that a fork has frozen.
     fn frozen_empty() -> Raw;
+    /// The table that an upper entry names and whether it is shared, unless there is none or a fork is under way: what
+    /// [`Format::upper`] says, by one test.
+    fn open_table(entry: Raw) -> Option<(FrameId, bool)>;
     /// Decodes an upper entry. Total.
     fn upper(entry: Raw) -> Upper;
     /// Are all values EMPTY (as leaves, and as upper entries) whose bitwise or this is?
@@ -144,6 +156,8 @@ const WRITE: Raw = 1 << 1;
 const USER: Raw = 1 << 2;
 const ACCESSED: Raw = 1 << 5;
 const DIRTY: Raw = 1 << 6;
+/// A large page, in an entry of level 1.
+const LARGE: Raw = 1 << 7;
 const EXCLUSIVE: Raw = 1 << 9;
 const SHARED: Raw = 1 << 9;
 const PENDING: Raw = 1 << 10;
@@ -170,7 +184,7 @@ const STAMP_HIGH_SHIFT: u32 = 57;
 pub const STAMP_BITS: u32 = 54;
 /// Frame bits of a NONE entry, stored inverted.
 const NONE_FRAME: Raw = ((1 << 51) - 1) & !0xfff;
-const NONE_KEEPS: Raw = ACCESSED | DIRTY | EXCLUSIVE | PENDING | SPECIAL | NO_EXECUTE;
+const NONE_KEEPS: Raw = ACCESSED | DIRTY | LARGE | EXCLUSIVE | PENDING | SPECIAL | NO_EXECUTE;
 
 /// x86-64 paging with `LEVELS` levels of `2^INDEX_BITS` entries and generations of `GENERATION_BITS`.
 ///
@@ -361,19 +375,43 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     }
 
     #[inline]
+    fn huge(frame: FrameId, bits: PageBits) -> Raw {
+        debug_assert!(frame.as_u64().is_multiple_of(1 << INDEX_BITS), "a large page is aligned to its size");
+        Self::page(frame, bits, 0) | LARGE
+    }
+
+    #[inline]
+    fn part_of_huge(entry: Raw, index: usize) -> Raw {
+        let offset = (index as u64) << 12;
+        let small = entry & !LARGE;
+        // Of an aligned frame the low bits are clear, or set where the number is stored inverted.
+        if entry & PRESENT != 0 { small | offset } else { small & !offset }
+    }
+
+    #[inline]
     fn frozen_empty() -> Raw {
         KIND_FROZEN
     }
 
     #[inline]
+    fn open_table(entry: Raw) -> Option<(FrameId, bool)> {
+        let is_open = entry & (PRESENT | LARGE | FROZEN) == PRESENT;
+        is_open.then(|| (FrameId::new((entry & FRAME) >> 12), entry & SHARED != 0))
+    }
+
+    #[inline]
     fn upper(entry: Raw) -> Upper {
-        if entry & PRESENT != 0 {
+        if entry & (PRESENT | LARGE) == PRESENT {
             let frame = FrameId::new((entry & FRAME) >> 12);
             return Upper::Table { frame, shared: entry & SHARED != 0, frozen: entry & FROZEN != 0 };
+        }
+        if entry & PRESENT != 0 {
+            return Upper::Huge;
         }
         match entry & KIND {
             KIND_EMPTY => Upper::Empty,
             KIND_FROZEN => Upper::Frozen,
+            KIND_NONE => Upper::Huge,
             _ => Upper::Poison,
         }
     }

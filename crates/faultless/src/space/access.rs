@@ -8,8 +8,8 @@ use crate::addr::{Access, FrameId, PAGE_SIZE, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
-use crate::sync::Ordering;
-use crate::table::{Found, find, load, user_end};
+use crate::sync::{Ordering, mutant};
+use crate::table::{Look, look, user_end};
 
 /// Why an access stopped. The bytes before it have been transferred.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,11 +106,10 @@ impl<M: Machine> Core<M> {
         if self.has_exited() {
             return Step::Gone;
         }
-        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
+        let Some(Look { slot, entry, leaf, shared, .. }) = look(ctx, self.root, at) else {
             return Step::Fault;
         };
-        let entry = load(slot);
-        let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
+        let Leaf::Page(frame, bits) = M::Format::leaf(leaf) else {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
@@ -126,6 +125,9 @@ impl<M: Machine> Core<M> {
         }
         let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, how.access) {
             copy(frame);
+            if how.access == Access::Write {
+                self.mark_again(ctx, at, frame);
+            }
             Step::Done
         } else {
             Step::Fault
@@ -139,10 +141,24 @@ impl<M: Machine> Core<M> {
     /// After the reference was taken: does the space still reach the frame the same way? The whole path is checked,
     /// for a shared table that this space has left keeps its entries.
     pub(super) fn still_maps(&self, ctx: Ctx<'_, M>, at: VirtAddr, slot: &AtomicEntry, entry: Raw) -> bool {
-        let Found::Leaf { slot: again, .. } = find(ctx, self.root, at) else {
-            return false;
-        };
-        core::ptr::eq(slot, again) && M::Format::same_but_touched(load(again), entry)
+        look(ctx, self.root, at)
+            .is_some_and(|now| core::ptr::eq(slot, now.slot) && M::Format::same_but_touched(now.entry, entry))
+    }
+
+    /// After a store: a clean (MADV_FREE) between the mark and the store took the dirty bit away, and the store came
+    /// after it (P10). If the page has left meanwhile, the store left with it.
+    fn mark_again(&self, ctx: Ctx<'_, M>, at: VirtAddr, frame: FrameId) {
+        // Ends: each round but the last follows another CPU's successful change of the entry.
+        while let Some(Look { slot, entry, leaf, .. }) = look(ctx, self.root, at)
+            && matches!(M::Format::leaf(leaf), Leaf::Page(there, _) if there == frame)
+            && !mutant::is(mutant::Mutant::MarkOnlyBefore)
+        {
+            // An RMW also where no bit changes. Release: a clean that comes later has the store before it.
+            let touched = M::Format::touched(entry, true);
+            if slot.compare_exchange(entry, touched, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return;
+            }
+        }
     }
 }
 

@@ -13,11 +13,13 @@
 mod access;
 mod advise;
 mod brk;
+mod collapse;
 mod exit;
 mod extent;
 mod fault;
 mod fork;
 mod grow;
+mod huge;
 mod map;
 mod nonlinear;
 mod pages;
@@ -34,9 +36,11 @@ mod usage;
 
 pub use access::AccessError;
 pub use advise::{AdviseError, Populate, PopulateError};
+pub use collapse::CollapseError;
 pub use extent::{Extent, Limits};
 pub use fault::{FaultError, Resolved};
 pub use fork::ForkError;
+pub use huge::HugePages;
 pub use map::{Backing, MapError, MapRequest, Placement};
 pub use nonlinear::NonlinearError;
 pub use pages::{PageInfo, PageKind};

@@ -13,7 +13,7 @@ use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::NoMemory;
+use crate::sync::{NoMemory, mutant};
 use crate::table::{self, Delta, Moved, Progress, Removed, Rewrite, Stop, Sweep};
 
 /// Where a mapping may go when it is resized.
@@ -275,15 +275,19 @@ impl<M: Machine> Core<M> {
     }
 
     /// Keeps the faults of the areas in `range` waiting, and waits for those under way.
-    fn close(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) {
+    pub(super) fn close(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) {
         self.index.each(range.start().as_u64(), range.end().as_u64(), guard, &mut |area| {
-            area.close();
+            if !mutant::is(mutant::Mutant::MoveWithoutClose) {
+                area.close();
+            }
             true
         });
-        ctx.wait_for_sections(self.section_name());
+        if !mutant::is(mutant::Mutant::MoveWithoutWait) {
+            ctx.wait_for_sections(self.section_name());
+        }
     }
 
-    fn open(&self, range: PageRange, guard: &StripeGuard<'_>) {
+    pub(super) fn open(&self, range: PageRange, guard: &StripeGuard<'_>) {
         self.index.each(range.start().as_u64(), range.end().as_u64(), guard, &mut |area| {
             area.open();
             true
@@ -297,10 +301,12 @@ impl<M: Machine> Core<M> {
         let rewrite = |window| Rewrite::Move { window, range: (low, high), by };
         self.prepare_tables(ctx, low, high, rewrite((0, 0)))?;
         self.make_room(ctx, (low, high), by)?;
-        self.insert_closed(ctx, plan, guard)?;
+        // From here on a failure leaves tables where no area is: they go with the next operation there.
+        self.insert_closed(ctx, plan, guard).inspect_err(|_| self.note_strays())?;
         let mut window = (0, 0);
         if !plan.keep {
             window = self.take_areas(ctx, plan.old, guard).inspect_err(|_| {
+                self.note_strays();
                 let undone = self.take_areas(ctx, plan.new, guard);
                 debug_assert!(undone.is_ok(), "a whole area is taken out without memory");
             })?;
@@ -319,7 +325,9 @@ impl<M: Machine> Core<M> {
             change.insert(plan.attributes.part(part))?;
             change.prepare(&place, low, high)?;
         }
-        changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
+        if !mutant::is(mutant::Mutant::MoveOpensEarly) {
+            changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
+        }
         Ok(self.commit_as(ctx, &mut changes, guard, Admission::Half, || {})?)
     }
 
@@ -363,8 +371,14 @@ impl<M: Machine> Core<M> {
             let mut sweep = Sweep::new(ctx, self.root, rewrite, true, &mut removed);
             sweep.strays = self.strays.load(crate::sync::Ordering::Relaxed);
             sweep.moved = Some(&mut moved);
-            let progress = self.round(ctx, &mut sweep, |sweep| sweep.run(at, high));
             let mut delta = Delta::default();
+            let progress = self.round(ctx, &mut sweep, |sweep| {
+                let progress = sweep.run(at, high);
+                if mutant::is(mutant::Mutant::MoveBeforeFlush) {
+                    sweep.install_early(&mut delta);
+                }
+                progress
+            });
             let section = ctx.enter(self.section_name());
             table::install(ctx, self.root, &mut moved, &mut removed, &mut delta);
             self.counters.post(ctx, &delta);

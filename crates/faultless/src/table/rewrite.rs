@@ -4,6 +4,7 @@
 
 use super::sweep::{Progress, Rewrite, Sweep, Visit};
 use super::walk::load;
+use super::{huge, span};
 use crate::addr::{PAGE_SIZE, Rights};
 use crate::frame::Kind;
 use crate::machine::format::{Leaf, Raw};
@@ -42,6 +43,55 @@ impl<M: Machine> Sweep<'_, M> {
                 Err(now) => entry = now,
             }
         }
+    }
+
+    /// Rewrites the HUGE entry at `start` whole if the operation is for all of it, or splits it. False if the slot is to be
+    /// looked at again.
+    #[cold]
+    pub(super) fn visit_huge(
+        &mut self,
+        slot: &AtomicEntry,
+        entry: Raw,
+        start: u64,
+        from: u64,
+        to: u64,
+    ) -> Result<bool, Progress> {
+        let covered = span::<M::Format>(1);
+        if matches!(self.rewrite, Rewrite::Discard { copies: false, .. }) {
+            return Ok(true); // anonymous, so it stays
+        }
+        if (from, to) != (start, start + covered) || matches!(self.rewrite, Rewrite::Move { .. }) {
+            let done = huge::split(self.ctx, slot, entry, &mut self.delta);
+            return done.map(|()| false).map_err(|_| Progress::NoMemory(from));
+        }
+        if self.only_unshare {
+            return Ok(true);
+        }
+        if self.rewrite.removes() && self.removed.blocks.is_full() {
+            return Err(Progress::Resume(start));
+        }
+        let new = match self.rewrite {
+            Rewrite::Clean if is_own_and_dirty::<M>(entry) => M::Format::cleaned(entry),
+            Rewrite::Clean => return Ok(true),
+            Rewrite::Protect { rights, unwatched, .. } => protected::<M>(entry, rights, unwatched),
+            // Nonlinear areas have none.
+            Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } => return Ok(true),
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } | Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
+        };
+        // AcqRel: as `rewrite_leaf`. No generation: faults do nothing to the value but split it.
+        if slot.compare_exchange(entry, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Ok(false);
+        }
+        self.ctx.count(Event::EntriesSwept);
+        if self.rewrite.removes() {
+            self.delta.page(Kind::Anon, -huge::pages::<M::Format>().cast_signed());
+            self.removed.blocks.extend(huge::first_frame::<M::Format>(entry));
+            self.ctx.memory.add_huge(-1);
+        }
+        if self.rewrite.restricts() {
+            self.removed.note(start, covered);
+        }
+        Ok(true)
     }
 
     /// Must EMPTY leaf entries get a new stamp?
@@ -141,6 +191,9 @@ impl<M: Machine> Sweep<'_, M> {
             }
             self.removed.note(address, PAGE_SIZE);
         } else if self.rewrite.restricts() {
+            if self.rewrite == Rewrite::Clean && mutant::is(mutant::Mutant::CleanWithoutFlush) {
+                return;
+            }
             self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }

@@ -81,6 +81,11 @@ impl Rewrite {
         matches!(self, Self::Remove { .. } | Self::Discard { .. } | Self::DiscardNonlinear { .. } | Self::Place { .. })
     }
 
+    /// Do pages go to another place?
+    pub(crate) fn moves(self) -> bool {
+        matches!(self, Self::Move { .. })
+    }
+
     /// Must a fault that is under way notice? Not if pages only gain rights.
     pub(super) fn restricts(self) -> bool {
         !matches!(self, Self::Protect { narrows: false, .. })
@@ -266,14 +271,16 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let mut entry = load(slot);
         // Ends: each round but the last follows another CPU's successful change of this slot.
         loop {
-            let Upper::Table { frame, shared, .. } = M::Format::upper(entry) else {
-                match self.restamp_upper(slot, entry) {
+            let table = match M::Format::upper(entry) {
+                Upper::Table { frame, shared, .. } => Some((frame, shared)),
+                Upper::Huge => None,
+                _ => match self.restamp_upper(slot, entry) {
                     Ok(()) => return Ok(()),
                     Err(now) => {
                         entry = now;
                         continue;
                     }
-                }
+                },
             };
             if self.moves_whole(level, start, from, to) {
                 if self.only_unshare || self.take_table(slot, entry, start)? {
@@ -282,6 +289,13 @@ impl<'a, M: Machine> Sweep<'a, M> {
                 entry = load(slot);
                 continue;
             }
+            let Some((frame, shared)) = table else {
+                if self.visit_huge(slot, entry, start, from, to)? {
+                    return Ok(());
+                }
+                entry = load(slot);
+                continue;
+            };
             if self.only_unshare && self.is_whole(level, start) {
                 return Ok(()); // dropped whole, with all that is shared below
             }
@@ -407,6 +421,10 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     Upper::Poison => break,
                     Upper::Table { frame, shared: false, .. } if level > 1 => self.close(frame, level - 1, start)?,
                     Upper::Table { .. } => {}
+                    Upper::Huge => {
+                        debug_assert!(false, "a large page where no area is");
+                        break;
+                    }
                     _ if self.quiet => break,
                     _ => {}
                 }

@@ -113,7 +113,11 @@ fn every_value_decodes() {
             Leaf::Page(..) => assert_eq!(x & 1, 1),
             _ => assert_eq!(x & 1, 0),
         }
-        let _ = F::upper(x);
+        let open = match F::upper(x) {
+            Upper::Table { frame, shared, frozen: false } => Some((frame, shared)),
+            _ => None,
+        };
+        assert_eq!(F::open_table(x), open);
     }
 }
 
@@ -124,6 +128,27 @@ fn tables_round_trip() {
             let entry = F::table(frame, shared, frozen);
             assert_eq!(F::upper(entry), Upper::Table { frame, shared, frozen });
             assert_eq!(entry & WRITE == 0, shared, "a shared table is write-protected by its parent entry");
+        }
+    }
+}
+
+#[test]
+fn a_large_page_stands_for_its_table() {
+    for frame in [0, 512, 0x55_5555_5400, (1 << 39) - 512].map(FrameId::new) {
+        for bits in all_bits() {
+            let entry = F::huge(frame, bits);
+            for huge in [entry, F::page_to_none(entry, 0)] {
+                assert_eq!(F::upper(huge), Upper::Huge);
+                assert!(!F::all_empty(huge));
+            }
+            assert_eq!(F::leaf(entry), Leaf::Page(frame, bits));
+            assert_eq!(F::none_to_page(F::page_to_none(entry, 0)) & LARGE, LARGE);
+            for index in [0, 1, 255, 511] {
+                let page = FrameId::new(frame.as_u64() + index as u64);
+                assert_eq!(F::part_of_huge(entry, index), F::page(page, bits, 0));
+                let none = F::page_to_none(F::page(page, bits, 0), 0);
+                assert_eq!(F::part_of_huge(F::page_to_none(entry, 0), index), none);
+            }
         }
     }
 }
