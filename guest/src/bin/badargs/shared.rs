@@ -33,9 +33,8 @@ fn stat(id: usize) -> String {
     match raw(libc::SYS_shmctl, &[id, IPC_STAT, bytes.as_mut_ptr() as usize]) {
         Ok(_) => {
             let mode = bytes[2] >> 32;
-            let mine = |pid: u64| pid as i32 == sys::getpid();
-            let (made, last) = (mine(bytes[10] & 0xffff_ffff), mine(bytes[10] >> 32));
-            format!("{} bytes, mode {mode:o}, attached {}, {made} {last}", bytes[6], bytes[11])
+            let made = bytes[10] as i32 == sys::getpid();
+            format!("{} bytes, mode {mode:o}, attached {}, made here: {made}", bytes[6], bytes[11])
         }
         Err(errno) => errno.to_string(),
     }
