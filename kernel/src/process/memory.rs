@@ -55,6 +55,12 @@ impl Memory {
         &self.linux.space
     }
 
+    /// Does any thread use it?
+    pub fn is_used(&self) -> bool {
+        // Relaxed: the space says itself that it has been torn down.
+        self.users.load(Ordering::Relaxed) != 0
+    }
+
     /// One more thread uses it. The caller must be a user already.
     pub fn enter(&self) {
         self.users.fetch_add(1, Ordering::Relaxed);

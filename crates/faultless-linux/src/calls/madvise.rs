@@ -1,7 +1,8 @@
 //! `madvise`.
 
 use faultless::{
-    AdviseError, AreaFlags, AreaInfo, FaultError, Machine, PageRange, Populate, Rights, Sharing, VirtAddr,
+    AdviseError, AreaFlags, AreaInfo, CollapseError, FaultError, Machine, PageRange, Populate, Rights, Sharing,
+    VirtAddr,
 };
 use linux_raw_sys::general as linux;
 
@@ -24,6 +25,7 @@ enum Advice {
     },
     FreeLazily,
     Remove,
+    Collapse,
     Populate(Populate),
 }
 
@@ -33,7 +35,7 @@ impl Advice {
         match self {
             Self::Discard { .. } | Self::FreeLazily | Self::Remove | Self::WipeOnFork => true,
             Self::Flags(set, _) => set.contains(AreaFlags::NO_FORK),
-            Self::Hint | Self::Cold | Self::Populate(_) => false,
+            Self::Hint | Self::Cold | Self::Collapse | Self::Populate(_) => false,
         }
     }
 }
@@ -65,6 +67,7 @@ fn advice_of(number: u32) -> Option<Advice> {
         linux::MADV_DODUMP => Flags(NONE, AreaFlags::NO_DUMP),
         linux::MADV_HUGEPAGE => Flags(AreaFlags::HUGE, AreaFlags::NO_HUGE),
         linux::MADV_NOHUGEPAGE => Flags(AreaFlags::NO_HUGE, AreaFlags::HUGE),
+        linux::MADV_COLLAPSE => Advice::Collapse,
         linux::MADV_POPULATE_READ => Advice::Populate(Populate::Read),
         linux::MADV_POPULATE_WRITE => Advice::Populate(Populate::Write),
         _ => return None,
@@ -74,8 +77,8 @@ fn advice_of(number: u32) -> Option<Advice> {
 /// Advises about the range, area by area: what comes before an area that refuses is done, and so is what lies around a
 /// hole, which is reported at the end.
 ///
-/// Hints without effect: `WILLNEED` and `COLD` (nothing is read ahead or aged yet), `HUGEPAGE` and `NOHUGEPAGE` beyond
-/// their mark. Refused until the core has them: `PAGEOUT`, `COLLAPSE`, `MERGEABLE`, `HWPOISON`, `SOFT_OFFLINE`.
+/// Hints without effect: `WILLNEED` and `COLD` (nothing is read ahead or aged yet). Refused until the core has them:
+/// `PAGEOUT`, `MERGEABLE`, `HWPOISON`, `SOFT_OFFLINE`.
 ///
 /// # Errors
 ///
@@ -128,6 +131,7 @@ fn advise<M: Machine>(
         Advice::Discard { locked_too } => space.discard(caller.cpu, part, locked_too).map_err(errno_of),
         Advice::FreeLazily => space.free_lazily(caller.cpu, part).map_err(errno_of),
         Advice::Remove => remove(caller, area, part),
+        Advice::Collapse => space.collapse(caller.cpu, part).map_err(collapse_errno),
     }
 }
 
@@ -166,6 +170,14 @@ fn populate<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, how: P
         at = stop;
     }
     Ok(())
+}
+
+fn collapse_errno(error: CollapseError) -> Errno {
+    match error {
+        CollapseError::Unmapped | CollapseError::NoMemory => Errno::ENOMEM,
+        CollapseError::Invalid => Errno::EINVAL,
+        CollapseError::Busy => Errno::EAGAIN,
+    }
 }
 
 fn errno_of(error: AdviseError) -> Errno {

@@ -23,8 +23,6 @@ pub struct Sizes {
     pub shmem: u64,
     /// Private writable mappings.
     pub data: u64,
-    /// Locked mappings.
-    pub locked: u64,
     /// The stack.
     pub stack: u64,
     /// The program's code.
@@ -33,12 +31,12 @@ pub struct Sizes {
     pub executable: u64,
     /// Page tables.
     pub tables: u64,
+    /// Locked mappings.
+    pub locked: u64,
 }
 
 impl Sizes {
     /// The sizes of a memory; `text` is left to the embedder, who knows where the program's code is.
-    ///
-    /// Nobody notes the largest sum of mappings: `peak` is the present one, a lower bound.
     pub fn of<M: Machine>(memory: &Memory<M>, cpu: &mut Cpu<M>) -> Self {
         let usage = memory.space.usage();
         let mut sizes = Self {
@@ -47,12 +45,13 @@ impl Sizes {
             file: usage.file,
             shmem: usage.shmem,
             tables: usage.tables,
-            locked: memory.space.extent().locked,
+            peak: memory.space.extent().peak,
             ..Self::default()
         };
         memory.space.areas(cpu, |area| {
             let pages = area.range.pages();
             sizes.total += pages;
+            sizes.locked += if area.flags.contains(AreaFlags::LOCKED) { pages } else { 0 };
             if area.flags.contains(AreaFlags::STACK) {
                 sizes.stack += pages;
             } else if is_data(&area) {
@@ -61,7 +60,7 @@ impl Sizes {
                 sizes.executable += pages;
             }
         });
-        sizes.peak = sizes.total;
+        sizes.peak = sizes.peak.max(sizes.total);
         sizes
     }
 

@@ -62,6 +62,9 @@ impl AreaFlags {
     pub const NO_HUGE: Self = Self(4096);
     /// Frames that the embedder maps by number, with or without records: never counted, copied or freed.
     pub const RAW: Self = Self(8192);
+    /// Each of its pages counts as soft-dirty, there or not: new mappings do, until that is cleared. No reason to keep
+    /// two areas apart: one that comes of both has it if either had (P14).
+    pub const SOFT_DIRTY: Self = Self(1 << 14);
     /// Its pages count as promised (Linux's VM_ACCOUNT). Set where private memory becomes writable, and stays then.
     pub const ACCOUNTED: Self = Self(1 << 20);
     /// Its pages may be taken at any time instead of being swapped (MAP_DROPPABLE).
@@ -77,12 +80,6 @@ impl AreaFlags {
     #[must_use]
     pub const fn intersects(self, other: Self) -> bool {
         self.0 & other.0 != 0
-    }
-
-    /// Equal for who looks at one mapping? What is promised of either half, the whole is.
-    #[must_use]
-    pub(crate) const fn is_like(self, other: Self) -> bool {
-        self.without(Self::ACCOUNTED).0 == other.without(Self::ACCOUNTED).0
     }
 
     /// As a number, for a word that threads share.
@@ -105,6 +102,19 @@ impl AreaFlags {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// Flags that keep no areas apart: what either half had, the whole has.
+    const SPREADING: u32 = Self::SOFT_DIRTY.0 | Self::ACCOUNTED.0;
+
+    /// Could one area have these flags and `other`?
+    pub(crate) const fn joins(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::SPREADING == 0
+    }
+
+    /// The flags of one area made of one with these and one with `other`.
+    pub(crate) const fn with_soft_of(self, other: Self) -> Self {
+        Self(self.0 | other.0 & Self::SPREADING)
     }
 }
 
@@ -226,19 +236,20 @@ impl<M: Machine> Attributes<M> {
     pub(crate) fn extend_down(&mut self, before: &Self) {
         if let Ok(range) = PageRange::new(before.range.start(), self.range.end()) {
             (self.range, self.offset) = (range, before.offset);
-            self.flags = self.flags | before.flags;
+            self.flags = self.flags.with_soft_of(before.flags);
         }
     }
 
-    /// Ends where `after` does, which continues it.
+    /// Shows what `after`, which continues it, shows up to its end.
     pub(crate) fn extend_up(&mut self, after: &Self) {
         if let Ok(range) = PageRange::new(self.range.start(), after.range.end()) {
             self.range = range;
-            self.flags = self.flags | after.flags;
+            self.flags = self.flags.with_soft_of(after.flags);
         }
     }
 
-    /// Do stores go straight to the object's pages, which are memory with nothing behind it that must hear of them?
+    /// Do stores go straight to the object's pages, which are memory with nothing behind it that must hear of them? That
+    /// they are no news to the soft-dirty bits either is asked apart.
     pub(crate) fn is_unwatched(&self) -> bool {
         self.sharing == Sharing::Shared && self.object.as_ref().is_some_and(|object| object.is_memory())
     }
@@ -300,6 +311,6 @@ impl<M: Machine> Attributes<M> {
             && self.rights == next.rights
             && self.max_rights == next.max_rights
             && self.sharing == next.sharing
-            && self.flags.is_like(next.flags)
+            && self.flags.joins(next.flags)
     }
 }

@@ -6,9 +6,10 @@ use crate::frame::CommitPolicy;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, Extent, InsertError, Limits, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
-    RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits, Page,
+    PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
+use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
 
@@ -80,6 +81,16 @@ impl<M: Machine> Space<M> {
         self.core.pin(cpu.ctx_in(&self.core.memory), range, access)
     }
 
+    /// Copies out of the space as a debugger does: also what an area without rights would show. Its rights, and what is
+    /// mapped there, stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_forced(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
     /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
     /// page that others have too is copied first, so nobody else sees the bytes.
     ///
@@ -143,6 +154,34 @@ impl<M: Machine> Space<M> {
     #[must_use]
     pub fn default_flags(&self) -> AreaFlags {
         self.core.account.defaults()
+    }
+
+    /// Calls `visit` with each area that meets `range`, ascending, as [`Space::areas`] does. What the first has below the
+    /// range is left out.
+    pub fn areas_in(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(AreaInfo<M>)) {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        self.core.areas_between(cpu.ctx_in(&self.core.memory), low, high, visit);
+    }
+
+    /// Forgets which pages were used, or which were stored to, so that [`Space::pages`] tells from now on. When it
+    /// returns, no CPU can use a page without that being noted. Tables that are shared are copied for it: what other
+    /// spaces know stays as it is. Pages that are pinned stay soft-dirty.
+    ///
+    /// # Errors
+    ///
+    /// [`ClearRefsError`] for want of memory.
+    pub fn clear_refs(&self, cpu: &mut Cpu<M>, refs: ClearRefs) -> Result<(), ClearRefsError> {
+        self.core.clear_refs(cpu.ctx_in(&self.core.memory), refs)
+    }
+
+    /// Makes the present number of pages the highest ever seen ([`Usage::peak`](crate::Usage)).
+    pub fn reset_peak(&self) {
+        self.core.counters.reset_peak();
+    }
+
+    /// What the pages of `range` are, summed. Changes nothing.
+    pub fn footprint(&self, cpu: &mut Cpu<M>, range: PageRange) -> Footprint {
+        self.core.footprint(cpu.ctx_in(&self.core.memory), range)
     }
 
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
@@ -217,7 +256,7 @@ impl<M: Machine> Object<M> {
     ///
     /// # Panics
     ///
-    /// If the token belongs to another [`Vm`](crate::Vm).
+    /// If the token belongs to another [`Vm`].
     pub fn punch_hole(self: &Arc<Self>, cpu: &mut Cpu<M>, offset: u64, len: u64) -> Result<(), ObjectError> {
         let end = offset.checked_add(len).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
         let (ctx, registry) = (cpu.ctx_in(self.memory()), &cpu.vm.registry);
@@ -230,6 +269,11 @@ impl<M: Machine> Object<M> {
         let no_memory = |_| ObjectError::OutOfMemory;
         self.prepare_punch(pages)?;
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
+        if mutant::is(mutant::Mutant::PunchLate) {
+            registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
+            self.punch(ctx, pages);
+            return Ok(());
+        }
         self.punch(ctx, pages);
         // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
         ctx.machine().heavy_barrier();

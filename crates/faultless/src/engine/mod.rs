@@ -4,13 +4,14 @@
 
 mod advise;
 mod audit;
+mod huge;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod probe;
 mod seats;
 mod stats;
 
 pub use audit::AuditError;
-pub use stats::Stats;
+pub use stats::{Census, Stats};
 
 use crate::addr::{Access, CpuId, FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};
 use crate::area::AreaFlags;
@@ -151,6 +152,12 @@ impl<M: Machine> Vm<M> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::collect(&self.memory)
+    }
+
+    /// Counts the frames by what they are used for. Looks at each frame's record, so it costs time.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census::take(&self.memory)
     }
 }
 

@@ -15,7 +15,8 @@ use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
 use crate::sync::plain::AtomicI64;
 use crate::sync::{
-    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, is_hole, mutant, slot_value,
+    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_hole, mutant,
+    slot_value,
     spin_hint,
 };
 use alloc::boxed::Box;
@@ -346,16 +347,16 @@ impl<M: Machine> Object<M> {
     /// Takes what lies beyond `size` out of the cache. The slots get new values, present or not, so that no page that
     /// was read before comes in behind us.
     pub(crate) fn drop_beyond(&self, ctx: Ctx<'_, M>, size: u64) {
-        let absent = absent_value(self.cuts.fetch_add(1, Ordering::Relaxed));
-        self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent, |frame| ctx.put(frame, 1, 0));
+        let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
+        self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent_value(stamp), |frame| ctx.put(frame, 1, 0));
         let (index, start) = split(size);
         if start != 0 {
-            self.cut_page(ctx, index, start, absent);
+            self.cut_page(ctx, index, start, stamp);
         }
     }
 
     /// Zeroes the page from byte `start` on, or marks its absence.
-    fn cut_page(&self, ctx: Ctx<'_, M>, index: u64, start: usize, absent: u64) {
+    fn cut_page(&self, ctx: Ctx<'_, M>, index: u64, start: usize, stamp: u64) {
         let Some(slot) = self.pages.get(index) else { return };
         // Ends: each round but the last follows another CPU's successful change of the slot.
         loop {
@@ -365,6 +366,9 @@ impl<M: Machine> Object<M> {
                 return ctx.put(frame, 1, 0);
             }
             let value = slot.load(Ordering::Acquire);
+            // What was punched out in front of the cut must not be read again.
+            let is_hole = is_hole(value) && !mutant::is(mutant::Mutant::CutForgetsHole);
+            let absent = if is_hole { hole_value(stamp) } else { absent_value(stamp) };
             // AcqRel: as `Radix::take`.
             if frame_in(value).is_none()
                 && slot.compare_exchange(value, absent, Ordering::AcqRel, Ordering::Relaxed).is_ok()

@@ -83,18 +83,26 @@ impl<M: Machine> Core<M> {
             if set.contains(AreaFlags::SEALED) {
                 self.note_sealed();
             }
+            let no_memory = |_| AdviseError::NoMemory(part.start());
+            self.split_edges(ctx, part.start().as_u64(), part.end().as_u64()).map_err(no_memory)?;
             let middle = Attributes { flags, ..area.part(part) };
             let mut changes = Changes::new();
             let place = self.index.place(part.start().as_u64(), guard);
             self.prepare_replace(&mut changes, &place, part, Some(middle))
                 .map_err(|_| AdviseError::NoMemory(part.start()))?;
             // Faults of the old area would do what those of the new one do: nothing is swept.
-            self.commit_all(ctx, &mut changes, guard, || {}).map_err(|_| AdviseError::NoMemory(part.start()))
+            self.commit_all(ctx, &mut changes, guard, || {}).map_err(|_| AdviseError::NoMemory(part.start()))?;
+            if area_may_lose_huge(area.flags, flags) {
+                // The faults under way may still map large pages; whoever cuts the area later must not meet one that
+                // it did not reckon with.
+                ctx.wait_for_sections(self.section_name());
+            }
+            Ok(())
         })
     }
 
     /// Calls `each` with the areas that meet `range` and their part of it, ascending, the stripes locked.
-    fn each_part<'a>(
+    pub(super) fn each_part<'a>(
         &'a self,
         ctx: Ctx<'a, M>,
         range: PageRange,
@@ -161,6 +169,12 @@ impl<M: Machine> Core<M> {
         };
         Some((area.range.end(), access))
     }
+}
+
+/// Did memory that could get large pages stop to?
+fn area_may_lose_huge(before: AreaFlags, after: AreaFlags) -> bool {
+    let refused = after.contains(AreaFlags::NO_HUGE) && !before.contains(AreaFlags::NO_HUGE);
+    refused || before.contains(AreaFlags::HUGE) && !after.contains(AreaFlags::HUGE)
 }
 
 /// What [`Space::populate`](crate::Space::populate) does to each page.

@@ -74,7 +74,7 @@ impl<M: Machine> Core<M> {
                 rights: Rights::READ | Rights::WRITE,
                 max_rights: Rights::ALL,
                 sharing: Sharing::Private,
-                flags: self.account.defaults() | AreaFlags::ACCOUNTED,
+                flags: self.account.defaults() | AreaFlags::ACCOUNTED | AreaFlags::SOFT_DIRTY,
                 object: None,
                 offset: part.start().as_u64(),
             };

@@ -63,8 +63,12 @@ impl<M: Machine> Core<M> {
             "areas do not cross stripes"
         );
         let (low, high) = (part.start().as_u64(), part.end().as_u64());
-        let rewrite =
-            Rewrite::Protect { rights, narrows: !rights.contains(area.rights), unwatched: area.is_unwatched() };
+        let rewrite = Rewrite::Protect {
+            rights,
+            narrows: !rights.contains(area.rights),
+            unwatched: area.is_unwatched(),
+            soft: area.flags.contains(AreaFlags::SOFT_DIRTY),
+        };
         let middle = Attributes { rights, flags: area.flags_with(rights), ..area.part(part) };
         let no_memory = ProtectError::NoMemory(part.start());
         let mut changes = Changes::new();

@@ -4,6 +4,7 @@
 
 use super::sweep::{Progress, Rewrite, Sweep, Visit};
 use super::walk::load;
+use super::{huge, span};
 use crate::addr::{PAGE_SIZE, Rights};
 use crate::frame::Kind;
 use crate::machine::format::{Leaf, Raw};
@@ -44,6 +45,57 @@ impl<M: Machine> Sweep<'_, M> {
         }
     }
 
+    /// Rewrites the HUGE entry at `start` whole if the operation is for all of it, or splits it. False if the slot is to be
+    /// looked at again.
+    #[cold]
+    pub(super) fn visit_huge(
+        &mut self,
+        slot: &AtomicEntry,
+        entry: Raw,
+        start: u64,
+        from: u64,
+        to: u64,
+    ) -> Result<bool, Progress> {
+        let covered = span::<M::Format>(1);
+        if matches!(self.rewrite, Rewrite::Discard { copies: false, .. }) {
+            return Ok(true); // anonymous, so it stays
+        }
+        if (from, to) != (start, start + covered) || matches!(self.rewrite, Rewrite::Move { .. }) {
+            let done = huge::split(self.ctx, slot, entry, &mut self.delta);
+            return done.map(|()| false).map_err(|_| Progress::NoMemory(from));
+        }
+        if self.only_unshare {
+            return Ok(true);
+        }
+        if self.rewrite.removes() && self.removed.blocks.is_full() {
+            return Err(Progress::Resume(start));
+        }
+        let new = match self.rewrite {
+            Rewrite::Clean if is_own_and_dirty::<M>(entry) => M::Format::cleaned(entry),
+            Rewrite::Clean => return Ok(true),
+            Rewrite::Settle | Rewrite::KeepPinned | Rewrite::Age => match self.noted(entry) {
+                Some(noted) => noted,
+                None => return Ok(true),
+            },
+            Rewrite::Protect { rights, unwatched, soft, .. } => protected::<M>(entry, rights, unwatched, soft),
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } | Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
+        };
+        // AcqRel: as `rewrite_leaf`. No generation: faults do nothing to the value but split it.
+        if slot.compare_exchange(entry, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Ok(false);
+        }
+        self.ctx.count(Event::EntriesSwept);
+        if self.rewrite.removes() {
+            self.delta.page(Kind::Anon, -huge::pages::<M::Format>().cast_signed());
+            self.removed.blocks.extend(huge::first_frame::<M::Format>(entry));
+            self.ctx.memory.add_huge(-1);
+        }
+        if self.rewrite.restricts() {
+            self.removed.note(start, covered);
+        }
+        Ok(true)
+    }
+
     /// Must EMPTY leaf entries get a new stamp?
     pub(super) fn stamps_leaves(&self) -> bool {
         self.rewrite.restamps() && !self.quiet && !mutant::is(mutant::Mutant::NoStamp)
@@ -66,8 +118,10 @@ impl<M: Machine> Sweep<'_, M> {
             Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
             Rewrite::Clean => M::Format::cleaned(entry),
-            Rewrite::Protect { rights, narrows, unwatched } => {
-                let changed = protected::<M>(entry, rights, unwatched);
+            // No generation: whoever makes the page writable meanwhile makes it soft-dirty by the same exchange (P14).
+            Rewrite::Settle | Rewrite::KeepPinned | Rewrite::Age => return Ok(self.noted(entry)),
+            Rewrite::Protect { rights, narrows, unwatched, soft } => {
+                let changed = protected::<M>(entry, rights, unwatched, soft);
                 if !narrows {
                     return Ok((changed != entry).then_some(changed));
                 }
@@ -77,6 +131,23 @@ impl<M: Machine> Sweep<'_, M> {
         // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
         let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
         Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
+    }
+
+    /// The entry as the accounting views want it to begin with, if it must change.
+    #[cold]
+    fn noted(&self, entry: Raw) -> Option<Raw> {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return None;
+        };
+        // The zero frame is never stored to, and of memory without a record nobody knows who does.
+        let held = !bits.special && self.ctx.record(frame).is_held();
+        let noted = match self.rewrite {
+            Rewrite::Age => M::Format::unused(entry),
+            Rewrite::KeepPinned if held => M::Format::with_soft(entry),
+            Rewrite::Settle if !bits.special && !held => M::Format::without_soft(entry),
+            _ => entry,
+        };
+        (noted != entry).then_some(noted)
     }
 
     /// Does it map anonymous memory?
@@ -124,6 +195,9 @@ impl<M: Machine> Sweep<'_, M> {
             }
             self.removed.note(address, PAGE_SIZE);
         } else if self.rewrite.restricts() {
+            if self.rewrite == Rewrite::Clean && mutant::is(mutant::Mutant::CleanWithoutFlush) {
+                return;
+            }
             self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }
@@ -136,8 +210,8 @@ fn is_own_and_dirty<M: Machine>(entry: Raw) -> bool {
 }
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;
-/// any other is left to the next write fault.
-fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
+/// any other is left to the next write fault, and so is the first store to one that is not soft-dirty.
+fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool, soft: bool) -> Raw {
     if rights.is_none() {
         return match M::Format::leaf(entry) {
             Leaf::Page(..) => M::Format::page_to_none(entry, M::Format::generation(entry)),
@@ -149,6 +223,9 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write || unwatched);
+    let is_soft = bits.soft || soft;
+    let writable =
+        rights.contains(Rights::WRITE) && !bits.pending && is_soft && (bits.exclusive || bits.write || unwatched);
+    let page = if writable { M::Format::with_soft(page) } else { page };
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }

@@ -55,7 +55,16 @@ pub(crate) enum Rewrite {
         narrows: bool,
         /// May stores go to every page as it is, and unnoticed (a shared mapping of memory)?
         unwatched: bool,
+        /// Is every page soft-dirty anyway? If not, one that is clean stays write-protected.
+        soft: bool,
     },
+    /// Note it as not soft-dirty, and write-protect it, so that the next store is seen (P14). Pinned pages stay: their
+    /// holder stores to them without the MMU.
+    Settle,
+    /// Note the pinned pages as soft-dirty: some may have been pinned while they were settled.
+    KeepPinned,
+    /// Note it as not accessed.
+    Age,
 }
 
 impl Rewrite {
@@ -64,9 +73,14 @@ impl Rewrite {
         matches!(self, Self::Remove { .. } | Self::Discard { .. })
     }
 
+    /// Do pages go to another place?
+    pub(crate) fn moves(self) -> bool {
+        matches!(self, Self::Move { .. })
+    }
+
     /// Must a fault that is under way notice? Not if pages only gain rights.
     pub(super) fn restricts(self) -> bool {
-        !matches!(self, Self::Protect { narrows: false, .. })
+        !matches!(self, Self::Protect { narrows: false, .. } | Self::KeepPinned)
     }
 
     /// Must EMPTY entries change too, so that a fault that saw one before fails?
@@ -74,14 +88,14 @@ impl Rewrite {
         match self {
             Self::Remove { .. } | Self::Move { .. } => true,
             Self::Discard { restamps, .. } => restamps,
-            Self::Clean => false,
+            Self::Clean | Self::Settle | Self::KeepPinned | Self::Age => false,
             Self::Protect { narrows, .. } => narrows,
         }
     }
 
     /// Are shared tables left alone?
     fn spares_shared(self) -> bool {
-        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean)
+        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean | Self::KeepPinned)
     }
 }
 
@@ -249,14 +263,16 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let mut entry = load(slot);
         // Ends: each round but the last follows another CPU's successful change of this slot.
         loop {
-            let Upper::Table { frame, shared, .. } = M::Format::upper(entry) else {
-                match self.restamp_upper(slot, entry) {
+            let table = match M::Format::upper(entry) {
+                Upper::Table { frame, shared, .. } => Some((frame, shared)),
+                Upper::Huge => None,
+                _ => match self.restamp_upper(slot, entry) {
                     Ok(()) => return Ok(()),
                     Err(now) => {
                         entry = now;
                         continue;
                     }
-                }
+                },
             };
             if self.moves_whole(level, start, from, to) {
                 if self.only_unshare || self.take_table(slot, entry, start)? {
@@ -265,6 +281,13 @@ impl<'a, M: Machine> Sweep<'a, M> {
                 entry = load(slot);
                 continue;
             }
+            let Some((frame, shared)) = table else {
+                if self.visit_huge(slot, entry, start, from, to)? {
+                    return Ok(());
+                }
+                entry = load(slot);
+                continue;
+            };
             if self.only_unshare && self.is_whole(level, start) {
                 return Ok(()); // dropped whole, with all that is shared below
             }
@@ -390,6 +413,10 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     Upper::Poison => break,
                     Upper::Table { frame, shared: false, .. } if level > 1 => self.close(frame, level - 1, start)?,
                     Upper::Table { .. } => {}
+                    Upper::Huge => {
+                        debug_assert!(false, "a large page where no area is");
+                        break;
+                    }
                     _ if self.quiet => break,
                     _ => {}
                 }

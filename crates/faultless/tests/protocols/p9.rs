@@ -287,6 +287,7 @@ scenario! {
     /// back.
     fill_against_truncate (4, 5)
     reaches ["seen", "zero"]
+    catches [AbsentKeepsValue]
     {
         let (world, [mut a, mut b]) = World::<Two>::new::<2>(40);
         let object = a.cpu.vm().new_file(4096, Arc::new(Store), "model").expect("memory");

@@ -3,12 +3,14 @@
 //! Called through inodes. An inode of /proc holds a [`Node`], which says what it is; nothing is kept
 //! between looks, and a process that ends takes its part of the tree with it.
 //!
-//! Absent on purpose: files that would need what this kernel does not keep (`smaps`, `pagemap`,
-//! `io`, `schedstat`, ...): they do not exist, rather than being empty.
+//! Absent on purpose: files that would need what this kernel does not keep (`io`, `schedstat`, ...): they do not
+//! exist, rather than being empty.
 
+mod areas;
 mod process;
 mod system;
 mod text;
+mod view;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -29,6 +31,7 @@ pub use process::set_current;
 use process::{ProcessFile, ProcessLink};
 pub use system::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, cpu_list};
 use system::{SYS, SYSTEM, SystemFile};
+pub use view::View;
 
 /// A place in /proc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,8 @@ use crate::{clock, fs, machine, random, shm, tunables};
 pub enum SystemFile {
     /// Memory of the machine.
     Meminfo,
+    /// The same in pages, and counts of events.
+    Vmstat,
     /// The CPUs.
     Cpuinfo,
     /// Time since boot.
@@ -40,6 +42,7 @@ pub enum SystemFile {
 /// The files directly below /proc.
 pub const SYSTEM: &[(&str, SystemFile)] = &[
     ("meminfo", SystemFile::Meminfo),
+    ("vmstat", SystemFile::Vmstat),
     ("cpuinfo", SystemFile::Cpuinfo),
     ("uptime", SystemFile::Uptime),
     ("stat", SystemFile::Stat),
@@ -153,6 +156,7 @@ impl SystemFile {
         let mut text = Text::default();
         match self {
             SystemFile::Meminfo => memory().write(&mut text),
+            SystemFile::Vmstat => memory().write_pages(&mut text),
             SystemFile::Cpuinfo => write_cpus(&mut text),
             SystemFile::Uptime => {
                 let (busy, up) = (busy_ticks(), clock::monotonic() / TICK);
@@ -176,8 +180,19 @@ impl SystemFile {
 pub const TICK: u64 = clock::SECOND / 100;
 
 fn memory() -> MachineMemory {
-    let (free, total) = fs::frames();
-    MachineMemory { total: total * 4, free: free * 4 }
+    let vm = machine::vm();
+    let (census, stats) = (vm.census(), vm.stats());
+    MachineMemory {
+        total: stats.total_frames,
+        free: census.free,
+        cached: census.file + census.shmem,
+        shmem: census.shmem,
+        anon: census.anon,
+        mapped: census.mapped,
+        tables: census.tables,
+        faults: stats.get("faults") + stats.get("fault_error"),
+        major_faults: stats.get("fault_major"),
+    }
 }
 
 fn online() -> impl Iterator<Item = u32> {

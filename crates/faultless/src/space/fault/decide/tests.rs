@@ -10,13 +10,14 @@ const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
 
 fn leaves() -> Vec<Leaf> {
     let frame = FrameId::new(7);
-    let pages = (0..32u32).map(|n| PageBits {
+    let pages = (0..64u32).map(|n| PageBits {
         write: n & 1 != 0,
         execute: n & 2 != 0,
         exclusive: n & 4 != 0,
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: false,
+        soft: n & 33 != 0,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
@@ -51,7 +52,7 @@ fn nothing_is_done_for_an_adequate_entry() {
         };
         let adequate = match facts.access {
             Access::Read => true,
-            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending,
+            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending && bits.soft,
             Access::Execute => bits.execute,
         };
         assert_eq!(decide(&facts) == Plan::Nothing, adequate, "{facts:?}");
@@ -69,7 +70,7 @@ fn a_private_store_never_reaches_what_others_see() {
         }
         let plan = decide(&facts);
         if facts.forced && plan == Plan::Nothing {
-            assert!(bits.exclusive && !bits.pending, "{facts:?}");
+            assert!(bits.exclusive && !bits.pending && bits.soft, "{facts:?}");
             continue;
         }
         assert!(matches!(plan, Plan::Flush | Plan::Reuse | Plan::Copy), "{facts:?}: {plan:?}");
