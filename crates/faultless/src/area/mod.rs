@@ -104,17 +104,17 @@ impl AreaFlags {
         Self(self.0 & !other.0)
     }
 
-    /// Flags that keep no areas apart: what either half had, the whole has.
-    const SPREADING: u32 = Self::SOFT_DIRTY.0 | Self::ACCOUNTED.0;
+    /// No reason to keep two areas apart; the one that comes of both has what either had.
+    const JOINED: Self = Self(Self::SOFT_DIRTY.0 | Self::ACCOUNTED.0);
 
     /// Could one area have these flags and `other`?
     pub(crate) const fn joins(self, other: Self) -> bool {
-        (self.0 ^ other.0) & !Self::SPREADING == 0
+        (self.0 ^ other.0) & !Self::JOINED.0 == 0
     }
 
     /// The flags of one area made of one with these and one with `other`.
-    pub(crate) const fn with_soft_of(self, other: Self) -> Self {
-        Self(self.0 | other.0 & Self::SPREADING)
+    pub(crate) const fn joined_with(self, other: Self) -> Self {
+        Self(self.0 | other.0 & Self::JOINED.0)
     }
 }
 
@@ -236,7 +236,7 @@ impl<M: Machine> Attributes<M> {
     pub(crate) fn extend_down(&mut self, before: &Self) {
         if let Ok(range) = PageRange::new(before.range.start(), self.range.end()) {
             (self.range, self.offset) = (range, before.offset);
-            self.flags = self.flags.with_soft_of(before.flags);
+            self.flags = self.flags.joined_with(before.flags);
         }
     }
 
@@ -244,7 +244,7 @@ impl<M: Machine> Attributes<M> {
     pub(crate) fn extend_up(&mut self, after: &Self) {
         if let Ok(range) = PageRange::new(self.range.start(), after.range.end()) {
             self.range = range;
-            self.flags = self.flags.with_soft_of(after.flags);
+            self.flags = self.flags.joined_with(after.flags);
         }
     }
 

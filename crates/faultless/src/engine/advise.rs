@@ -139,23 +139,6 @@ impl<M: Machine> Space<M> {
         self.core.account.set_limits(limits);
     }
 
-    /// The limits that [`Space::set_limits`] or fork left.
-    #[must_use]
-    pub fn limits(&self) -> Limits {
-        self.core.account.limits()
-    }
-
-    /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
-    pub fn set_default_flags(&self, flags: AreaFlags) {
-        self.core.account.set_defaults(flags);
-    }
-
-    /// The flags that every new area gets.
-    #[must_use]
-    pub fn default_flags(&self) -> AreaFlags {
-        self.core.account.defaults()
-    }
-
     /// Calls `visit` with each area that meets `range`, ascending, as [`Space::areas`] does. What the first has below the
     /// range is left out.
     pub fn areas_in(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(AreaInfo<M>)) {
@@ -182,6 +165,23 @@ impl<M: Machine> Space<M> {
     /// What the pages of `range` are, summed. Changes nothing.
     pub fn footprint(&self, cpu: &mut Cpu<M>, range: PageRange) -> Footprint {
         self.core.footprint(cpu.ctx_in(&self.core.memory), range)
+    }
+
+    /// The limits that [`Space::set_limits`] or fork left.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.core.account.limits()
+    }
+
+    /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
+    pub fn set_default_flags(&self, flags: AreaFlags) {
+        self.core.account.set_defaults(flags);
+    }
+
+    /// The flags that every new area gets.
+    #[must_use]
+    pub fn default_flags(&self) -> AreaFlags {
+        self.core.account.defaults()
     }
 
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.

@@ -110,10 +110,10 @@ impl<M: Machine> Memory<M> {
             zero,
             total,
             pins: AtomicU64::new(0),
-            commit: Commit::new(total),
             huge: PlainU64::new(0),
             huge_policy: AtomicU8::new(0),
             huge_ever: AtomicU8::new(0),
+            commit: Commit::new(total),
         })
     }
 

@@ -16,8 +16,7 @@ use crate::machine::Machine;
 use crate::sync::plain::AtomicI64;
 use crate::sync::{
     AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_hole, mutant,
-    slot_value,
-    spin_hint,
+    slot_value, spin_hint,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;

@@ -80,11 +80,11 @@ impl<M: Machine> Core<M> {
             if flags == area.flags {
                 return Ok(());
             }
+            let no_memory = |_| AdviseError::NoMemory(part.start());
+            self.split_edges(ctx, part.start().as_u64(), part.end().as_u64()).map_err(no_memory)?;
             if set.contains(AreaFlags::SEALED) {
                 self.note_sealed();
             }
-            let no_memory = |_| AdviseError::NoMemory(part.start());
-            self.split_edges(ctx, part.start().as_u64(), part.end().as_u64()).map_err(no_memory)?;
             let middle = Attributes { flags, ..area.part(part) };
             let mut changes = Changes::new();
             let place = self.index.place(part.start().as_u64(), guard);

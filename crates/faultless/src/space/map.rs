@@ -217,8 +217,8 @@ impl<M: Machine> Core<M> {
         if !request.max_rights.contains(request.rights) {
             return Err(MapError::Denied);
         }
-        let mut flags = request.flags.without(AreaFlags::RAW | AreaFlags::ACCOUNTED) | AreaFlags::SOFT_DIRTY;
-        flags = flags | self.account.defaults();
+        let mut flags = request.flags.without(AreaFlags::RAW | AreaFlags::ACCOUNTED) | self.account.defaults();
+        flags = flags | AreaFlags::SOFT_DIRTY;
         let (object, offset) = match request.backing {
             Backing::Anonymous => (None, 0),
             Backing::Frames => {

@@ -20,7 +20,6 @@ use crate::shm;
 
 /// Where System V shared memory seems to be.
 const SHARED_DEVICE: u64 = 1;
-
 /// More than a line is long without its name.
 const LINE: usize = 128;
 /// More than the lines of one area in smaps are long.
