@@ -172,6 +172,12 @@ impl<M: Machine> Caller<'_, M> {
         if too_much { Err(Errno::ENOMEM) } else { Ok(()) }
     }
 
+    /// Has it so many areas that Linux would not move one, for fear of having to split others?
+    pub(crate) fn is_crowded(&self) -> bool {
+        let (extent, limits) = (self.memory.space.extent(), self.memory.space.limits());
+        extent.areas >= limits.areas.saturating_sub(3)
+    }
+
     /// `ENOMEM` if there are more areas than a call that maps may find.
     pub(crate) fn check_count(&self) -> Result<(), Errno> {
         let (extent, limits) = (self.memory.space.extent(), self.memory.space.limits());

@@ -65,6 +65,7 @@ pub use namespace::{Nameless, Replace, Spot, create, link, new_directory, rename
 pub use pipe::{Ends, MAX_CAPACITY as MAX_PIPE_CAPACITY, Pipe};
 pub use poll::Readiness;
 pub use proc::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, set_current};
+pub use seals::F_SEAL_EXEC;
 pub use table::{FileTable, MAX_FILES, OnExec};
 pub use tty::Tty;
 pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};

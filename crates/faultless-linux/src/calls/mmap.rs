@@ -80,6 +80,11 @@ pub trait MapFile<M: Machine> {
     /// Has it a size, which offsets must not pass?
     fn is_regular(&self) -> bool;
 
+    /// Are stores forbidden to new mappings, whatever it was opened for (F_SEAL_WRITE, F_SEAL_FUTURE_WRITE)?
+    fn seals_writes(&self) -> bool {
+        false
+    }
+
     /// What a mapping shows. Asked only once everything else is known to be right.
     ///
     /// # Errors
@@ -287,7 +292,11 @@ fn target_in_file<M: Machine>(args: &MmapArgs, file: &impl MapFile<M>) -> Result
             if protection & linux::PROT_WRITE != 0 && !write {
                 return Err(Errno::EACCES);
             }
-            let most = if write { Rights::ALL } else { Rights::READ | Rights::EXECUTE };
+            let sealed = file.seals_writes();
+            if protection & linux::PROT_WRITE != 0 && sealed {
+                return Err(Errno::EPERM);
+            }
+            let most = if write && !sealed { Rights::ALL } else { Rights::READ | Rights::EXECUTE };
             (Sharing::Shared, most)
         }
         linux::MAP_PRIVATE => (Sharing::Private, Rights::ALL),

@@ -69,7 +69,13 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
         let is_data = area.sharing == Sharing::Private && area.rights.contains(Rights::WRITE);
         caller.check_limits(growth / PAGE_SIZE, if is_data { Growth::Data } else { Growth::Other })?;
     }
+    let crowded = caller.is_crowded();
+    if crowded && (fixed || keep) {
+        return Err(Errno::ENOMEM);
+    }
     let destination = match flags & linux::MREMAP_MAYMOVE {
+        // Who has nearly as many areas as there may be does not move.
+        _ if crowded => Destination::InPlace,
         0 => Destination::InPlace,
         _ if fixed || keep && is_free(caller, new_address, new) => Destination::Fixed(VirtAddr::new(new_address)),
         _ => Destination::Anywhere,

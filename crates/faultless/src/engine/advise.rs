@@ -298,6 +298,19 @@ impl<M: Machine> Object<M> {
         registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
     }
 
+    /// Brings the page that holds byte `offset` into the cache, also behind the end (fallocate). True if it was not there.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] if it cannot be had.
+    pub fn make_resident(&self, cpu: &mut Cpu<M>, offset: u64) -> Result<bool, ObjectError> {
+        let index = offset / PAGE_SIZE;
+        if self.has_page(index) {
+            return Ok(false);
+        }
+        self.bring_in(cpu.ctx_in(self.memory()), index).map(|_| true)
+    }
+
     /// Is the page that holds byte `offset` in the cache?
     #[must_use]
     pub fn is_resident(&self, offset: u64) -> bool {

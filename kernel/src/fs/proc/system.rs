@@ -190,6 +190,7 @@ fn memory() -> MachineMemory {
         anon: census.anon,
         mapped: census.mapped,
         tables: census.tables,
+        commit: (tunables::commit_limit(), vm.committed()),
         faults: stats.get("faults") + stats.get("fault_error"),
         major_faults: stats.get("fault_major"),
     }
