@@ -5,6 +5,7 @@
 mod advise;
 mod audit;
 mod huge;
+mod hugetlb;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod probe;
 mod seats;
@@ -427,10 +428,11 @@ impl<M: Machine> Object<M> {
         let ctx = cpu.ctx_in(self.memory());
         // The same size is a truncation too: what was stored behind the end goes.
         if size > self.size() && !self.is_torn() {
-            self.grow(size);
+            self.grow(if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size });
             return Ok(());
         }
         let registry = &cpu.vm.registry;
+        let size = if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size };
         let zap = Zap { object: self, pages: (size.div_ceil(PAGE_SIZE), u64::MAX), copies: true };
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(|_| ObjectError::OutOfMemory)?;
         self.set_size(size);

@@ -12,7 +12,8 @@ impl<M: Machine> Object<M> {
     /// The whole pages of `offset..end`, the last one excluded. Where the object ends does not matter, as on Linux's
     /// tmpfs: bytes behind the end may have been stored through a mapping.
     pub(crate) fn whole_pages(&self, offset: u64, end: u64) -> (u64, u64) {
-        (offset.div_ceil(PAGE_SIZE), end / PAGE_SIZE)
+        let unit = if self.large { Self::large_size() } else { PAGE_SIZE };
+        (offset.div_ceil(unit) * (unit / PAGE_SIZE), end / unit * (unit / PAGE_SIZE))
     }
 
     /// Makes what a hole of these pages needs: a file must be told of each page not to read it again.
@@ -29,6 +30,10 @@ impl<M: Machine> Object<M> {
 
     /// Takes the pages out of the cache. The slots get new values, so that a page that was being read does not come in.
     pub(crate) fn punch(&self, ctx: Ctx<'_, M>, pages: (u64, u64)) {
+        if self.large {
+            let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
+            return self.drop_large(ctx, self.cache_range(pages), stamp);
+        }
         if pages.0 < pages.1 {
             let hole = hole_value(self.cuts.fetch_add(1, Ordering::Relaxed));
             self.pages.take(pages.0, pages.1 - 1, hole, |frame| ctx.put(frame, 1, 0));
@@ -43,6 +48,13 @@ impl<M: Machine> Object<M> {
         end: u64,
         whole: (u64, u64),
     ) -> Result<(), ObjectError> {
+        if self.large {
+            let cut = |page: u64| (page * PAGE_SIZE).clamp(offset, end);
+            let (low, high) = if whole.0 < whole.1 { (cut(whole.0), cut(whole.1)) } else { (end, end) };
+            self.zero_large(ctx, offset, low);
+            self.zero_large(ctx, high, end);
+            return Ok(());
+        }
         let ((first, start), (last, stop)) = (split(offset), split(end));
         if first == last && !(whole.0..whole.1).contains(&first) {
             return self.zero_part(ctx, first, start, stop);

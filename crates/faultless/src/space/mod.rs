@@ -22,6 +22,8 @@ mod footprint;
 mod fork;
 mod grow;
 mod huge;
+mod hugetlb;
+mod large_fault;
 mod map;
 mod nonlinear;
 mod pages;

@@ -55,6 +55,8 @@ pub(super) enum Need<M: Machine> {
     Frames,
     /// A page of an object.
     Page(Arc<Object<M>>, u64),
+    /// A large page of the pool is mapped, but not as it is needed.
+    Large,
     /// Nothing is mapped here; perhaps a stack may grow.
     Area,
     /// The end.
@@ -150,6 +152,8 @@ impl<M: Machine> Core<M> {
                 }
                 Need::Frames => return Err(FaultError::OutOfMemory),
                 Need::Page(object, index) => self.bring_in(ctx, &object, index, &mut collected, work)?,
+                Need::Large if self.fix_large(ctx, address, access, FORCED)? => return Ok(()),
+                Need::Large => {}
                 Need::Area if !mem::replace(&mut grown, true) && self.grow_stack(ctx, address) => {}
                 Need::Area => return Err(FaultError::Unmapped),
                 Need::Fail(error) => return Err(error),
