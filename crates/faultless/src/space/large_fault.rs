@@ -280,8 +280,15 @@ impl<M: Machine> Core<M> {
         fill(ctx, &large, Some(source));
         let first = ctx.publish_large(large, 0, 1);
         let (write, execute) = (area.rights.contains(Rights::WRITE), area.rights.contains(Rights::EXECUTE));
-        let pending =
-            PageBits { write: false, execute, exclusive: true, pending: true, dirty: true, soft: bits.soft, special: false };
+        let pending = PageBits {
+            write: false,
+            execute,
+            exclusive: true,
+            pending: true,
+            dirty: true,
+            soft: bits.soft,
+            special: false,
+        };
         huge::change::<M>(slot, entry, |_| M::Format::huge(first, pending));
         ctx.end_large(key);
         let mut removed = Removed::new();

@@ -5,8 +5,8 @@ use super::{BASE, Bench, RW, at, get, range};
 use crate::sync::plain::Ordering::Relaxed;
 use crate::{
     Access, AccessError, AdviseError, AreaFlags, Backing, ClearRefs, Destination, FaultError, ForkError, HugePool,
-    MapError, MapRequest, NonlinearError, Object, ObjectError, PAGE_SIZE, PageKind, Placement, Populate,
-    ProtectError, RemapError, RemapRequest, Rights, Sharing, Space, UnmapError,
+    MapError, MapRequest, NonlinearError, Object, ObjectError, PAGE_SIZE, PageKind, Placement, Populate, ProtectError,
+    RemapError, RemapRequest, Rights, Sharing, Space, UnmapError,
 };
 use std::sync::Arc;
 use std::vec;
@@ -148,8 +148,7 @@ fn a_promise_is_kept_for_its_owner() {
     let mut bench = bench(1);
     map(&mut bench, 0, 1);
     let object = memory(&bench, 1);
-    let unpromised =
-        MapRequest { flags: AreaFlags::NO_RESERVE, ..request(&object, 4 * LARGE, 1, Sharing::Private) };
+    let unpromised = MapRequest { flags: AreaFlags::NO_RESERVE, ..request(&object, 4 * LARGE, 1, Sharing::Private) };
     bench.space.map(&mut bench.cpu, unpromised).unwrap();
     assert_eq!(bench.space.fault(&mut bench.cpu, at(4 * LARGE), Access::Read), Err(FaultError::Bus));
     let child = bench.space.fork(&mut bench.cpu).unwrap();
