@@ -236,7 +236,8 @@ pub fn machine(views: &Views) {
         let grown = |name: &str| after[name] - before[name];
         views.report.check((written * 4..written * 4 + 64).contains(&grown("AnonPages")), || "AnonPages".to_owned());
         views.report.same("Shmem", grown("Shmem"), 256);
-        views.report.same("Cached", grown("Cached"), 256);
+        // Pages of this program may have come in meanwhile.
+        views.report.check((256..512).contains(&grown("Cached")), || format!("Cached {}", grown("Cached")));
         let used = before["MemFree"] - after["MemFree"];
         let known = grown("AnonPages") + grown("Cached") + grown("PageTables");
         views.report.same("MemFree", used, known);
