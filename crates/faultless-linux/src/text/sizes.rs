@@ -23,6 +23,8 @@ pub struct Sizes {
     pub shmem: u64,
     /// Private writable mappings.
     pub data: u64,
+    /// Locked mappings.
+    pub locked: u64,
     /// The stack.
     pub stack: u64,
     /// The program's code.
@@ -31,8 +33,6 @@ pub struct Sizes {
     pub executable: u64,
     /// Page tables.
     pub tables: u64,
-    /// Locked mappings.
-    pub locked: u64,
 }
 
 impl Sizes {
@@ -46,12 +46,12 @@ impl Sizes {
             shmem: usage.shmem,
             tables: usage.tables,
             peak: memory.space.extent().peak,
+            locked: memory.space.extent().locked,
             ..Self::default()
         };
         memory.space.areas(cpu, |area| {
             let pages = area.range.pages();
             sizes.total += pages;
-            sizes.locked += if area.flags.contains(AreaFlags::LOCKED) { pages } else { 0 };
             if area.flags.contains(AreaFlags::STACK) {
                 sizes.stack += pages;
             } else if is_data(&area) {

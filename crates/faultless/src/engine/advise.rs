@@ -2,12 +2,14 @@
 
 use super::{Cpu, OutOfMemory, Vm};
 use crate::area::AreaFlags;
+use crate::frame::CommitPolicy;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits, Page,
-    PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits,
+    NonlinearError, Page, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
+use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
 
@@ -58,6 +60,24 @@ impl<M: Machine> Space<M> {
     /// [`RemapError`]; only what had to make room for [`Destination::Fixed`](crate::Destination) may be gone.
     pub fn remap(&self, cpu: &mut Cpu<M>, request: RemapRequest) -> Result<VirtAddr, RemapError> {
         self.core.remap(cpu.ctx_in(&self.core.memory), request)
+    }
+
+    /// Makes `range`, a shared mapping, show the pages of its object from index `index` on; the area stays one area
+    /// (remap_file_pages). The pages come in with the next accesses. When the call returns, no CPU can use a translation
+    /// of what was shown before.
+    ///
+    /// # Errors
+    ///
+    /// [`NonlinearError`]; nothing visible has changed.
+    pub fn remap_pages(&self, cpu: &mut Cpu<M>, range: PageRange, index: u64) -> Result<(), NonlinearError> {
+        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index)
+    }
+
+    /// The index of the object's page that is, or will be, shown at `addr`; `None` where no object is mapped. Elsewhere
+    /// than in an area with [`AreaFlags::NONLINEAR`] it follows from the area.
+    #[must_use]
+    pub fn page_index_at(&self, cpu: &mut Cpu<M>, addr: VirtAddr) -> Option<u64> {
+        self.core.page_index_at(cpu.ctx_in(&self.core.memory), addr)
     }
 
     /// Brings in every page of `range`.
@@ -165,6 +185,23 @@ impl<M: Machine> Space<M> {
         self.core.footprint(cpu.ctx_in(&self.core.memory), range)
     }
 
+    /// The limits that [`Space::set_limits`] or fork left.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.core.account.limits()
+    }
+
+    /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
+    pub fn set_default_flags(&self, flags: AreaFlags) {
+        self.core.account.set_defaults(flags);
+    }
+
+    /// The flags that every new area gets.
+    #[must_use]
+    pub fn default_flags(&self) -> AreaFlags {
+        self.core.account.defaults()
+    }
+
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
     pub fn pages(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(PageInfo)) {
         self.core.pages(cpu.ctx_in(&self.core.memory), range, visit);
@@ -194,6 +231,24 @@ impl<M: Machine> Page<M> {
 }
 
 impl<M: Machine> Vm<M> {
+    /// Pages promised to programs: private writable mappings without [`AreaFlags::NO_RESERVE`], and memory objects by
+    /// their size where they were made so (Committed_AS).
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.memory.commit().pages()
+    }
+
+    /// What may be promised (vm.overcommit_memory); [`CommitPolicy::Always`] at first.
+    #[must_use]
+    pub fn commit_policy(&self) -> CommitPolicy {
+        self.memory.commit().policy()
+    }
+
+    /// Changes what later operations may promise; what is promised stays.
+    pub fn set_commit_policy(&self, policy: CommitPolicy) {
+        self.memory.commit().set_policy(policy);
+    }
+
     /// A page of zeroes of the embedder's own, to be mapped with [`Space::insert_page`].
     ///
     /// # Errors
@@ -232,10 +287,28 @@ impl<M: Machine> Object<M> {
         let no_memory = |_| ObjectError::OutOfMemory;
         self.prepare_punch(pages)?;
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
+        if mutant::is(mutant::Mutant::PunchLate) {
+            registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
+            self.punch(ctx, pages);
+            return Ok(());
+        }
         self.punch(ctx, pages);
         // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
         ctx.machine().heavy_barrier();
         registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
+    }
+
+    /// Brings the page that holds byte `offset` into the cache, also behind the end (fallocate). True if it was not there.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] if it cannot be had.
+    pub fn make_resident(&self, cpu: &mut Cpu<M>, offset: u64) -> Result<bool, ObjectError> {
+        let index = offset / PAGE_SIZE;
+        if self.has_page(index) {
+            return Ok(false);
+        }
+        self.bring_in(cpu.ctx_in(self.memory()), index).map(|_| true)
     }
 
     /// Is the page that holds byte `offset` in the cache?

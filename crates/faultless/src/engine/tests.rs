@@ -1,12 +1,16 @@
 //! Whole operations on one CPU: what they do, what they cost in flushes and copies, and what a failure leaves behind.
 
 mod advise;
+mod audit;
 mod extent;
 mod failures;
 mod holes;
+mod huge;
 mod machine;
 mod mappings;
+mod nonlinear;
 mod pins;
+mod promises;
 mod raw;
 mod remap;
 mod sharing;

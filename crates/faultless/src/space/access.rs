@@ -10,8 +10,8 @@ use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::object::{ObjectError, PageState};
-use crate::sync::{Ordering, spin_hint};
-use crate::table::{Found, find, load, user_end};
+use crate::sync::{Ordering, mutant, spin_hint};
+use crate::table::{Found, Look, find, look, user_end};
 use alloc::sync::Arc;
 
 /// Why an access stopped. The bytes before it have been transferred.
@@ -28,6 +28,17 @@ pub struct AccessError {
 struct How {
     access: Access,
     forced: bool,
+}
+
+/// What is mapped in an area without rights.
+#[derive(Clone, Copy)]
+enum Held {
+    /// A frame, with a reference unless it is that of zeroes.
+    Frame(FrameId),
+    /// Nothing yet: the page of this index belongs there (NL-01).
+    Offset(u64),
+    /// Nothing yet.
+    Nothing,
 }
 
 /// How one page's copy went.
@@ -124,11 +135,10 @@ impl<M: Machine> Core<M> {
         if self.has_exited() {
             return Step::Gone;
         }
-        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
+        let Some(Look { slot, entry, leaf, shared, .. }) = look(ctx, self.root, at) else {
             return Step::Fault;
         };
-        let entry = load(slot);
-        let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
+        let Leaf::Page(frame, bits) = M::Format::leaf(leaf) else {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
@@ -144,6 +154,9 @@ impl<M: Machine> Core<M> {
         }
         let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, how.access) {
             copy(frame);
+            if how.access == Access::Write {
+                self.mark_again(ctx, at, frame);
+            }
             Step::Done
         } else {
             Step::Fault
@@ -173,11 +186,12 @@ impl<M: Machine> Core<M> {
                 spin_hint();
                 continue;
             };
-            let object = area.object.as_ref().map(|object| (Arc::clone(object), area.page_index(at)));
+            let index = if let Held::Offset(index) = mapped { index } else { area.page_index(at) };
+            let object = area.object.as_ref().map(|object| (Arc::clone(object), index));
             let shown = match (mapped, &object) {
-                (Some(frame), _) => PageState::Resident(frame),
-                (None, Some((object, index))) => object.page(ctx, *index, 0),
-                (None, None) => PageState::Resident(ctx.memory.zero_frame()),
+                (Held::Frame(frame), _) => PageState::Resident(frame),
+                (_, Some((object, index))) => object.page(ctx, *index, 0),
+                (_, None) => PageState::Resident(ctx.memory.zero_frame()),
             };
             match shown {
                 PageState::Resident(frame) => {
@@ -199,30 +213,27 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// The frame mapped at `at`, whatever its rights, with a reference unless it is that of zeroes; `None` if that
-    /// cannot be said now. Inside a section.
-    fn hold_mapped(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> Option<Option<FrameId>> {
-        let slot = match find(ctx, self.root, at) {
-            Found::Leaf { slot, .. } => slot,
-            Found::Missing => return Some(None),
-            Found::Frozen | Found::Poison => return None,
-        };
-        let entry = load(slot);
-        let (frame, bits) = match M::Format::leaf(entry) {
+    /// What is mapped at `at`, whatever its rights; `None` if that cannot be said now. Inside a section.
+    fn hold_mapped(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> Option<Held> {
+        if matches!(find(ctx, self.root, at), Found::Missing) {
+            return Some(Held::Nothing);
+        }
+        let Look { slot, entry, leaf, .. } = look(ctx, self.root, at)?;
+        let (frame, bits) = match M::Format::leaf(leaf) {
             Leaf::Page(frame, bits) | Leaf::None(frame, bits) => (frame, bits),
-            Leaf::Empty => return Some(None),
+            Leaf::Empty => return Some(Held::Nothing),
+            Leaf::Offset(index) => return Some(Held::Offset(index)),
             Leaf::Poison => return None,
         };
         if bits.special {
-            return Some(Some(frame));
+            return Some(Held::Frame(frame));
         }
         if !ctx.record(frame).try_get(0) {
             return None;
         }
         // As `still_maps`: a shared table that this space has left keeps its entries.
-        if matches!(find(ctx, self.root, at), Found::Leaf { slot: again, .. } if core::ptr::eq(slot, again) && load(again) == entry)
-        {
-            return Some(Some(frame));
+        if look(ctx, self.root, at).is_some_and(|now| core::ptr::eq(slot, now.slot) && now.entry == entry) {
+            return Some(Held::Frame(frame));
         }
         ctx.put(frame, 1, 0);
         None
@@ -231,10 +242,24 @@ impl<M: Machine> Core<M> {
     /// After the reference was taken: does the space still reach the frame the same way? The whole path is checked,
     /// for a shared table that this space has left keeps its entries.
     pub(super) fn still_maps(&self, ctx: Ctx<'_, M>, at: VirtAddr, slot: &AtomicEntry, entry: Raw) -> bool {
-        let Found::Leaf { slot: again, .. } = find(ctx, self.root, at) else {
-            return false;
-        };
-        core::ptr::eq(slot, again) && M::Format::same_but_touched(load(again), entry)
+        look(ctx, self.root, at)
+            .is_some_and(|now| core::ptr::eq(slot, now.slot) && M::Format::same_but_touched(now.entry, entry))
+    }
+
+    /// After a store: a clean (MADV_FREE) between the mark and the store took the dirty bit away, and the store came
+    /// after it (P10). If the page has left meanwhile, the store left with it.
+    fn mark_again(&self, ctx: Ctx<'_, M>, at: VirtAddr, frame: FrameId) {
+        // Ends: each round but the last follows another CPU's successful change of the entry.
+        while let Some(Look { slot, entry, leaf, .. }) = look(ctx, self.root, at)
+            && matches!(M::Format::leaf(leaf), Leaf::Page(there, _) if there == frame)
+            && !mutant::is(mutant::Mutant::MarkOnlyBefore)
+        {
+            // An RMW also where no bit changes. Release: a clean that comes later has the store before it.
+            let touched = M::Format::touched(entry, true);
+            if slot.compare_exchange(entry, touched, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return;
+            }
+        }
     }
 }
 

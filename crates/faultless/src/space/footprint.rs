@@ -61,6 +61,7 @@ impl Footprint {
         }
         self.resident += 1;
         self.anonymous += u64::from(page.kind == PageKind::Anon);
+        self.anon_huge += u64::from(page.large);
         self.referenced += u64::from(page.accessed);
         self.lazy_free += u64::from(page.lazily_free);
         self.dirty_share += if page.dirty { share } else { 0 };

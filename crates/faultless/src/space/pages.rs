@@ -5,7 +5,7 @@ use crate::addr::{Access, FrameId, PageRange, VirtAddr};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
 use crate::machine::{Format, Machine};
-use crate::table::{Found, find, load, scan};
+use crate::table::{Look, look, scan};
 use alloc::vec::Vec;
 
 /// What kind of page it is.
@@ -50,6 +50,8 @@ pub struct PageInfo {
     /// In how many ways the tables that lead here are shared: 1 if they belong to this space alone. The space's part
     /// of the page is one in `mappings * path_shares`; over all spaces these parts sum up to the page.
     pub path_shares: u64,
+    /// Is it part of a large page?
+    pub large: bool,
 }
 
 impl PageInfo {
@@ -113,6 +115,7 @@ impl<M: Machine> Core<M> {
             lazily_free: kind == PageKind::Anon && !bits.dirty && !bits.pending,
             mappings: record.map_or(0, |record| record.counts().1),
             path_shares: seen.shares,
+            large: seen.large,
         })
     }
 
@@ -122,10 +125,10 @@ impl<M: Machine> Core<M> {
         if self.has_exited() {
             return false;
         }
-        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, address) else {
+        let Some(Look { leaf, shared, .. }) = look(ctx, self.root, address) else {
             return false;
         };
-        match M::Format::leaf(load(slot)) {
+        match M::Format::leaf(leaf) {
             Leaf::Page(_, bits) => match access {
                 Access::Read => true,
                 Access::Execute => bits.execute,

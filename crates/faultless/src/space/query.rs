@@ -100,7 +100,7 @@ fn push_joined<M: Machine>(areas: &mut Vec<AreaInfo<M>>, area: &Area<M>, from: u
         && let Ok(range) = PageRange::new(last.range.start(), area.range.end())
     {
         last.range = range;
-        last.flags = last.flags.with_soft_of(area.flags);
+        last.flags = last.flags.joined_with(area.flags);
         return;
     }
     let mut info = info(area);

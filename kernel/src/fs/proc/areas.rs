@@ -16,7 +16,10 @@ use crate::errno::Errno;
 use crate::heap;
 use crate::machine::KernelMachine;
 use crate::process::Memory;
+use crate::shm;
 
+/// Where System V shared memory seems to be.
+const SHARED_DEVICE: u64 = 1;
 /// More than a line is long without its name.
 const LINE: usize = 128;
 /// More than the lines of one area in smaps are long.
@@ -97,9 +100,11 @@ fn named(memory: &Memory, area: &AreaInfo<KernelMachine>) -> MapLine {
                 line.name = inode.path();
             }
             None => {
-                let (major, minor) = split_number(ROOT_DEVICE);
-                line.file = (major, minor, object.id());
-                line.name = b"/dev/zero (deleted)".to_vec();
+                // Shared memory that is no file of ours.
+                let id = shm::id_of(object.id()).and_then(|id| u64::try_from(id).ok());
+                let (major, minor) = split_number(if id.is_some() { SHARED_DEVICE } else { ROOT_DEVICE });
+                line.file = (major, minor, id.unwrap_or(object.id()));
+                line.name = object.label().into();
             }
         },
         None if range.0 <= heap.1 && range.1 > heap.0 && heap.0 != heap.1 => {

@@ -218,6 +218,8 @@ pub struct MachineMemory {
     pub mapped: u64,
     /// Page tables.
     pub tables: u64,
+    /// What programs may be promised at most with overcommit mode 2, and what they were.
+    pub commit: (u64, u64),
     /// Faults since the start.
     pub faults: u64,
     /// Of these, those that read from a file.
@@ -242,6 +244,8 @@ impl MachineMemory {
             ("Mapped", self.mapped),
             ("Shmem", self.shmem),
             ("PageTables", self.tables),
+            ("CommitLimit", self.commit.0),
+            ("Committed_AS", self.commit.1),
             ("VmallocTotal", 0),
             ("VmallocUsed", 0),
             ("HugePages_Total", 0),
