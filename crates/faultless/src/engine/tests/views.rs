@@ -310,3 +310,103 @@ fn the_mark_of_resident_pages_starts_anew() {
     assert_eq!(bench.space.usage().peak, 2);
     bench.finish(&[]);
 }
+
+/// Random numbers of a seed (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// A space and the pages that were stored to since somebody asked, by what the test did.
+struct Watched {
+    space: S,
+    stored: std::collections::BTreeSet<u64>,
+}
+
+impl Watched {
+    /// One operation of its own.
+    fn act(&mut self, cpu: &mut C, random: &mut Random) {
+        let (first, count) = (random.below(20), 1 + random.below(6));
+        let part = range(first, count);
+        let gone = first..first + count;
+        match random.below(12) {
+            0..=4 if self.space.write(cpu, at(first), &[1]).is_ok() => drop(self.stored.insert(first)),
+            5 if self.space.write_forced(cpu, at(first), &[1]).is_ok() => drop(self.stored.insert(first)),
+            6 => drop(self.space.fault(cpu, at(first), Access::Read)),
+            7 => {
+                let rights = [Rights::NONE, Rights::READ, RW(), RW()][random.below(4) as usize];
+                let _ = self.space.protect(cpu, part, rights);
+            }
+            8 => {
+                self.space.map(cpu, MapRequest::anonymous(count * PAGE_SIZE).fixed(at(first))).unwrap();
+                self.stored.retain(|page| !gone.contains(page));
+            }
+            9 => {
+                let _ = self.space.discard(cpu, part, false);
+                self.stored.retain(|page| !gone.contains(page));
+            }
+            10 => {
+                clear(&self.space, cpu);
+                self.stored.clear();
+                assert_eq!(soft(&self.space, cpu, 30), [], "nobody has stored since");
+            }
+            _ => {}
+        }
+    }
+
+    fn check(&self, cpu: &mut C) {
+        let soft = soft(&self.space, cpu, 30);
+        assert!(self.stored.iter().all(|page| soft.contains(page)), "{:?} stored, {soft:?} told", self.stored);
+        assert!(pages(&self.space, cpu, 0, 30).iter().all(|page| page.soft_dirty || !page.writable));
+    }
+}
+
+/// Over all spaces, the shares sum up to the pages: each frame is there once.
+fn check_shares(family: &[Watched], cpu: &mut C) {
+    let mut parts = std::collections::BTreeMap::new();
+    for watched in family {
+        for page in pages(&watched.space, cpu, 0, 30).iter().filter(|page| page.mappings > 0) {
+            let share = 1.0 / (page.path_shares as f64 * f64::from(page.mappings));
+            *parts.entry(page.frame).or_insert(0.0) += share;
+            assert_eq!(page.is_shared(), share < 1.0);
+        }
+    }
+    assert!(parts.values().all(|sum: &f64| (sum - 1.0).abs() < 1e-9), "{parts:?}");
+}
+
+#[test]
+fn whatever_a_family_does_stores_are_told_and_shares_sum_up() {
+    for seed in 1..=6_u64 {
+        // Shown if it fails; there is nothing else to repeat.
+        std::println!("seed {seed}");
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut bench = Bench::new(2048);
+        bench.map(0, 24);
+        let first =
+            core::mem::replace(&mut bench.space, bench.vm.new_space(&mut bench.cpu, crate::Layout::linux()).unwrap());
+        let mut family = std::vec![Watched { space: first, stored: Default::default() }];
+        for _ in 0..400 {
+            let who = random.below(family.len() as u64) as usize;
+            match random.below(24) {
+                0 if family.len() < 6 => {
+                    let space = family[who].space.fork(&mut bench.cpu).unwrap();
+                    let stored = family[who].stored.clone();
+                    family.push(Watched { space, stored });
+                }
+                1 if who > 0 => family.swap_remove(who).space.exit(&mut bench.cpu),
+                _ => family[who].act(&mut bench.cpu, &mut random),
+            }
+            family.iter().for_each(|watched| watched.check(&mut bench.cpu));
+            check_shares(&family, &mut bench.cpu);
+        }
+        family[0].space.deactivate(&mut bench.cpu);
+        let others: Vec<&S> = family.iter().map(|watched| &watched.space).collect();
+        bench.finish(&others);
+    }
+}
