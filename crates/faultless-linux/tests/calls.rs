@@ -1,7 +1,7 @@
 //! The calls' checks: bad arguments one at a time, on the hosted machine. What Linux answers is in the comments of no
 //! test: `faultless check --against linux` asks it.
 
-use faultless::{CpuId, Layout, Vm};
+use faultless::{CpuId, Layout, Page, PageRange, VirtAddr, Vm};
 use faultless_hosted::{Fast, FastConfig};
 use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, NoFile};
 use faultless_linux::{Caller, Errno, Limits, Memory, text};
@@ -78,6 +78,46 @@ fn a_file_is_asked_last() {
         assert_eq!(map(linux::MAP_PRIVATE, read), Err(Errno::ENODEV));
         assert_eq!(map(linux::MAP_SHARED_VALIDATE | 1 << 25, read), Err(Errno::EOPNOTSUPP));
         assert_eq!(map(0, read), Err(Errno::EINVAL));
+    });
+}
+
+/// A device with one page to show, or that has run out of it.
+struct Window<'a>(Option<&'a Page<Fast>>);
+
+impl MapFile<Fast> for Window<'_> {
+    fn rights(&self) -> FileRights {
+        FileRights { read: true, write: true }
+    }
+
+    fn is_regular(&self) -> bool {
+        false
+    }
+
+    fn target(&self) -> Result<MapTarget<Fast>, Errno> {
+        Ok(MapTarget::Frames)
+    }
+
+    fn fill(&self, caller: &mut Caller<'_, Fast>, range: PageRange, _offset: u64) -> Result<(), Errno> {
+        let page = self.0.ok_or(Errno::ENOMEM)?;
+        caller.memory.space.insert_page(caller.cpu, range.start(), page).map_err(|_| Errno::EBUSY)
+    }
+}
+
+#[test]
+fn a_driver_fills_its_mapping_or_there_is_none() {
+    with_caller(Limits::NONE, |caller| {
+        let page = caller.cpu.vm().clone().new_page(caller.cpu).expect("memory");
+        page.write(caller.cpu, 0, &[9]);
+        let shared = linux::MAP_SHARED | linux::MAP_FIXED | linux::MAP_POPULATE;
+        assert_eq!(calls::mmap(caller, args(shared), Some(&Window(Some(&page)))), Ok(AT));
+        let mut byte = [0];
+        caller.memory.space.read(caller.cpu, VirtAddr::new(AT), &mut byte).expect("the page");
+        assert_eq!(byte, [9]);
+        // The rest is a hole, also for MAP_POPULATE.
+        assert!(caller.memory.space.read(caller.cpu, VirtAddr::new(AT + 0x1000), &mut byte).is_err());
+        assert_eq!(calls::madvise(caller, AT, 0x1000, linux::MADV_POPULATE_WRITE), Ok(()));
+        assert_eq!(calls::mmap(caller, args(shared), Some(&Window(None))), Err(Errno::ENOMEM));
+        assert_eq!(calls::mincore(caller, AT, 0x1000, 0), Err(Errno::ENOMEM));
     });
 }
 

@@ -59,7 +59,7 @@ pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{HasWriters, Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
     AccessError, AdviseError, AreaInfo, Backing, ClearRefs, ClearRefsError, CollapseError, Destination, Extent,
-    FaultError, Footprint, ForkError, HugePages, InsertError, Layout, Limits, MapError, MapRequest, Page, PageInfo,
-    PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest, Resolved,
-    Space, UnmapError, Usage,
+    FaultError, Footprint, ForkError, HugePages, InsertError, Layout, Limits, MapError, MapRequest, NonlinearError,
+    Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError, RemapError,
+    RemapRequest, Resolved, Space, UnmapError, Usage,
 };

@@ -12,6 +12,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general as linux;
 
 use super::data::{MAX_SIZE, WriteAt};
+use super::device::Device;
+use super::frames;
 use super::inode::{Body, Inode};
 use super::locks::Owner;
 use super::pipe::Ends;
@@ -216,6 +218,7 @@ impl OpenFile {
             }),
             Body::Directory(_) | Body::Proc(_) => Err(Errno::EISDIR),
             Body::Fifo(pipe) => pipe.read(cpu, to),
+            Body::Device(Device::Frames) => self.at(at, |position, _| frames::read(cpu, position, to)),
             Body::Device(device) => device.read(cpu, to),
             Body::Event(counter) => counter.read(cpu, to),
             Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => Err(Errno::EINVAL),
@@ -242,6 +245,7 @@ impl OpenFile {
             Body::Regular(_) => self.write_data(cpu, from, at, limit),
             Body::Proc(node) => node.write(cpu, from),
             Body::Fifo(pipe) => pipe.write(cpu, from),
+            Body::Device(Device::Frames) => self.at(at, |position, _| frames::write(cpu, position, from)),
             Body::Device(device) => device.write(cpu, from),
             Body::Event(counter) => counter.write(cpu, from),
             Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => Err(Errno::EINVAL),

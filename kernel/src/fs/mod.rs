@@ -11,6 +11,7 @@
 //! | `data` | contents of regular files: faultless objects |
 //! | `locks`, `quota`, `seals` | what keeps users from each other and from the heap |
 //! | `pipe`, `device`, `tty`, `event`, `epoll`, `proc` | everything else that can be opened |
+//! | `frames` | an example of a driver whose frames programs map |
 //! | `file`, `table`, `context` | what a process holds of it |
 //!
 //! Nothing here waits. An operation that cannot go on is `EAGAIN`.
@@ -25,6 +26,7 @@ mod directory;
 mod epoll;
 mod event;
 mod file;
+pub mod frames;
 mod inode;
 mod locks;
 mod manifest;
@@ -133,9 +135,10 @@ pub fn first_tables(_cpu: &mut CpuLocal, manifest: &Manifest) -> (Arc<FileTable>
     (files, FsContext::new(directory.unwrap_or_else(namespace::root)))
 }
 
-/// Drops all files that have a name, and with them their pages.
+/// Drops all files that have a name, and with them their pages; and the pages of the driver.
 pub fn shutdown(_cpu: &mut CpuLocal) {
     namespace::dismantle();
+    frames::remove();
 }
 
 /// Takes what has come over the serial line.
@@ -214,6 +217,7 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
         (b"full", 1, 7, 0o666),
         (b"random", 1, 8, 0o666),
         (b"urandom", 1, 9, 0o666),
+        (b"frames", frames::MAJOR, 0, 0o600),
         (b"tty", 5, 0, 0o666),
         (b"console", 5, 1, 0o600),
     ] {

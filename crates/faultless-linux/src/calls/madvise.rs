@@ -138,7 +138,8 @@ fn advise<M: Machine>(
 /// `MADV_REMOVE`: a hole in the object, which must be one that the mapping could write.
 fn remove<M: Machine>(caller: &mut Caller<'_, M>, area: &AreaInfo<M>, part: PageRange) -> Result<(), Errno> {
     let (object, offset) = area.object.as_ref().ok_or(Errno::EINVAL)?;
-    if area.flags.contains(AreaFlags::LOCKED) {
+    // Nonlinear: as Linux did while it had such mappings (NL-03).
+    if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::NONLINEAR) {
         return Err(Errno::EINVAL);
     }
     if area.sharing != Sharing::Shared || !area.max_rights.contains(Rights::WRITE) {

@@ -66,6 +66,8 @@ pub enum MapTarget<M: Machine> {
     Object(Arc<Object<M>>),
     /// Zeroes, as of /dev/zero.
     Zero,
+    /// Frames that the file's driver puts into the mapping: [`MapFile::fill`].
+    Frames,
     /// Such files cannot be mapped.
     Unmappable,
 }
@@ -89,6 +91,16 @@ pub trait MapFile<M: Machine> {
     ///
     /// What the file's owner says; `ENOMEM` for instance.
     fn target(&self) -> Result<MapTarget<M>, Errno>;
+
+    /// Puts frames into `range`, a fresh mapping of [`MapTarget::Frames`] that shows the file from `offset` on. If that
+    /// fails the mapping goes again.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says: `EINVAL` where a private mapping cannot be filled whole, for instance.
+    fn fill(&self, _caller: &mut Caller<'_, M>, _range: PageRange, _offset: u64) -> Result<(), Errno> {
+        Err(Errno::ENODEV)
+    }
 }
 
 /// For callers that map no files.
@@ -137,7 +149,26 @@ pub fn mmap<M: Machine>(
         Err(_) if is_taken(caller, &args) => return Err(Errno::EEXIST),
         Err(errno) => return Err(errno),
     };
-    map(caller, &args, target)
+    let is_filled = matches!(target.backing, Backing::Frames);
+    let start = map(caller, &args, target)?;
+    if let Some(file) = file.filter(|_| is_filled) {
+        fill(caller, &args, start, file)?;
+    }
+    Ok(start)
+}
+
+/// Lets the driver fill a fresh mapping of its frames; takes the mapping away again if it cannot.
+fn fill<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    args: &MmapArgs,
+    start: u64,
+    file: &impl MapFile<M>,
+) -> Result<(), Errno> {
+    let range = PageRange::with_len(VirtAddr::new(start), args.length).map_err(|_| Errno::EINVAL)?;
+    file.fill(caller, range, args.offset).inspect_err(|_| {
+        // It is whole and nobody knows it. What another thread has put in its place meanwhile is lost, as on Linux.
+        let _ = caller.memory.space.unmap(caller.cpu, range);
+    })
 }
 
 /// The file that is to be mapped; none for anonymous memory.
@@ -277,6 +308,7 @@ fn target_in_file<M: Machine>(args: &MmapArgs, file: &impl MapFile<M>) -> Result
     let backing = match file.target()? {
         MapTarget::Object(object) => Backing::Object { object, offset },
         MapTarget::Zero => Backing::Anonymous,
+        MapTarget::Frames => Backing::Frames,
         MapTarget::Unmappable => return Err(Errno::ENODEV),
     };
     if flags & linux::MAP_GROWSDOWN != 0 {
@@ -299,6 +331,8 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
     if args.flags & linux::MAP_TYPE == MAP_DROPPABLE {
         flags = flags | AreaFlags::DROPPABLE | AreaFlags::NO_RESERVE | AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP;
     }
+    // Linux does not bring in what is raw either; its driver fills it.
+    let is_raw = matches!(target.backing, Backing::Frames);
     let wanted = MapRequest {
         addr: VirtAddr::new(args.address),
         len: args.length,
@@ -317,7 +351,7 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
     let locks =
         flags.contains(AreaFlags::LOCKED) && !flags.intersects(AreaFlags::LOCKED_ON_FAULT | AreaFlags::DROPPABLE);
     let populates = args.flags & (linux::MAP_POPULATE | linux::MAP_NONBLOCK) == linux::MAP_POPULATE;
-    if locks || populates && !flags.contains(AreaFlags::LOCKED_ON_FAULT) {
+    if !is_raw && (locks || populates && !flags.contains(AreaFlags::LOCKED_ON_FAULT)) {
         populate(caller, start, args.length, rights, sharing);
     }
     Ok(start.as_u64())

@@ -10,13 +10,11 @@
 //! | `mincore` | `mincore` |
 //! | `mremap` | `mremap` |
 //! | `msync` | `msync` |
+//! | `remap_file_pages` | `remap_file_pages` |
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
 //! | `mseal` | `mseal` |
 //! | `pkeys` | `pkey_alloc`, `pkey_free`, `pkey_mprotect`, as on a CPU without protection keys |
-//!
-//! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `remap_file_pages`. The core does not offer
-//! what it needs.
 
 mod brk;
 mod madvise;
@@ -29,6 +27,7 @@ mod mseal;
 mod msync;
 mod munmap;
 mod pkeys;
+mod remap_file_pages;
 
 pub use brk::brk;
 pub use madvise::madvise;
@@ -41,3 +40,4 @@ pub use mseal::mseal;
 pub use msync::msync;
 pub use munmap::munmap;
 pub use pkeys::{pkey_alloc, pkey_free, pkey_mprotect};
+pub use remap_file_pages::{RemapFilePagesArgs, remap_file_pages};

@@ -69,6 +69,8 @@ impl AreaFlags {
     pub const ACCOUNTED: Self = Self(1 << 20);
     /// Its pages may be taken at any time instead of being swapped (MAP_DROPPABLE).
     pub const DROPPABLE: Self = Self(1 << 21);
+    /// Shows pages of its object in another order than theirs (remap_file_pages).
+    pub const NONLINEAR: Self = Self(1 << 24);
 
     /// Are all flags of `other` set?
     #[must_use]

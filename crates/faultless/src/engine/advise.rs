@@ -6,8 +6,8 @@ use crate::frame::CommitPolicy;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits, Page,
-    PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits,
+    NonlinearError, Page, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
 use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
@@ -60,6 +60,24 @@ impl<M: Machine> Space<M> {
     /// [`RemapError`]; only what had to make room for [`Destination::Fixed`](crate::Destination) may be gone.
     pub fn remap(&self, cpu: &mut Cpu<M>, request: RemapRequest) -> Result<VirtAddr, RemapError> {
         self.core.remap(cpu.ctx_in(&self.core.memory), request)
+    }
+
+    /// Makes `range`, a shared mapping, show the pages of its object from index `index` on; the area stays one area
+    /// (remap_file_pages). The pages come in with the next accesses. When the call returns, no CPU can use a translation
+    /// of what was shown before.
+    ///
+    /// # Errors
+    ///
+    /// [`NonlinearError`]; nothing visible has changed.
+    pub fn remap_pages(&self, cpu: &mut Cpu<M>, range: PageRange, index: u64) -> Result<(), NonlinearError> {
+        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index)
+    }
+
+    /// The index of the object's page that is, or will be, shown at `addr`; `None` where no object is mapped. Elsewhere
+    /// than in an area with [`AreaFlags::NONLINEAR`] it follows from the area.
+    #[must_use]
+    pub fn page_index_at(&self, cpu: &mut Cpu<M>, addr: VirtAddr) -> Option<u64> {
+        self.core.page_index_at(cpu.ctx_in(&self.core.memory), addr)
     }
 
     /// Brings in every page of `range`.

@@ -8,6 +8,7 @@ mod holes;
 mod huge;
 mod machine;
 mod mappings;
+mod nonlinear;
 mod pins;
 mod promises;
 mod raw;

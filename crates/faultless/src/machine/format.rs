@@ -11,6 +11,7 @@
 //! | EMPTY | 0 | 0 | stamp: 4-50 and 57-63; generation 52-56; bit 51 set unless the stamp is 0 |
 //! | POISON | 0 | 1 | none: the table is leaving, start over |
 //! | NONE | 0 | 3 | a page without rights (PROT_NONE): frame inverted in 12-50, bit 51 set; flags as PAGE |
+//! | OFFSET | 0 | 4 | no page, but which page of the object belongs here (NL-01): its index where a stamp is; generation 52-56 |
 //!
 //! # Table entries
 //!
@@ -60,6 +61,8 @@ pub enum Leaf {
     Page(FrameId, PageBits),
     /// A page whose area grants no rights; the MMU faults.
     None(FrameId, PageBits),
+    /// Nothing is mapped; the page of this index of the area's object belongs here, not the one whose turn it is.
+    Offset(u64),
 }
 
 /// What an upper entry says.
@@ -96,6 +99,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     const GENERATION_BITS: u32;
     /// Stripes of the address space that range operations lock apart; divides `USER_SLOTS`.
     const STRIPES: usize;
+    /// Bits of the page index that an OFFSET entry can hold.
+    const OFFSET_BITS: u32;
 
     /// An empty entry with a stamp that no earlier value of the entry carried, and a generation.
     fn empty(stamp: u64, generation: u64) -> Raw;
@@ -103,6 +108,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn poison() -> Raw;
     /// A leaf that maps `frame`.
     fn page(frame: FrameId, bits: PageBits, generation: u64) -> Raw;
+    /// A leaf that maps nothing, but says which page of the object belongs here; `index` has `OFFSET_BITS`.
+    fn offset(index: u64, generation: u64) -> Raw;
     /// Decodes a leaf. Total: every value means something.
     fn leaf(entry: Raw) -> Leaf;
     /// The generation of any leaf value.
@@ -175,6 +182,7 @@ const KIND_EMPTY: Raw = 0;
 const KIND_POISON: Raw = 1 << 1;
 const KIND_FROZEN: Raw = 2 << 1;
 const KIND_NONE: Raw = 3 << 1;
+const KIND_OFFSET: Raw = 4 << 1;
 
 /// Keeps the address bits of a non-present entry above installed memory.
 const ABOVE_MEMORY: Raw = 1 << 51;
@@ -202,9 +210,20 @@ const fn stamp_bits(stamp: u64) -> Raw {
     if stamp == 0 {
         return 0;
     }
-    let low = stamp & ((1 << STAMP_LOW_BITS) - 1);
-    let high = (stamp >> STAMP_LOW_BITS) & ((1 << (STAMP_BITS - STAMP_LOW_BITS)) - 1);
-    low << STAMP_LOW_SHIFT | high << STAMP_HIGH_SHIFT | ABOVE_MEMORY
+    spread(stamp) | ABOVE_MEMORY
+}
+
+/// A number of `STAMP_BITS` in the bits of a non-present entry that are free for one.
+const fn spread(number: u64) -> Raw {
+    let low = number & ((1 << STAMP_LOW_BITS) - 1);
+    let high = (number >> STAMP_LOW_BITS) & ((1 << (STAMP_BITS - STAMP_LOW_BITS)) - 1);
+    low << STAMP_LOW_SHIFT | high << STAMP_HIGH_SHIFT
+}
+
+/// The number that [`spread`] put into an entry.
+const fn gathered(entry: Raw) -> u64 {
+    let low = entry >> STAMP_LOW_SHIFT & ((1 << STAMP_LOW_BITS) - 1);
+    low | entry >> STAMP_HIGH_SHIFT << STAMP_LOW_BITS
 }
 
 const fn flag(set: bool, bit: Raw) -> Raw {
@@ -244,6 +263,7 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     const USER_SLOTS: usize = if INDEX_BITS > 2 { 1 << (INDEX_BITS - 1) } else { 1 << INDEX_BITS };
     const GENERATION_BITS: u32 = GENERATION_BITS;
     const STRIPES: usize = if Self::USER_SLOTS > 64 { 64 } else { 1 };
+    const OFFSET_BITS: u32 = STAMP_BITS;
 
     #[inline]
     fn empty(stamp: u64, generation: u64) -> Raw {
@@ -272,6 +292,11 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
             | Self::wrap(generation)
     }
 
+    fn offset(index: u64, generation: u64) -> Raw {
+        debug_assert!(index >> STAMP_BITS == 0, "page index does not fit an entry");
+        KIND_OFFSET | ABOVE_MEMORY | spread(index) | Self::wrap(generation)
+    }
+
     #[inline]
     fn leaf(entry: Raw) -> Leaf {
         if entry & PRESENT != 0 {
@@ -283,6 +308,7 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
                 let bits = PageBits { write: false, ..page_bits(entry) };
                 Leaf::None(FrameId::new((!entry & NONE_FRAME) >> 12), bits)
             }
+            KIND_OFFSET => Leaf::Offset(gathered(entry)),
             _ => Leaf::Poison,
         }
     }

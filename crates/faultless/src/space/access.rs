@@ -30,6 +30,17 @@ struct How {
     forced: bool,
 }
 
+/// What is mapped in an area without rights.
+#[derive(Clone, Copy)]
+enum Held {
+    /// A frame, with a reference unless it is that of zeroes.
+    Frame(FrameId),
+    /// Nothing yet: the page of this index belongs there (NL-01).
+    Offset(u64),
+    /// Nothing yet.
+    Nothing,
+}
+
 /// How one page's copy went.
 enum Step {
     Done,
@@ -175,11 +186,12 @@ impl<M: Machine> Core<M> {
                 spin_hint();
                 continue;
             };
-            let object = area.object.as_ref().map(|object| (Arc::clone(object), area.page_index(at)));
+            let index = if let Held::Offset(index) = mapped { index } else { area.page_index(at) };
+            let object = area.object.as_ref().map(|object| (Arc::clone(object), index));
             let shown = match (mapped, &object) {
-                (Some(frame), _) => PageState::Resident(frame),
-                (None, Some((object, index))) => object.page(ctx, *index, 0),
-                (None, None) => PageState::Resident(ctx.memory.zero_frame()),
+                (Held::Frame(frame), _) => PageState::Resident(frame),
+                (_, Some((object, index))) => object.page(ctx, *index, 0),
+                (_, None) => PageState::Resident(ctx.memory.zero_frame()),
             };
             match shown {
                 PageState::Resident(frame) => {
@@ -201,27 +213,27 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// The frame mapped at `at`, whatever its rights, with a reference unless it is that of zeroes; `None` if that
-    /// cannot be said now. Inside a section.
-    fn hold_mapped(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> Option<Option<FrameId>> {
+    /// What is mapped at `at`, whatever its rights; `None` if that cannot be said now. Inside a section.
+    fn hold_mapped(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> Option<Held> {
         if matches!(find(ctx, self.root, at), Found::Missing) {
-            return Some(None);
+            return Some(Held::Nothing);
         }
         let Look { slot, entry, leaf, .. } = look(ctx, self.root, at)?;
         let (frame, bits) = match M::Format::leaf(leaf) {
             Leaf::Page(frame, bits) | Leaf::None(frame, bits) => (frame, bits),
-            Leaf::Empty => return Some(None),
+            Leaf::Empty => return Some(Held::Nothing),
+            Leaf::Offset(index) => return Some(Held::Offset(index)),
             Leaf::Poison => return None,
         };
         if bits.special {
-            return Some(Some(frame));
+            return Some(Held::Frame(frame));
         }
         if !ctx.record(frame).try_get(0) {
             return None;
         }
         // As `still_maps`: a shared table that this space has left keeps its entries.
         if look(ctx, self.root, at).is_some_and(|now| core::ptr::eq(slot, now.slot) && now.entry == entry) {
-            return Some(Some(frame));
+            return Some(Held::Frame(frame));
         }
         ctx.put(frame, 1, 0);
         None

@@ -41,7 +41,11 @@ impl<M: Machine> Core<M> {
                 return Err(AdviseError::Refused(part.start()));
             }
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
-            let rewrite = Rewrite::Discard { range: (low, high), restamps: false, copies: true };
+            let rewrite = if area.flags.contains(AreaFlags::NONLINEAR) {
+                area.discard_nonlinear((0, u64::MAX), false)
+            } else {
+                Rewrite::Discard { range: (low, high), restamps: false, copies: true }
+            };
             let no_memory = |_| AdviseError::NoMemory(part.start());
             self.prepare_tables(ctx, low, high, rewrite).map_err(no_memory)?;
             self.sweep_alive(ctx, low, high, rewrite).map_err(no_memory)
@@ -163,8 +167,7 @@ impl<M: Machine> Core<M> {
             Populate::Write => Some(Access::Write),
             // As Linux does: private memory that may be stored to is made one's own at once.
             Populate::AsMapped if stores => Some(Access::Write),
-            Populate::AsMapped if area.rights.contains(Rights::READ) => Some(Access::Read),
-            Populate::AsMapped if area.rights.contains(Rights::EXECUTE) => Some(Access::Execute),
+            Populate::AsMapped if !area.rights.is_none() => Some(Access::Read),
             Populate::AsMapped => None,
         };
         Some((area.range.end(), access))

@@ -176,6 +176,9 @@ impl<M: Machine> Core<M> {
         if first.flags.contains(AreaFlags::SEALED) {
             return Err(RemapError::Sealed);
         }
+        if first.flags.contains(AreaFlags::NONLINEAR) && request.keep {
+            return Err(RemapError::Invalid); // what stays would show other pages than before
+        }
         if first.flags.contains(AreaFlags::RAW) && request.new_len > request.old_len {
             return Err(RemapError::Unmapped); // PF-09
         }
@@ -260,9 +263,12 @@ impl<M: Machine> Core<M> {
         let attributes = Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, ..attributes };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
-            return self.map_at(ctx, new, &attributes, guard).map_err(|error: MapError| match error {
-                MapError::Invalid | MapError::Overflow => RemapError::Invalid,
-                _ => RemapError::NoMemory,
+            let flags = attributes.flags.without(AreaFlags::NONLINEAR);
+            return self.map_at(ctx, new, &Attributes { flags, ..attributes }, guard).map_err(|error: MapError| {
+                match error {
+                    MapError::Invalid | MapError::Overflow => RemapError::Invalid,
+                    _ => RemapError::NoMemory,
+                }
             });
         };
         let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };

@@ -113,6 +113,8 @@ pub enum Mutant {
     NoPinnedPass,
     /// The last pin goes without carrying what was stored while it stood (P14).
     RelaxedUnpin,
+    /// A sweep leaves OFFSET entries as they are though their page leaves the object (P9).
+    OffsetStays,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

@@ -14,6 +14,7 @@
 
 mod audit;
 pub(crate) mod huge;
+mod nonlinear;
 mod relocate;
 mod rewrite;
 mod scan;

@@ -20,11 +20,11 @@ impl<M: Machine> Sweep<'_, M> {
         loop {
             let new = match M::Format::leaf(entry) {
                 Leaf::Poison => return Ok(()),
-                Leaf::Empty => match self.new_empty(entry) {
+                Leaf::Empty => match self.new_empty(entry, address) {
                     Some(new) => new,
                     None => return Ok(()),
                 },
-                Leaf::Page(..) | Leaf::None(..) => match self.new_mapped(entry, address, waited)? {
+                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) => match self.new_mapped(entry, address, waited)? {
                     Some(new) => new,
                     None => return Ok(()),
                 },
@@ -78,6 +78,8 @@ impl<M: Machine> Sweep<'_, M> {
                 None => return Ok(true),
             },
             Rewrite::Protect { rights, unwatched, soft, .. } => protected::<M>(entry, rights, unwatched, soft),
+            // Nonlinear areas have none.
+            Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } => return Ok(true),
             Rewrite::Remove { .. } | Rewrite::Discard { .. } | Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
         };
         // AcqRel: as `rewrite_leaf`. No generation: faults do nothing to the value but split it.
@@ -101,19 +103,33 @@ impl<M: Machine> Sweep<'_, M> {
         self.rewrite.restamps() && !self.quiet && !mutant::is(mutant::Mutant::NoStamp)
     }
 
+    /// Must EMPTY leaf entries be looked at one by one?
+    pub(super) fn visits_empty(&self) -> bool {
+        self.stamps_leaves() || matches!(self.rewrite, Rewrite::Place { .. })
+    }
+
     /// What an EMPTY leaf becomes, if it must change.
-    fn new_empty(&self, entry: Raw) -> Option<Raw> {
+    fn new_empty(&self, entry: Raw, address: u64) -> Option<Raw> {
+        if let Rewrite::Place { linear, target } = self.rewrite {
+            return self.placed_empty(entry, address, linear, target);
+        }
         self.stamps_leaves().then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
     }
 
-    /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
+    /// What a PAGE, NONE or OFFSET becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
         let changed = match self.rewrite {
             Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
-            Rewrite::Remove { .. } | Rewrite::Discard { .. } if self.removed.frames.is_full() => {
-                return Err(Progress::Resume(address));
-            }
+            rewrite if rewrite.removes() && self.removed.frames.is_full() => return Err(Progress::Resume(address)),
             Rewrite::Remove { .. } | Rewrite::Discard { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::DiscardNonlinear { linear, pages, .. } => match self.unbound(entry, address, linear, pages) {
+                Some(changed) => changed,
+                None => return Ok(None),
+            },
+            Rewrite::Place { linear, target } => match self.placed(entry, address, linear, target) {
+                Some(changed) => changed,
+                None => return Ok(None),
+            },
             Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
             Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
@@ -185,6 +201,9 @@ impl<M: Machine> Sweep<'_, M> {
     /// Books what a successful rewrite took away.
     fn note_rewritten(&mut self, entry: Raw, address: u64) {
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            if let Leaf::Offset(_) = M::Format::leaf(entry) {
+                self.note_moved(entry, address); // no page, and nothing to flush
+            }
             return;
         };
         self.ctx.count(Event::EntriesSwept);

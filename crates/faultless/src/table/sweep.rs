@@ -45,6 +45,23 @@ pub(crate) enum Rewrite {
         /// How far.
         by: u64,
     },
+    /// As `Discard`, in a nonlinear area: the pages whose indexes lie in `pages`. One that is not where the area's offset
+    /// says leaves its index behind (NL-03).
+    DiscardNonlinear {
+        /// The index that the area's offset gives to address 0, modulo 2^64.
+        linear: u64,
+        /// First index, and one past the last.
+        pages: (u64, u64),
+        /// As for `Discard`.
+        restamps: bool,
+    },
+    /// Remove it, and note in each entry that another page of the object belongs there (NL-02). All leaf tables exist.
+    Place {
+        /// The index that the area's offset gives to address 0, modulo 2^64.
+        linear: u64,
+        /// The index that the entries give to address 0 afterwards, modulo 2^64.
+        target: u64,
+    },
     /// Note it as clean (MADV_FREE): the next store sets its dirty bit again. Only pages that nobody else has.
     Clean,
     /// Give it these rights. `narrows` if some page may lose a right.
@@ -70,7 +87,7 @@ pub(crate) enum Rewrite {
 impl Rewrite {
     /// Do pages leave?
     pub(super) fn removes(self) -> bool {
-        matches!(self, Self::Remove { .. } | Self::Discard { .. })
+        matches!(self, Self::Remove { .. } | Self::Discard { .. } | Self::DiscardNonlinear { .. } | Self::Place { .. })
     }
 
     /// Do pages go to another place?
@@ -86,8 +103,8 @@ impl Rewrite {
     /// Must EMPTY entries change too, so that a fault that saw one before fails?
     pub(super) fn restamps(self) -> bool {
         match self {
-            Self::Remove { .. } | Self::Move { .. } => true,
-            Self::Discard { restamps, .. } => restamps,
+            Self::Remove { .. } | Self::Move { .. } | Self::Place { .. } => true,
+            Self::Discard { restamps, .. } | Self::DiscardNonlinear { restamps, .. } => restamps,
             Self::Clean | Self::Settle | Self::KeepPinned | Self::Age => false,
             Self::Protect { narrows, .. } => narrows,
         }
@@ -465,7 +482,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let entries = self.ctx.entries(table);
         let mut index = ((from - start) / PAGE_SIZE) as usize;
         let entries = &entries[..((to - start) / PAGE_SIZE) as usize];
-        let skips_empty = !self.stamps_leaves();
+        let skips_empty = !self.visits_empty();
         // Ends: each round passes an entry.
         while let Some(slot) = entries.get(index) {
             if skips_empty && M::Format::all_empty(load(slot)) {

@@ -167,6 +167,11 @@ impl<F: Format> Worker<F> {
         space.protect(&mut self.cpu, pages(first, count), rights).expect("mapped");
     }
 
+    /// Makes pages of a shared mapping show those of its object from `index` on.
+    pub fn arrange(&mut self, space: &Space<F>, first: u64, count: u64, index: u64) {
+        space.remap_pages(&mut self.cpu, pages(first, count), index).expect("a shared mapping, and memory");
+    }
+
     /// MADV_DONTNEED.
     pub fn discard(&mut self, space: &Space<F>, first: u64, count: u64) {
         space.discard(&mut self.cpu, pages(first, count), false).expect("mapped");

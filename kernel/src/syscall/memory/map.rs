@@ -2,12 +2,14 @@
 
 use alloc::sync::Arc;
 
+use faultless::PageRange;
+use faultless_linux::Caller;
 use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs};
 use linux_raw_sys::general as linux;
 
 use super::as_caller;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{Body, Device, FileData, OpenFile};
+use crate::fs::{Body, Device, FileData, OpenFile, frames};
 use crate::machine::KernelMachine;
 use crate::syscall::call::Call;
 
@@ -32,8 +34,13 @@ impl MapFile<KernelMachine> for Mappable {
         Ok(match &self.0.inode.body {
             Body::Regular(data) => MapTarget::Object(data.object(&self.0.inode)?),
             Body::Device(Device::Zero) => MapTarget::Zero,
+            Body::Device(Device::Frames) => MapTarget::Frames,
             _ => MapTarget::Unmappable,
         })
+    }
+
+    fn fill(&self, caller: &mut Caller<'_, KernelMachine>, range: PageRange, offset: u64) -> Result<(), Errno> {
+        frames::fill(caller, range, offset)
     }
 }
 

@@ -9,15 +9,13 @@
 //! | `shm` | `shmget`, `shmat`, `shmdt`, `shmctl` |
 //! | this one | all others |
 //!
-//! Absent on purpose, and therefore `ENOSYS`: `remap_file_pages`. faultless does not offer what it
-//! needs.
 
 mod barrier;
 mod map;
 mod remote;
 mod shm;
 
-use faultless_linux::calls::MremapArgs;
+use faultless_linux::calls::{MremapArgs, RemapFilePagesArgs};
 use faultless_linux::{Caller, Limits, calls};
 use linux_raw_sys::general as linux;
 
@@ -36,6 +34,7 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_madvise, Plain(|call| range_with(call, |call| call.uint(2), calls::madvise))),
     (linux::__NR_mincore, Plain(mincore)),
     (linux::__NR_mremap, Plain(mremap)),
+    (linux::__NR_remap_file_pages, Plain(remap_file_pages)),
     (linux::__NR_msync, Plain(|call| range_with(call, |call| call.uint(2), calls::msync))),
     (linux::__NR_mlock, Plain(|call| range(call, calls::mlock))),
     (linux::__NR_mlock2, Plain(|call| range_with(call, |call| call.uint(2), calls::mlock2))),
@@ -113,6 +112,17 @@ fn mremap(call: &mut Call<'_>) -> SysResult {
 fn pkey_mprotect(call: &mut Call<'_>) -> SysResult {
     let (start, length, protection, key) = (call.word(0), call.word(1), call.word(2), call.int(3));
     finish(as_caller(call, |caller| calls::pkey_mprotect(caller, start, length, protection, key)))
+}
+
+fn remap_file_pages(call: &mut Call<'_>) -> SysResult {
+    let args = RemapFilePagesArgs {
+        start: call.word(0),
+        size: call.word(1),
+        protection: call.word(2),
+        page: call.word(3),
+        flags: call.word(4),
+    };
+    finish(as_caller(call, |caller| calls::remap_file_pages(caller, args)))
 }
 
 fn mlockall(call: &mut Call<'_>) -> SysResult {

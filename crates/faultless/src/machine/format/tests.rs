@@ -63,6 +63,22 @@ fn stamps_are_injective_and_stay_empty() {
 }
 
 #[test]
+fn offsets_round_trip() {
+    // NL-01. Every offset that a file may have fits: pages of a file of 2^63 bytes have indexes of 51 bits.
+    const { assert!(F::OFFSET_BITS >= 63 - 12) };
+    for index in [0, 1, 0xfff, 1 << 46, (1 << 47) - 1, 1 << 47, (1 << 51) - 1, (1 << 54) - 1, 0x2a_aaaa_aaaa_aaaa] {
+        for generation in 0..32 {
+            let entry = F::offset(index, generation);
+            assert_eq!(F::leaf(entry), Leaf::Offset(index));
+            assert_eq!(F::generation(entry), generation);
+            assert_eq!(F::leaf(F::with_generation(entry, 7)), Leaf::Offset(index));
+            assert!(!F::all_empty(entry) && !F::same_but_touched(entry, entry));
+            assert_ne!(entry & ABOVE_MEMORY, 0);
+        }
+    }
+}
+
+#[test]
 fn non_present_entries_keep_their_address_bits_above_memory() {
     // OT-01 and L1TF: an affected CPU must not find cacheable memory there.
     for stamp in [1, 77, (1 << 54) - 1] {
@@ -77,6 +93,7 @@ fn non_present_entries_keep_their_address_bits_above_memory() {
 fn the_mmu_sees_only_pages_as_present() {
     for entry in [
         F::empty(5, 5),
+        F::offset(5, 5),
         F::poison(),
         F::frozen_empty(),
         F::page_to_none(F::page(FrameId::new(3), PageBits::default(), 1), 2),

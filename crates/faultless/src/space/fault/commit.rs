@@ -9,7 +9,7 @@ use crate::area::{Area, AreaFlags, Sharing};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
-use crate::object::PageState;
+use crate::object::{Object, PageState};
 use crate::space::Core;
 use crate::sync::{Event, Ordering, Section, mutant};
 use crate::table::{Found, Stop, find, load, populate};
@@ -217,6 +217,9 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
 
     /// The object's page for an empty entry, referenced: as mapped, unless it is only the source of a copy.
     fn look_up(&self, leaf: Leaf, access: Access) -> (Page, Option<FrameId>) {
+        if let Leaf::Offset(index) = leaf {
+            return self.look_up_offset(index);
+        }
         let Some(object) = &self.area.object else {
             return (if self.area.flags.contains(AreaFlags::RAW) { self.raw_hole() } else { Page::NoObject }, None);
         };
@@ -224,11 +227,16 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             return (Page::NoObject, None);
         }
         let copies = access == Access::Write && self.area.sharing == Sharing::Private;
-        match object.page(self.ctx, self.area.page_index(self.address), u32::from(!copies)) {
+        self.look_up_at(object, self.area.page_index(self.address), u32::from(!copies))
+    }
+
+    #[inline]
+    fn look_up_at(&self, object: &Object<M>, index: u64, mappings: u32) -> (Page, Option<FrameId>) {
+        match object.page(self.ctx, index, mappings) {
             PageState::Resident(frame) if object.is_memory() && self.stores_unseen() => (Page::Memory, Some(frame)),
             PageState::Resident(frame) => (Page::Resident, Some(frame)),
             PageState::PastEnd => (Page::PastEnd, None),
-            PageState::Absent if object.must_read(self.area.page_index(self.address)) => (Page::MustRead, None),
+            PageState::Absent if object.must_read(index) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
         }
     }
@@ -236,6 +244,23 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
     /// Is a store to the area no news, for all of it is soft-dirty? If not, the first store to a page must fault (P14).
     fn stores_unseen(&self) -> bool {
         self.area.flags.contains(AreaFlags::SOFT_DIRTY)
+    }
+
+    /// The object's page for an OFFSET entry (NL-01). One in an area that cannot have any is not believed (F-13).
+    #[cold]
+    fn look_up_offset(&self, index: u64) -> (Page, Option<FrameId>) {
+        match &self.area.object {
+            Some(object) if self.area.flags.contains(AreaFlags::NONLINEAR) => self.look_up_at(object, index, 1),
+            _ => (Page::PastEnd, None),
+        }
+    }
+
+    /// The index of the object's page that belongs here.
+    fn page_index(&self) -> u64 {
+        match M::Format::leaf(self.entry) {
+            Leaf::Offset(index) => index,
+            _ => self.area.page_index(self.address),
+        }
     }
 
     /// What stands for a page that nobody put into an area of raw frames (PF-08).
@@ -343,7 +368,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         let Some(object) = &self.area.object else {
             return Err(Need::Retry);
         };
-        object.bring_in(self.ctx, self.area.page_index(self.address)).map_err(|_| Need::Frames)?;
+        object.bring_in(self.ctx, self.page_index()).map_err(|_| Need::Frames)?;
         Err(Need::Retry)
     }
 
@@ -351,7 +376,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         let Some(object) = &self.area.object else {
             return Err(Need::Retry);
         };
-        Err(Need::Page(Arc::clone(object), self.area.page_index(self.address)))
+        Err(Need::Page(Arc::clone(object), self.page_index()))
     }
 
     /// Leaves the section for a flush; a reference keeps the PENDING page what it is.

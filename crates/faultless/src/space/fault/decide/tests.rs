@@ -21,7 +21,7 @@ fn leaves() -> Vec<Leaf> {
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
-    all.extend([Leaf::Empty, Leaf::Poison]);
+    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9)]);
     all
 }
 
@@ -83,7 +83,7 @@ fn a_private_store_never_reaches_what_others_see() {
 
 #[test]
 fn an_empty_entry_gets_what_the_area_says() {
-    for facts in all_facts().filter(|facts| facts.leaf == Leaf::Empty) {
+    for facts in all_facts().filter(|facts| matches!(facts.leaf, Leaf::Empty | Leaf::Offset(_))) {
         let write = facts.access == Access::Write;
         let expected = match (facts.page, write, facts.sharing) {
             (Page::NoObject, true, _) => Plan::MapAnon,
