@@ -17,7 +17,7 @@ use crate::errno::Errno;
 use crate::machine::{self, KernelMachine};
 use crate::process::{self, ExecRequest, ExitStatus, Process, kill_group, table};
 use crate::sync::{Lock, Spin};
-use crate::{fs, random, report, sched};
+use crate::{fs, random, report, sched, shm, tunables};
 
 /// How the first process ended, once it has.
 static FIRST_STATUS: Lock<Option<report::Program>> = Lock::new(None);
@@ -37,6 +37,7 @@ pub fn first_cpu(online: usize, archive: Option<(u64, u64)>) -> ! {
     let vm = Vm::new(machine).expect("the machine has enough memory");
     // SAFETY: the other CPUs wait for `release_others`.
     unsafe { machine::install(vm) };
+    tunables::init();
     let cpu = make_local(0);
     report::boot(online);
     FREE_AT_START.store(machine::vm().stats().free_frames, Ordering::Relaxed);
@@ -122,6 +123,7 @@ pub fn last_process_removed(cpu: &mut CpuLocal) {
         return;
     };
     fs::shutdown(cpu);
+    shm::shutdown();
     retire_others(cpu);
     let vm = machine::vm();
     let recount = vm.audit(&mut cpu.vm, &[], &[]).err().map(|e| alloc::format!("{e}"));

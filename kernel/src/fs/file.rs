@@ -18,6 +18,7 @@ use super::inode::{Body, Inode};
 use super::locks::Owner;
 use super::pipe::Ends;
 use super::poll::Readiness;
+use super::proc::View;
 use super::quota::OpenTicket;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
@@ -50,6 +51,8 @@ pub struct OpenFile {
     flags: AtomicU32,
     /// (I) Of a FIFO whose other end was not open: how often it had been when this end was opened.
     partner_opens: Option<u64>,
+    /// (I) Of /proc/PID/mem and pagemap: what it looks at.
+    view: Option<View>,
     /// (L) The position, and the text of a /proc file as of its last read from the beginning.
     cursor: Lock<Cursor>,
     /// (I) Its place among all open files.
@@ -105,10 +108,11 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// `ENFILE`.
+    /// `ENFILE`; `ESRCH` for the memory of a process that is gone.
     pub fn new(inode: Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
         let ticket = OpenTicket::new()?;
         let rights = Rights::of_flags(flags);
+        let view = if rights.path { None } else { View::of(&inode)? };
         let partner_opens = match &inode.body {
             Body::Fifo(pipe) if !rights.path => pipe.open(rights.ends()),
             _ => None,
@@ -118,6 +122,7 @@ impl OpenFile {
             rights,
             flags: AtomicU32::new(flags & (SHOWN | linux::O_ACCMODE)),
             partner_opens,
+            view,
             cursor: Lock::new(Cursor::default()),
             _ticket: ticket,
         }))
@@ -196,6 +201,9 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         check_range(at, to.room())?;
+        if let Some(view) = &self.view {
+            return self.at(at, |position, _| view.read(cpu, position, to));
+        }
         match &self.inode.body {
             Body::Regular(data) => self.at(at, |position, _| data.read(&self.inode, cpu, position, to)),
             Body::Proc(node) if !self.inode.is_directory() => self.at(at, |position, text| {
@@ -230,6 +238,9 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         check_range(at, from.left())?;
+        if let Some(view) = &self.view {
+            return self.at(at, |position, _| view.write(cpu, position, from));
+        }
         match &self.inode.body {
             Body::Regular(_) => self.write_data(cpu, from, at, limit),
             Body::Proc(node) => node.write(cpu, from),
@@ -257,7 +268,7 @@ impl OpenFile {
         }
     }
 
-    /// Runs `read` at the position, which then moves by what it returns, or at an offset.
+    /// Runs `read` (or a write) at the position, which then moves by what it returns, or at an offset.
     fn at(&self, at: At, read: impl FnOnce(u64, &mut Vec<u8>) -> Result<usize, Errno>) -> Result<usize, Errno> {
         let mut cursor = self.cursor.lock();
         let position = match at {

@@ -52,7 +52,7 @@ use faultless::Machine;
 use linux_raw_sys::general as linux;
 
 pub use context::FsContext;
-pub use data::{FileData, MAX_SIZE};
+pub use data::{FileData, FileObject, MAX_SIZE};
 pub use device::{Device, randomness, split_number};
 pub use directory::FIRST_COOKIE;
 pub use epoll::{Control, Epoll, Event};
@@ -65,6 +65,7 @@ pub use namespace::{Nameless, Replace, Spot, create, link, new_directory, rename
 pub use pipe::{Ends, MAX_CAPACITY as MAX_PIPE_CAPACITY, Pipe};
 pub use poll::Readiness;
 pub use proc::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, set_current};
+pub use seals::F_SEAL_EXEC;
 pub use table::{FileTable, MAX_FILES, OnExec};
 pub use tty::Tty;
 pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};

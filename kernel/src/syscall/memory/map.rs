@@ -9,7 +9,7 @@ use linux_raw_sys::general as linux;
 
 use super::as_caller;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{Body, Device, OpenFile, frames};
+use crate::fs::{Body, Device, FileData, OpenFile, frames};
 use crate::machine::KernelMachine;
 use crate::syscall::call::Call;
 
@@ -24,6 +24,10 @@ impl MapFile<KernelMachine> for Mappable {
 
     fn is_regular(&self) -> bool {
         matches!(self.0.inode.body, Body::Regular(_))
+    }
+
+    fn seals_writes(&self) -> bool {
+        self.0.inode.data().is_some_and(FileData::seals_writes)
     }
 
     fn target(&self) -> Result<MapTarget<KernelMachine>, Errno> {
