@@ -331,8 +331,11 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
     if args.flags & linux::MAP_TYPE == MAP_DROPPABLE {
         flags = flags | AreaFlags::DROPPABLE | AreaFlags::NO_RESERVE | AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP;
     }
-    // Linux does not bring in what is raw either; its driver fills it.
+    // Linux neither locks nor brings in what is raw; its driver fills it.
     let is_raw = matches!(target.backing, Backing::Frames);
+    if is_raw {
+        flags = flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+    }
     let wanted = MapRequest {
         addr: VirtAddr::new(args.address),
         len: args.length,

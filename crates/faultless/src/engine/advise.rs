@@ -289,13 +289,16 @@ impl<M: Machine> Object<M> {
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
         if mutant::is(mutant::Mutant::PunchLate) {
             registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
-            self.punch(ctx, pages);
-            return Ok(());
         }
-        self.punch(ctx, pages);
-        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
+        let closed = self.begin_punch(ctx, pages);
+        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the page gone.
         ctx.machine().heavy_barrier();
-        registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
+        let done = match mutant::is(mutant::Mutant::PunchLate) {
+            true => Ok(()),
+            false => registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory),
+        };
+        self.end_punch(&closed);
+        done
     }
 
     /// Brings the page that holds byte `offset` into the cache, also behind the end (fallocate). True if it was not there.

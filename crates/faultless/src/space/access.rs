@@ -208,7 +208,7 @@ impl<M: Machine> Core<M> {
                     return Ok(Step::Done);
                 }
                 PageState::PastEnd => return Err(FaultError::Bus),
-                PageState::Absent => {}
+                PageState::Absent | PageState::Closed => {}
             }
             drop(section);
             let Some((object, index)) = object else { continue };
