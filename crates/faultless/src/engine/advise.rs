@@ -135,7 +135,7 @@ impl<M: Machine> Space<M> {
     /// # Errors
     ///
     /// [`AccessError`] says how far it came and why it stopped: [`FaultError::Denied`](crate::FaultError) at a shared
-    /// mapping that is not writable, and where the area grants no rights at all.
+    /// mapping that is not writable.
     pub fn write_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
         self.core.write_forced(cpu.ctx_in(&self.core.memory), addr, from)
     }

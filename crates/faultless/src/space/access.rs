@@ -57,7 +57,7 @@ enum Held {
 }
 
 /// How one page's copy went.
-enum Step {
+pub(super) enum Step {
     Done,
     Fault,
     /// No space has anything there, nothing of ours is there, or the space has been taken down.
@@ -104,7 +104,7 @@ impl<M: Machine> Core<M> {
         })
     }
 
-    /// Copies into the space as a debugger does: private memory need not be writable, and does not become so (GU-06).
+    /// Copies into the space as a debugger does: private memory need have no rights, and gets none by it (GU-06).
     pub(crate) fn write_forced(&self, ctx: Ctx<'_, M>, address: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
         self.access(ctx, address, from.len(), How { forced: true, ..WRITE }, |frame, offset, start, end| {
             ctx.machine().write(frame, offset, &from[start..end]);
@@ -136,9 +136,15 @@ impl<M: Machine> Core<M> {
                         _ => self.fault(ctx, at, how.access).map(drop).map_err(|fault| AccessError { done, fault })?,
                     }
                 }
+                Step::Fault if how.forced => {
+                    let stored = self.write_hidden(ctx, at, |frame| copy(frame, at.page_offset(), done, end));
+                    match stored.map_err(|fault| AccessError { done, fault })? {
+                        Step::Done => done = end,
+                        _ => self.make_own(ctx, at).map(drop).map_err(|fault| AccessError { done, fault })?,
+                    }
+                }
                 Step::Fault => {
-                    let resolved = if how.forced { self.make_own(ctx, at) } else { self.fault(ctx, at, how.access) };
-                    resolved.map_err(|fault| AccessError { done, fault })?;
+                    self.fault(ctx, at, how.access).map_err(|fault| AccessError { done, fault })?;
                 }
                 Step::Gone => return Err(AccessError { done, fault: FaultError::Unmapped }),
             }

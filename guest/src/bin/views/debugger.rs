@@ -51,6 +51,9 @@ pub fn debugger(views: &Views) {
     views.report.need("mprotect", arena.protect(0, 6, NONE));
     views.report.same("hidden", read(0).ok(), Some(5));
     views.report.same("hidden, never touched", read(5).ok(), Some(0));
+    views.report.same("hidden store", mem.write_at(&8_u64.to_le_bytes(), at(0)).ok(), Some(8));
+    views.report.same("hidden store, never touched", mem.write_at(&9_u64.to_le_bytes(), at(5)).ok(), Some(8));
+    views.report.same("hidden", (read(0).ok(), read(5).ok()), (Some(8), Some(9)));
     views.report.same("still hidden", arena.try_load(0), Err(accerr(arena.addr(0))));
     // Holes.
     views.report.same("hole", errno(mem.read_at(&mut word, at(8))), Some(libc::EIO));

@@ -280,6 +280,43 @@ fn a_debugger_reads_what_an_area_without_rights_would_show() {
 }
 
 #[test]
+fn a_debugger_stores_to_memory_without_rights() {
+    let mut bench = Bench::new(512);
+    bench.map(0, 3);
+    [0, 1].into_iter().for_each(|page| bench.put(page, 7));
+    let object = bench.vm.new_memory(PAGE_SIZE, "test").unwrap();
+    let Bench { space, cpu, .. } = &mut bench;
+    object.write(cpu, 0, &[9]).unwrap();
+    let backing = Backing::Object { object: object.clone(), offset: 0 };
+    let request = MapRequest { rights: Rights::NONE, backing, ..MapRequest::anonymous(2 * PAGE_SIZE) };
+    space.map(cpu, request.clone().fixed(at(4))).unwrap();
+    let shared = MapRequest { sharing: Sharing::Shared, len: PAGE_SIZE, ..request };
+    space.map(cpu, shared.fixed(at(8))).unwrap();
+    space.fault(cpu, at(2), Access::Read).unwrap();
+    space.protect(cpu, range(0, 3), Rights::NONE).unwrap();
+    clear(space, cpu);
+    let child = space.fork(cpu).unwrap();
+    for (page, expected) in [(0, true), (1, true), (2, true), (3, false), (4, true), (5, false), (8, false)] {
+        assert_eq!(space.write_forced(cpu, at(page), &[3]).is_ok(), expected, "page {page}");
+        assert_eq!(space.write_forced(cpu, at(page), &[4]).is_ok(), expected, "page {page}, its own by now");
+    }
+    assert_eq!(soft(space, cpu, 10), [0, 1, 2, 4]);
+    let mut byte = [0];
+    for (page, here, there) in [(0, 4, 7), (1, 4, 7), (2, 4, 0), (4, 4, 9)] {
+        for (space, expected) in [(&*space, here), (&child, there)] {
+            assert!(space.read(cpu, at(page), &mut byte).is_err(), "still hidden");
+            space.read_forced(cpu, at(page), &mut byte).unwrap();
+            assert_eq!(byte[0], expected, "page {page}");
+        }
+    }
+    space.protect(cpu, range(0, 3), RW()).unwrap();
+    assert_eq!((get(space, cpu, 0), get(space, cpu, 2), space.usage().anon), (4, 4, 4));
+    [&*space, &child].into_iter().for_each(|space| space.unmap(cpu, range(4, 5)).unwrap());
+    drop(object);
+    bench.finish(&[&child]);
+}
+
+#[test]
 fn every_frame_is_counted_as_what_it_is() {
     let mut bench = Bench::new(256);
     bench.map(0, 4);
