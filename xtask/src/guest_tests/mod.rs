@@ -31,6 +31,9 @@ pub struct Options {
     /// Run the programs on this machine's own kernel, to see whether the expectations are right
     #[arg(long)]
     on_host: bool,
+    /// The scenarios of this group, which are left out otherwise
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// Only scenarios whose name contains this
     #[arg(value_name = "NAME", default_value = "")]
     name: String,
@@ -39,7 +42,7 @@ pub struct Options {
 impl Options {
     /// What the gate runs.
     pub fn quick() -> Self {
-        Options { quick: true, on_host: false, name: String::new() }
+        Options { quick: true, on_host: false, group: None, name: String::new() }
     }
 }
 
@@ -78,7 +81,10 @@ fn cases(options: &Options) -> Result<Vec<(Case, String)>, Failure> {
     let text = fs::read_to_string(workspace::at(TABLE)).map_err(|error| broken(error.to_string()))?;
     let table: Table = toml::from_str(&text).map_err(|error| broken(error.to_string()))?;
     let cases = table.cases(options.on_host).map_err(broken)?;
-    let wanted = |case: &Case| (case.scenario.quick || !options.quick) && case.name().contains(&options.name);
+    let wanted = |case: &Case| {
+        let is_in = case.scenario.group == options.group;
+        is_in && (case.scenario.quick || !options.quick) && case.name().contains(&options.name)
+    };
     let named = cases.into_iter().filter(wanted).map(|case| {
         let place = if options.on_host { "host" } else { "guest" };
         let name = format!("{place} {}", case.name());

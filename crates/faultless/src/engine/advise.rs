@@ -109,6 +109,26 @@ impl<M: Machine> Space<M> {
         self.core.read_forced(cpu.ctx_in(&self.core.memory), addr, into)
     }
 
+    /// Copies out of the space what reads would show, as for a dump: what was never touched costs neither pages nor tables,
+    /// and stays untouched.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_shown(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_shown(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
+    /// Copies out of the space what is mapped for reading at this moment: no fault is resolved, nothing waits. For callers
+    /// that must not, as a profiler in an interrupt.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] with [`FaultError::Unmapped`](crate::FaultError) at the first page that is not there.
+    pub fn read_present(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_present(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
     /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
     /// page that others have too is copied first, so nobody else sees the bytes.
     ///

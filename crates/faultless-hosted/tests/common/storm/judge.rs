@@ -27,8 +27,11 @@ struct Past {
     own: Vec<Vec<Register<Word>>>,
     /// When a page was moved elsewhere and back.
     aways: Vec<(usize, Span)>,
-    /// Discards: one CPU may see the new page while another still has the old one, until the call returns (P10).
-    discards: BTreeSet<usize>,
+    /// When a page was discarded. Until the call returns, one CPU may have a new page while another still has the old one
+    /// (P10): stores meanwhile are in no order, and who sees one knows nothing of what others see.
+    discards: Vec<(usize, Span)>,
+    /// Operations that tell nothing of others to who sees them.
+    loose: BTreeSet<usize>,
 }
 
 /// The past of the object.
@@ -45,7 +48,8 @@ impl Past {
             shows: vec![Register::new(Sharing::Shared); pages],
             own: vec![vec![Register::new(Word::Own(0)); SLOTS]; pages],
             aways: Vec::new(),
-            discards: BTreeSet::new(),
+            discards: Vec::new(),
+            loose: BTreeSet::new(),
         }
     }
 
@@ -62,14 +66,14 @@ impl Past {
             shows: born(&parent.shows, span),
             own: parent.own.iter().map(|words| born(words, span)).collect(),
             aways: Vec::new(),
-            discards: BTreeSet::new(),
+            discards: Vec::new(),
+            loose: BTreeSet::new(),
         }
     }
 
     /// Was the page elsewhere at some time in `span`?
     fn was_away(&self, page: usize, span: Span) -> bool {
-        let met = |away: &Span| away.start <= span.end && span.start <= away.end;
-        self.aways.iter().any(|(moved, away)| *moved == page && met(away))
+        self.aways.iter().any(|(moved, away)| *moved == page && meet(*away, span))
     }
 
     /// How the page may have been shown during `span`: (as the object itself, as the space's own).
@@ -94,7 +98,8 @@ impl Past {
             What::Discarded => {
                 let word = if page < FIRST_OF_OBJECT { Word::Own(0) } else { Word::Through { since: span.start } };
                 self.own[page].iter_mut().for_each(|own| own.write(id, span, word));
-                self.discards.insert(id);
+                self.discards.push((page, span));
+                self.loose.insert(id);
             }
             What::Away => self.aways.push((page, span)),
             What::Stored { .. } | What::Saw { .. } | What::Tried { .. } | What::Sized { .. } => {}
@@ -104,20 +109,24 @@ impl Past {
 
     /// After all changes are known: stores, which go here or to the object.
     fn store(&mut self, event: &Event, object: &mut ObjectPast) {
-        let Event { id, span, page, .. } = *event;
-        if let What::Sent { slot, value } = event.what {
-            self.own[page][slot].may_write(id, span, Word::Own(value));
-            if page >= FIRST_OF_OBJECT {
-                object.words[page - FIRST_OF_OBJECT][slot].may_write(id, span, value);
-            }
+        let Event { id, page, .. } = *event;
+        let (What::Stored { slot, value } | What::Sent { slot, value }) = event.what else { return };
+        let discards = self.discards.iter().filter(|(other, discard)| *other == page && meet(*discard, event.span));
+        let last = discards.map(|(_, discard)| discard.end).max();
+        if last.is_some() {
+            self.loose.insert(id);
         }
-        let What::Stored { slot, value } = event.what else { return };
-        match self.kinds(page, span) {
+        let span = Span { end: last.unwrap_or_default().max(event.span.end), ..event.span };
+        // What a device stores to may not be the page any more.
+        let kinds = if let What::Sent { .. } = event.what { (true, true) } else { self.kinds(page, event.span) };
+        match kinds {
             (true, false) => object.words[page - FIRST_OF_OBJECT][slot].write(id, span, value),
             (false, _) => self.own[page][slot].write(id, span, Word::Own(value)),
             (true, true) => {
-                object.words[page - FIRST_OF_OBJECT][slot].may_write(id, span, value);
                 self.own[page][slot].may_write(id, span, Word::Own(value));
+                if page >= FIRST_OF_OBJECT {
+                    object.words[page - FIRST_OF_OBJECT][slot].may_write(id, span, value);
+                }
             }
         }
     }
@@ -166,12 +175,17 @@ impl Past {
                 if words[slot].possible(span).iter().any(through) {
                     return false;
                 }
-                let by = words[slot].explanation(span, Word::Own(value)).filter(|by| !self.discards.contains(by));
+                let by = words[slot].explanation(span, Word::Own(value)).filter(|by| !self.loose.contains(by));
                 by.is_some_and(|by| words.iter_mut().fold(false, |news, word| word.had_happened(by, span.end) | news))
             }
             (true, true) => false,
         }
     }
+}
+
+/// Did they overlap?
+fn meet(one: Span, other: Span) -> bool {
+    one.start <= other.end && other.start <= one.end
 }
 
 impl ObjectPast {

@@ -474,3 +474,48 @@ fn whatever_a_family_does_stores_are_told_and_shares_sum_up() {
         bench.finish(&others);
     }
 }
+
+#[test]
+fn a_dump_of_untouched_memory_touches_nothing() {
+    // GU-03: neither pages nor tables, however much it is.
+    let mut bench = Bench::new(256);
+    bench.map(0, 1 << 18);
+    bench.put(5, 9);
+    let object = bench.vm.new_memory(2 * PAGE_SIZE, "m").unwrap();
+    object.write(&mut bench.cpu, 0, &[3]).unwrap();
+    let backing = Backing::Object { object: std::sync::Arc::clone(&object), offset: 0 };
+    let request = MapRequest { sharing: Sharing::Shared, backing, ..MapRequest::anonymous(2 * PAGE_SIZE) };
+    bench.space.map(&mut bench.cpu, request.fixed(at(1 << 19))).unwrap();
+    let before = bench.space.usage();
+    let Bench { space, cpu, .. } = &mut bench;
+    let mut shown = |page| {
+        let mut byte = [1];
+        space.read_shown(cpu, at(page), &mut byte).map(|()| byte[0]).map_err(|error| error.fault)
+    };
+    assert_eq!([5, 6, 100_000, 1 << 19].map(&mut shown), [Ok(9), Ok(0), Ok(0), Ok(3)]);
+    assert_eq!(shown(1 << 20), Err(crate::FaultError::Unmapped));
+    assert_eq!(bench.space.usage(), before);
+    let objects = [&object];
+    bench.vm.audit(&mut bench.cpu, &[&bench.space], &objects).unwrap();
+    bench.space.unmap(&mut bench.cpu, range(1 << 19, 2)).unwrap();
+    drop(object);
+    bench.finish(&[]);
+}
+
+#[test]
+fn who_must_not_wait_reads_what_is_there() {
+    // GU-09: across a border too.
+    let mut bench = Bench::new(64);
+    bench.map(0, 4);
+    bench.put(0, 1);
+    bench.put(1, 2);
+    let Bench { space, cpu, .. } = &mut bench;
+    let mut bytes = [0; 2];
+    let border = crate::VirtAddr::new(at(1).as_u64() - 1);
+    space.read_present(cpu, border, &mut bytes).unwrap();
+    assert_eq!(bytes, [0, 2]);
+    let error = space.read_present(cpu, crate::VirtAddr::new(at(2).as_u64() - 1), &mut bytes).unwrap_err();
+    assert_eq!((error.done, error.fault), (1, crate::FaultError::Unmapped));
+    assert_eq!(bench.space.usage().resident(), 2);
+    bench.finish(&[]);
+}
