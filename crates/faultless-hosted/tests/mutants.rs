@@ -16,7 +16,7 @@ use faultless::mutant::{Mutant, set};
 /// Not here: bugs that need another CPU between two steps of the machine (`TakeWithoutLock`, `NoPageRecheck`), a
 /// generation that comes round inside one fault (`NoWrapGuard`), or that leave nothing wrong once all is torn down
 /// (`NoUpperStamp`). The models of `faultless` catch these.
-const FOUND: [(Mutant, Option<usize>); 16] = [
+const FOUND: [(Mutant, Option<usize>); 26] = [
     (Mutant::NoDeadCheck, None),
     (Mutant::DeadCheckFirst, None),
     (Mutant::NoStamp, None),
@@ -33,6 +33,16 @@ const FOUND: [(Mutant, Option<usize>); 16] = [
     (Mutant::DropBeforeFlush, Some(10)),
     (Mutant::NoEpoch, None),
     (Mutant::AlwaysQuiet, None),
+    (Mutant::MoveWithoutClose, Some(14)),
+    (Mutant::MoveWithoutWait, Some(14)),
+    (Mutant::MoveOpensEarly, Some(14)),
+    (Mutant::MoveBeforeFlush, Some(14)),
+    (Mutant::PunchLate, Some(16)),
+    (Mutant::PunchStaysOpen, Some(16)),
+    (Mutant::PinShared, Some(17)),
+    (Mutant::PinAfterSection, Some(17)),
+    (Mutant::PinWithoutRecheck, Some(17)),
+    (Mutant::ForkForgetsPins, Some(17)),
 ];
 
 /// Seeds after which a mutant counts as not found.

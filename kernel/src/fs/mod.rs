@@ -237,6 +237,12 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
         entries.lock().put(b"proc", proc);
     }
     let mut here = root.clone();
+    for name in [&b"sys"[..], b"kernel", b"mm", b"transparent_hugepage"] {
+        here = directory(&here, name, 0o755)?;
+    }
+    add(&here, b"enabled", proc::Node::HugePolicy.inode())?;
+    add(&here, b"hpage_pmd_size", Inode::new(Body::Regular(FileData::new(b"2097152\n")), 0o444))?;
+    here = root.clone();
     for name in [&b"sys"[..], b"devices", b"system", b"cpu"] {
         here = directory(&here, name, 0o755)?;
     }

@@ -69,7 +69,7 @@ pub struct Scenario {
     /// JSON pointers into the report and the numbers that must be there.
     #[serde(default)]
     report: BTreeMap<String, u64>,
-    /// Whether it is run twice and has to come out the same, counters included. For `icount`.
+    /// Whether two of a few runs have to come out the same, counters included. For `icount`.
     #[serde(default)]
     pub twice: bool,
     /// Whether it belongs into every change's gate.

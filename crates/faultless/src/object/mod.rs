@@ -15,8 +15,8 @@ use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
 use crate::sync::plain::AtomicI64;
 use crate::sync::{
-    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_hole, mutant,
-    slot_value, spin_hint,
+    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_closed, is_hole,
+    mutant, slot_value, spin_hint,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -100,6 +100,8 @@ pub(crate) enum PageState {
     Resident(FrameId),
     /// Not in the cache: a memory object makes it, a file must read it.
     Absent,
+    /// It is being punched out: wait, outside sections.
+    Closed,
     /// Beyond the end of the object.
     PastEnd,
 }
@@ -210,7 +212,7 @@ impl<M: Machine> Object<M> {
             // Acquire pairs with the AcqRel in `insert`: the page is filled.
             let value = slot.load(Ordering::Acquire);
             let Some(frame) = frame_in(value) else {
-                return PageState::Absent;
+                return if is_closed(value) { PageState::Closed } else { PageState::Absent };
             };
             if !ctx.record(frame).try_get(mappings) {
                 spin_hint();
@@ -224,7 +226,8 @@ impl<M: Machine> Object<M> {
     }
 
     /// Brings the page into the cache: zeroed, or read by the pager. May block in the pager: outside sections, no
-    /// locks held. True if the pager was asked.
+    /// locks held. True if the pager was asked; false also if the page is being punched out, which the caller finds when
+    /// it looks again.
     ///
     /// The absent slot is looked at before the size, and the page is put in only if the slot is still the same: what a
     /// truncation cut off while the page was read does not come back.
@@ -232,7 +235,7 @@ impl<M: Machine> Object<M> {
         let slot = self.pages.get_or_make(index).map_err(|_| ObjectError::OutOfMemory)?;
         // Acquire pairs with the AcqRel of the truncation that wrote the value: the size of then is seen below.
         let absent = slot.load(Ordering::Acquire);
-        if frame_in(absent).is_some() {
+        if frame_in(absent).is_some() || is_closed(absent) {
             return Ok(false);
         }
         // Pairs with the fence in `set_size`: either the truncation finds the slot, or we see what it left to read.
@@ -284,6 +287,10 @@ impl<M: Machine> Object<M> {
                     self.bring_in(ctx, index)?;
                     continue;
                 }
+                PageState::Closed => {
+                    wait_for_punch(ctx);
+                    continue;
+                }
                 PageState::PastEnd => return Ok(done), // truncated meanwhile
             }
             done += part;
@@ -298,12 +305,17 @@ impl<M: Machine> Object<M> {
         while done < from.len() {
             let (index, start) = split(offset + done as u64);
             let part = (from.len() - done).min(PAGE_SIZE as usize - start);
-            let PageState::Resident(frame) = self.cached(ctx, index, 0) else {
-                match self.bring_in(ctx, index) {
+            let frame = match self.cached(ctx, index, 0) {
+                PageState::Resident(frame) => frame,
+                PageState::Closed => {
+                    wait_for_punch(ctx);
+                    continue;
+                }
+                _ => match self.bring_in(ctx, index) {
                     Ok(_) => continue,
                     Err(error) if done == 0 => return Err(error),
                     Err(_) => return Ok(done),
-                }
+                },
             };
             ctx.machine().write(frame, start, &from[done..done + part]);
             ctx.put(frame, 1, 0);
@@ -381,6 +393,13 @@ impl<M: Machine> Object<M> {
     pub(crate) fn each_page(&self, visit: &mut dyn FnMut(u64, FrameId)) {
         self.pages.each(visit);
     }
+}
+
+/// A moment for who punches a hole. Outside sections.
+#[cold]
+fn wait_for_punch<M: Machine>(ctx: Ctx<'_, M>) {
+    ctx.relax();
+    spin_hint();
 }
 
 /// Zeroes a frame from byte `start` on.

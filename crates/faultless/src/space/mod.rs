@@ -21,6 +21,7 @@ mod fault;
 mod footprint;
 mod fork;
 mod grow;
+mod hidden;
 mod huge;
 mod map;
 mod nonlinear;

@@ -95,6 +95,8 @@ pub enum Mutant {
     MoveBeforeFlush,
     /// A hole unmaps the pages before they have left the object (P12).
     PunchLate,
+    /// A page that is being punched out comes back as zeroes while others still have the old one mapped (P12).
+    PunchStaysOpen,
     /// What is taken out of an object leaves the slots of absent pages as they were (P12).
     AbsentKeepsValue,
     /// A cut through a page that was punched out has it read again (P12).

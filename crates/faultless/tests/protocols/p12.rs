@@ -90,6 +90,31 @@ scenario! {
 }
 
 scenario! {
+    /// Two spaces show the page: what is stored to the new one through one of them is seen through the other at once.
+    punch_two_spaces (3, 4)
+    reaches ["new"]
+    catches [PunchStaysOpen]
+    {
+        let (world, [mut a, mut b], space, object) = shown(Sharing::Shared);
+        let second = a.space();
+        a.map_object(&second, 0, 2, rw(), Sharing::Shared, &object, 0);
+        assert_eq!((a.read(&space, 0, 0), a.inspect(&second, 0, 0)), (Some(33), Some(33)));
+        let (one, two) = (space.clone(), second.clone());
+        let running = spawn(move || {
+            let seen = b.read(&one, 0, 0);
+            if seen == Some(0) {
+                reach("new");
+                assert_eq!(b.inspect(&two, 0, 0), Some(0), "two pages for one of the object");
+            }
+            b
+        });
+        a.punch(&object, 0);
+        let b = running.join();
+        world.audit([a, b], &[&space, &second], &[&object]);
+    }
+}
+
+scenario! {
     /// read(2) and write(2) of the page meanwhile.
     punch_and_write (3, 5)
     reaches ["before", "after"]

@@ -238,6 +238,8 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             PageState::PastEnd => (Page::PastEnd, None),
             PageState::Absent if object.must_read(index) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
+            // Outside the section, also where nothing has to be read: what is punched out is waited for.
+            PageState::Closed => (Page::MustRead, None),
         }
     }
 
