@@ -14,6 +14,10 @@ mod p10;
 mod p11;
 #[path = "protocols/p12.rs"]
 mod p12;
+#[path = "protocols/p14.rs"]
+mod p14;
+#[path = "protocols/p15.rs"]
+mod p15;
 #[path = "protocols/p2.rs"]
 mod p2;
 #[path = "protocols/p3.rs"]

@@ -6,7 +6,7 @@
 
 use super::Core;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
-use crate::area::{Area, Index, Sharing};
+use crate::area::{Area, AreaFlags, Index, Sharing};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
@@ -87,6 +87,10 @@ impl<M: Machine> Zap<'_, M> {
     fn part_of(&self, area: &Area<M>) -> Option<Part> {
         if !area.object.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, self.object)) {
             return None;
+        }
+        if area.flags.contains(AreaFlags::NONLINEAR) {
+            // Any page of the object may be anywhere (NL-03).
+            return Some((area.range, area.discard_nonlinear(self.pages, true)));
         }
         let (shown, (first, end)) = (area.offset >> PAGE_SHIFT, self.pages);
         let pages = area.range.len() >> PAGE_SHIFT;

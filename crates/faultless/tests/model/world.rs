@@ -3,8 +3,8 @@
 use super::machine::{Entry, ModelMachine};
 use faultless::machine::Format;
 use faultless::{
-    Access, Backing, Cpu, CpuId, Destination, FaultError, FrameId, Layout, MapRequest, Object, PAGE_SIZE, PageRange,
-    Pinned, RemapRequest, Rights, Sharing, VirtAddr, Vm,
+    Access, Backing, ClearRefs, Cpu, CpuId, Destination, FaultError, FrameId, HugePages, Layout, MapRequest, Object,
+    PAGE_SIZE, PageRange, Pinned, RemapRequest, Rights, Sharing, VirtAddr, Vm,
 };
 use std::sync::Arc;
 
@@ -148,12 +148,28 @@ impl<F: Format> Worker<F> {
         assert_eq!(object.write(&mut self.cpu, offset, &value.to_le_bytes()), Ok(8));
     }
 
+    /// Has anonymous memory get large pages (of as many pages as a table has entries).
+    pub fn make_large(&mut self) {
+        let vm = self.cpu.vm().clone();
+        vm.set_huge_pages(&mut self.cpu, HugePages::Always);
+    }
+
+    /// Collapses pages. False if it was refused.
+    pub fn collapse(&mut self, space: &Space<F>, first: u64, count: u64) -> bool {
+        space.collapse(&mut self.cpu, pages(first, count)).is_ok()
+    }
+
     pub fn unmap(&mut self, space: &Space<F>, first: u64, count: u64) {
         space.unmap(&mut self.cpu, pages(first, count)).expect("memory");
     }
 
     pub fn protect(&mut self, space: &Space<F>, first: u64, count: u64, rights: Rights) {
         space.protect(&mut self.cpu, pages(first, count), rights).expect("mapped");
+    }
+
+    /// Makes pages of a shared mapping show those of its object from `index` on.
+    pub fn arrange(&mut self, space: &Space<F>, first: u64, count: u64, index: u64) {
+        space.remap_pages(&mut self.cpu, pages(first, count), index).expect("a shared mapping, and memory");
     }
 
     /// MADV_DONTNEED.
@@ -217,6 +233,18 @@ impl<F: Format> Worker<F> {
     /// Clears the accessed and dirty bits of a page.
     pub fn age(&self, space: &Space<F>, page: u64) {
         self.machine().age(space.root(), page);
+    }
+
+    /// Forgets which pages were stored to.
+    pub fn clear_soft(&mut self, space: &Space<F>) {
+        space.clear_refs(&mut self.cpu, ClearRefs::SoftDirty).expect("memory");
+    }
+
+    /// Is the page noted as stored to, by its entry?
+    pub fn is_soft(&mut self, space: &Space<F>, page: u64) -> bool {
+        let mut soft = false;
+        space.pages(&mut self.cpu, pages(page, 1), |page| soft |= page.soft_dirty);
+        soft
     }
 
     /// One instruction: a load of a word.

@@ -1,4 +1,4 @@
-//! mremap on one CPU: growing, shrinking, moving by entries and by whole tables, and what failures leave behind.
+//! mremap on one CPU: growing, shrinking, moving by entries and by whole tables, and what failures leave behind (ZP-10).
 
 use super::{BASE, Bench, at, get, range};
 use crate::sync::plain::Ordering::Relaxed;
