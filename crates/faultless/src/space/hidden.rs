@@ -151,7 +151,7 @@ fn fill<M: Machine>(ctx: Ctx<'_, M>, at: VirtAddr, area: &Area<M>, entry: Raw, i
                 ctx.put(frame, 1, 0);
             }
             PageState::PastEnd => return Err(Lack::Fault(FaultError::Bus)),
-            PageState::Absent => return Err(Lack::Page),
+            PageState::Absent | PageState::Closed => return Err(Lack::Page),
         },
         _ => ctx.machine().zero(into.id()),
     }
