@@ -13,6 +13,7 @@ mod pins;
 mod raw;
 mod remap;
 mod sharing;
+mod watch;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};
 use machine::TestMachine;

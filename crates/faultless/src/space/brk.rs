@@ -76,6 +76,7 @@ impl<M: Machine> Core<M> {
                 flags: AreaFlags::NONE,
                 object: None,
                 offset: part.start().as_u64(),
+                watch: None,
             };
             let place = self.index.place(part.start().as_u64(), guard);
             if self.prepare_replace(&mut changes, &place, part, Some(attributes)).is_err() {

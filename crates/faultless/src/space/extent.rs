@@ -166,14 +166,20 @@ impl<M: Machine> Core<M> {
         admission: Admission,
         sweep: impl FnOnce(),
     ) -> Result<(), NoMemory> {
-        let mut growth = Growth::default();
+        let (mut growth, mut watched) = (Growth::default(), false);
         for change in changes.iter() {
             change.inserted(guard).for_each(|area| growth.add(area));
-            change.replaced(guard).for_each(|area| growth.sub(area));
+            change.replaced(guard).for_each(|area| {
+                growth.sub(area);
+                watched |= area.watch.is_some();
+            });
         }
         self.account.admit(growth, admission)?;
         changes.each_mut(|change| self.index.commit(ctx, change, guard));
         sweep();
+        if watched {
+            changes.iter().flat_map(|change| change.replaced(guard)).for_each(|area| self.wake_unwatched(area, guard));
+        }
         changes.each_mut(|change| change.retire_replaced(ctx));
         Ok(())
     }

@@ -68,7 +68,8 @@ impl<M: Machine> Core<M> {
             }
             growth.add(area);
             let flags = area.flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
-            Ok(Some(Attributes { flags, ..(**area).clone() }))
+            // Nobody is told of the child, so nobody watches it.
+            Ok(Some(Attributes { flags, watch: None, ..(**area).clone() }))
         });
         inherited.map_err(|NoMemory| ForkError::NoMemory)?;
         child.account.inherit(growth, &self.account);

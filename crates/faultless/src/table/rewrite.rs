@@ -24,7 +24,7 @@ impl<M: Machine> Sweep<'_, M> {
                     Some(new) => new,
                     None => return Ok(()),
                 },
-                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) => match self.new_mapped(entry, address, waited)? {
+                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) | Leaf::Lost => match self.new_mapped(entry, address, waited)? {
                     Some(new) => new,
                     None => return Ok(()),
                 },
@@ -74,8 +74,8 @@ impl<M: Machine> Sweep<'_, M> {
             Rewrite::Clean if is_own_and_dirty::<M>(entry) => M::Format::cleaned(entry),
             Rewrite::Clean => return Ok(true),
             Rewrite::Protect { rights, unwatched, .. } => protected::<M>(entry, rights, unwatched),
-            // Nonlinear areas have none.
-            Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } => return Ok(true),
+            // Neither nonlinear nor watched areas have any.
+            Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } | Rewrite::Mark { .. } => return Ok(true),
             Rewrite::Remove { .. } | Rewrite::Discard { .. } | Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
         };
         // AcqRel: as `rewrite_leaf`. No generation: faults do nothing to the value but split it.
@@ -112,7 +112,7 @@ impl<M: Machine> Sweep<'_, M> {
         self.stamps_leaves().then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
     }
 
-    /// What a PAGE, NONE or OFFSET becomes. `Ok(None)` if it stays, or waits for the wrap guard.
+    /// What a PAGE, NONE, OFFSET or LOST becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
         let changed = match self.rewrite {
             Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
@@ -128,6 +128,13 @@ impl<M: Machine> Sweep<'_, M> {
             },
             Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
             Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Mark { on } => {
+                let changed = with_mark::<M>(entry, on);
+                if !on || changed == entry {
+                    return Ok((changed != entry).then_some(changed));
+                }
+                changed
+            }
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
             Rewrite::Clean => M::Format::cleaned(entry),
             Rewrite::Protect { rights, narrows, unwatched } => {
@@ -178,7 +185,7 @@ impl<M: Machine> Sweep<'_, M> {
     /// Books what a successful rewrite took away.
     fn note_rewritten(&mut self, entry: Raw, address: u64) {
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
-            if let Leaf::Offset(_) = M::Format::leaf(entry) {
+            if let Leaf::Offset(_) | Leaf::Lost = M::Format::leaf(entry) {
                 self.note_moved(entry, address); // no page, and nothing to flush
             }
             return;
@@ -197,6 +204,14 @@ impl<M: Machine> Sweep<'_, M> {
             self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }
+    }
+}
+
+/// A mapped leaf marked or not; any other as it is.
+fn with_mark<M: Machine>(entry: Raw, on: bool) -> Raw {
+    match M::Format::leaf(entry) {
+        Leaf::Page(..) | Leaf::None(..) => M::Format::with_mark(entry, on),
+        _ => entry,
     }
 }
 
@@ -219,6 +234,6 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write || unwatched);
+    let writable = rights.contains(Rights::WRITE) && !bits.pending && !bits.marked && (bits.exclusive || bits.write || unwatched);
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }
