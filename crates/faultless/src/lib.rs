@@ -57,7 +57,8 @@ pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
-    AccessError, AdviseError, AreaInfo, Backing, CollapseError, Destination, Extent, FaultError, Fill, ForkError, HugePages,
-    InsertError, Layout, Limits, MapError, MapRequest, NonlinearError, Page, PageInfo, PageKind, PinError, Pinned,
-    Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError, Usage, WatchError,
+    AccessError, AdviseError, AreaInfo, Backing, CollapseError, Destination, Extent, FaultError, Fill, ForkError,
+    HugePages, InsertError, Layout, Limits, MapError, MapRequest, NonlinearError, Page, PageInfo, PageKind, PinError,
+    Pinned, Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError,
+    Usage, WatchError,
 };

@@ -5,7 +5,7 @@ use linux_raw_sys::general as linux;
 use super::Handler::{self, Machine};
 use super::{
     Calls, attributes, descriptors, directories, epoll, identity, io, limits, locks, memory, open, poll, scheduling,
-    status, system, time, transfer,
+    status, system, time, transfer, userfault,
 };
 use crate::{futex, process, signal};
 
@@ -63,6 +63,7 @@ const FAMILIES: &[Calls] = &[
     system::CALLS,
     time::CALLS,
     transfer::CALLS,
+    userfault::CALLS,
 ];
 
 /// What to do for each number.

@@ -11,6 +11,7 @@
 //! | `mremap` | `mremap` |
 //! | `msync` | `msync` |
 //! | `remap_file_pages` | `remap_file_pages` |
+//! | [`userfaultfd`] | the requests of a `userfaultfd` |
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
 //! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `mseal`, protection
@@ -26,6 +27,7 @@ mod mremap;
 mod msync;
 mod munmap;
 mod remap_file_pages;
+pub mod userfaultfd;
 
 pub use brk::brk;
 pub use madvise::madvise;

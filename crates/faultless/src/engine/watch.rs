@@ -26,6 +26,12 @@ impl<M: Machine> Space<M> {
         self.core.watch(cpu.ctx_in(&self.core.memory), range, watcher, modes)
     }
 
+    /// Has any range ever been watched?
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        self.core.is_watched()
+    }
+
     /// Ends the watch of `range`. Faults that wait there look again.
     ///
     /// # Errors

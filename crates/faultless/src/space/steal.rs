@@ -82,7 +82,8 @@ impl<M: Machine> Core<M> {
         if self.make_small(ctx, steal.from).is_err() {
             return (0, Err(WatchError::NoMemory));
         }
-        let (low, by) = (steal.from.start().as_u64(), steal.to.start().as_u64().wrapping_sub(steal.from.start().as_u64()));
+        let (low, by) =
+            (steal.from.start().as_u64(), steal.to.start().as_u64().wrapping_sub(steal.from.start().as_u64()));
         let (end, result) = self.movable_until(ctx, steal);
         if end > low && self.make_room(ctx, (low, end), by).is_err() {
             return (0, Err(WatchError::NoMemory));

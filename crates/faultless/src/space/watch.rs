@@ -121,7 +121,9 @@ impl<M: Machine> Core<M> {
             let other = area.live_watch().is_some_and(|watch| !watch.is_by(watcher));
             if other { Err(WatchError::Busy) } else { Ok(()) }
         })?;
-        let done = self.set_watch(ctx, range, Some(&watch), &guard).and_then(|()| self.make_watchable(ctx, range, &watch, &guard));
+        let done = self
+            .set_watch(ctx, range, Some(&watch), &guard)
+            .and_then(|()| self.make_watchable(ctx, range, &watch, &guard));
         if done.is_err() {
             // What was watched for less before is not watched now: as good as before, for nobody may rely on it.
             let undone = self.set_watch(ctx, range, None, &guard);
@@ -130,10 +132,20 @@ impl<M: Machine> Core<M> {
         done
     }
 
+    /// Has any range ever been watched?
+    pub(crate) fn is_watched(&self) -> bool {
+        // Relaxed: a hint where no lock is held.
+        self.watched.load(Ordering::Relaxed)
+    }
+
     /// Nobody is told of the faults in `range` any more; who waits looks again.
     pub(crate) fn unwatch(&self, ctx: Ctx<'_, M>, range: PageRange) -> Result<(), WatchError> {
         let guard = self.lock_checked(ctx, range)?;
-        self.each_watchable(range, &guard, |area, _| if area.is_watchable() { Ok(()) } else { Err(WatchError::Invalid) })?;
+        self.each_watchable(
+            range,
+            &guard,
+            |area, _| if area.is_watchable() { Ok(()) } else { Err(WatchError::Invalid) },
+        )?;
         self.set_watch(ctx, range, None, &guard)
     }
 

@@ -24,10 +24,12 @@ impl<M: Machine> Sweep<'_, M> {
                     Some(new) => new,
                     None => return Ok(()),
                 },
-                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) | Leaf::Lost => match self.new_mapped(entry, address, waited)? {
-                    Some(new) => new,
-                    None => return Ok(()),
-                },
+                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) | Leaf::Lost => {
+                    match self.new_mapped(entry, address, waited)? {
+                        Some(new) => new,
+                        None => return Ok(()),
+                    }
+                }
             };
             if mutant::is(mutant::Mutant::SweepByStore) {
                 slot.store(new, Ordering::Release);
@@ -234,6 +236,7 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let writable = rights.contains(Rights::WRITE) && !bits.pending && !bits.marked && (bits.exclusive || bits.write || unwatched);
+    let writable =
+        rights.contains(Rights::WRITE) && !bits.pending && !bits.marked && (bits.exclusive || bits.write || unwatched);
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }

@@ -39,13 +39,7 @@ impl<M: Machine> Core<M> {
 
     /// Must the fault be reported, given the entry that was loaded? The area was alive after that.
     #[cold]
-    pub(super) fn report(
-        &self,
-        address: VirtAddr,
-        access: Access,
-        area: &Area<M>,
-        entry: Raw,
-    ) -> Result<(), Need<M>> {
+    pub(super) fn report(&self, address: VirtAddr, access: Access, area: &Area<M>, entry: Raw) -> Result<(), Need<M>> {
         let Some(watch) = area.watch.as_ref().filter(|watch| !watch.watcher.is_closed()) else {
             return Ok(());
         };
