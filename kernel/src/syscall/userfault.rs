@@ -33,7 +33,7 @@ fn userfaultfd(call: &mut Call<'_>) -> SysResult {
     let userfault = Userfault::new(&call.process().memory(), flags & linux::UFFD_USER_MODE_ONLY != 0);
     let inode = Inode::new(Body::Userfault(userfault), 0o600);
     let on_exec = OnExec::closing_if(flags & linux::O_CLOEXEC != 0);
-    install(call, OpenFile::new(inode, linux::O_RDWR | flags & linux::O_NONBLOCK)?, on_exec)
+    install(call, OpenFile::new(inode, linux::O_RDONLY | flags & linux::O_NONBLOCK)?, on_exec)
 }
 
 /// A request on a `userfaultfd`.

@@ -339,8 +339,11 @@ impl<M: Machine> Core<M> {
         if area.is_dead() && !mutant::is(mutant::Mutant::FillWithoutLook) {
             return Err(Stuck::Retry);
         }
-        if M::Format::leaf(entry) != Leaf::Empty {
-            return Err(WatchError::Exists.into());
+        match M::Format::leaf(entry) {
+            Leaf::Empty => {}
+            // A page that was lost can be had back, as on Linux.
+            Leaf::Lost if matches!(fill, Fill::Bytes(_) | Fill::Cached) => {}
+            _ => return Err(WatchError::Exists.into()),
         }
         let place = Empty { area, slot, entry };
         match (&area.object, fill) {
@@ -352,7 +355,7 @@ impl<M: Machine> Core<M> {
     }
 }
 
-/// An EMPTY entry of a live area that is watched.
+/// An EMPTY or LOST entry of a live area that is watched.
 struct Empty<'a, M: Machine> {
     area: &'a Area<M>,
     slot: &'a AtomicEntry,

@@ -104,6 +104,8 @@ fn a_missing_page_is_reported_and_put_in() {
     assert_eq!(test.fill(20, Fill::Zeroes), Err(WatchError::Absent));
     assert_eq!((test.bench.byte(1), test.bench.byte(2)), (7, 0));
     assert_eq!(test.fault(3, Access::Read), Some(FaultError::Bus));
+    test.fill(3, Fill::Bytes(&[6])).unwrap();
+    assert_eq!(test.bench.byte(3), 6);
     (0..3).for_each(|page| test.bench.put(page, 9));
     // What is discarded is missing again, also what was lost.
     test.bench.space.discard(&mut test.bench.cpu, range(0, 4), false).unwrap();
