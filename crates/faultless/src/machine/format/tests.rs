@@ -89,7 +89,7 @@ fn marks_and_losses_round_trip() {
     let bits = PageBits { write: true, exclusive: true, ..PageBits::default() };
     let page = F::page(FrameId::new(9), bits, 3);
     let marked = F::with_mark(page, true);
-    let shown = PageBits { write: false, marked: true, ..bits };
+    let shown = PageBits { write: false, soft: true, marked: true, ..bits };
     assert_eq!((F::leaf(marked), F::generation(marked)), (Leaf::Page(FrameId::new(9), shown), 3));
     // PROT_NONE and back keeps it, and a page made writable has none.
     let none = F::page_to_none(marked, 4);
