@@ -168,7 +168,7 @@ fn fill_against_punch(then: impl Fn(&mut Worker<Two>, &Backed<Two>)) {
 
 scenario! {
     /// The page is being read from the pager: it must not come in behind the hole.
-    fill (4, 5)
+    fill (3, 5)
     reaches ["before", "after"]
     catches [AbsentKeepsValue]
     { fill_against_punch(|_, _| {}) }
