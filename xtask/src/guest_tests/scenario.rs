@@ -269,9 +269,12 @@ impl Case {
         }
     }
 
-    /// Judges the kernel's counters: no leaked frame, and what the scenario asks for.
+    /// Judges the kernel's counters: no leaked frame, a recount that agrees, and what the scenario asks for.
     pub fn judge_report(&self, document: &Value) -> Result<(), String> {
         let report = document.get("report").ok_or("the kernel made no report")?;
+        if let Some(wrong) = report.get("recount") {
+            return Err(format!("the recount of all counters found: {wrong}"));
+        }
         let leaked = ("/frames/leaked".to_owned(), 0);
         for (pointer, expected) in self.scenario.report.clone().into_iter().chain([leaked]) {
             let found = report.pointer(&pointer).and_then(Value::as_u64);
@@ -365,6 +368,8 @@ mod tests {
         assert_eq!(report(0, 2), Ok(()));
         assert_eq!(report(1, 2), Err("report/frames/leaked is 1 instead of 0".into()));
         assert!(report(0, 1).is_err());
+        let wrong = r#"{"report":{"forks":2,"frames":{"leaked":0},"recount":"an area too many"}}"#;
+        assert!(case.judge_report(&serde_json::from_str(wrong).expect("JSON")).is_err());
         assert!(case.judge_report(&serde_json::json!({})).is_err());
     }
 
