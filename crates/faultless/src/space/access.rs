@@ -5,7 +5,7 @@
 
 use super::{Core, FaultError};
 use crate::addr::{Access, FrameId, PAGE_SIZE, VirtAddr};
-use crate::area::AreaFlags;
+use crate::area::{AreaFlags, Sharing};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
@@ -142,7 +142,11 @@ impl<M: Machine> Core<M> {
                     let stored = self.write_hidden(ctx, at, |frame| copy(frame, at.page_offset(), done, end));
                     match stored.map_err(|fault| AccessError { done, fault })? {
                         Step::Done => done = end,
-                        _ => self.make_own(ctx, at).map(drop).map_err(|fault| AccessError { done, fault })?,
+                        _ => match self.make_own(ctx, at) {
+                            Ok(_) => {}
+                            Err(FaultError::Denied) if self.is_hidden(ctx, at) => {} // a stack has grown down to here
+                            Err(fault) => return Err(AccessError { done, fault }),
+                        },
                     }
                 }
                 Step::Fault => {
@@ -152,6 +156,13 @@ impl<M: Machine> Core<M> {
             }
         }
         Ok(())
+    }
+
+    /// Is there private memory without rights?
+    fn is_hidden(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> bool {
+        let section = ctx.enter(self.section_name());
+        let area = self.index.find(at, &section);
+        area.is_some_and(|area| area.rights.is_none() && area.sharing == Sharing::Private)
     }
 
     /// Copies within one page if its entry permits, marking it as the MMU would.

@@ -109,6 +109,8 @@ pub enum Mutant {
     PinAfterSection,
     /// A fork shares pinned pages like all others (P12).
     ForkForgetsPins,
+    /// A fork that could not copy a pinned page thaws the parent while the child still has its shares (P12).
+    ThawBeforeExit,
     /// Clearing the soft-dirty bits does not wait for stores from outside that are under way (P14).
     NoClearWait,
     /// Clearing the soft-dirty bits does not look again for pages that were pinned meanwhile (P14).
