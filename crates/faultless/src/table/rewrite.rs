@@ -242,7 +242,7 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool, soft: bool
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let is_soft = bits.soft || soft;
+    let is_soft = M::Format::is_soft(entry) || soft;
     let writable =
         rights.contains(Rights::WRITE) && !bits.pending && is_soft && (bits.exclusive || bits.write || unwatched);
     let page = if writable { M::Format::with_soft(page) } else { page };
