@@ -47,8 +47,6 @@ pub struct PageBits {
     pub special: bool,
     /// The MMU has stored through it.
     pub dirty: bool,
-    /// Stored to, or permitted to be, since that was last cleared (soft-dirty). Always so with `write`.
-    pub soft: bool,
     /// A watcher wants to hear of the next store (userfaultfd). Without meaning where nobody watches.
     pub marked: bool,
 }
@@ -111,7 +109,7 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn empty(stamp: u64, generation: u64) -> Raw;
     /// The end of an entry's life.
     fn poison() -> Raw;
-    /// A leaf that maps `frame`.
+    /// A leaf that maps `frame`; soft-dirty if it may be written.
     fn page(frame: FrameId, bits: PageBits, generation: u64) -> Raw;
     /// A leaf that maps nothing, but says which page of the object belongs here; `index` has `OFFSET_BITS`.
     fn offset(index: u64, generation: u64) -> Raw;
@@ -139,6 +137,9 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn cleaned(entry: Raw) -> Raw;
     /// The same PAGE or NONE without its accessed bit.
     fn unused(entry: Raw) -> Raw;
+    /// Is this PAGE or NONE soft-dirty: stored to, or permitted to be, since that was last cleared? A value apart from the
+    /// other bits, for ordinary faults do not ask.
+    fn is_soft(entry: Raw) -> bool;
     /// The same PAGE or NONE, soft-dirty.
     fn with_soft(entry: Raw) -> Raw;
     /// The same PAGE or NONE, neither soft-dirty nor writable.
@@ -249,7 +250,6 @@ const fn page_bits(entry: Raw) -> PageBits {
         pending: entry & PENDING != 0,
         special: entry & SPECIAL != 0,
         dirty: entry & DIRTY != 0,
-        soft: entry & SOFT != 0,
         marked: entry & MARKED != 0,
     }
 }
@@ -295,7 +295,6 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
             | ACCESSED
             | frame.as_u64() << 12
             | flag(bits.write, WRITE | SOFT)
-            | flag(bits.soft, SOFT)
             | flag(!bits.execute, NO_EXECUTE)
             | flag(bits.exclusive, EXCLUSIVE)
             | flag(bits.pending, PENDING)
@@ -390,6 +389,11 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     }
 
     #[inline]
+    fn is_soft(entry: Raw) -> bool {
+        entry & SOFT != 0
+    }
+
+    #[inline]
     fn with_soft(entry: Raw) -> Raw {
         entry | SOFT
     }
@@ -431,7 +435,8 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn huge(frame: FrameId, bits: PageBits) -> Raw {
         debug_assert!(frame.as_u64().is_multiple_of(1 << INDEX_BITS), "a large page is aligned to its size");
-        Self::page(frame, bits, 0) | LARGE
+        // Soft-dirty: it is made for a store, or of pages of which some may be that.
+        Self::page(frame, bits, 0) | LARGE | SOFT
     }
 
     #[inline]

@@ -183,7 +183,7 @@ impl<M: Machine> Core<M> {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
-        let own = bits.write || how.forced && bits.exclusive && !bits.pending && bits.soft;
+        let own = bits.write || how.forced && bits.exclusive && !bits.pending && M::Format::is_soft(leaf);
         if how.access == Access::Write && (shared || !own) {
             return Step::Fault;
         }

@@ -122,7 +122,6 @@ impl<M: Machine> Core<M> {
             execute: rights.contains(Rights::EXECUTE),
             exclusive: true,
             dirty: true,
-            soft: true,
             ..PageBits::default()
         };
         let table = taken.table();

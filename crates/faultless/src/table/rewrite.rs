@@ -259,8 +259,8 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool, soft: bool
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let is_seen = bits.soft || soft;
-    let may_be_free = !bits.pending && !bits.marked && is_seen;
+    let is_soft = M::Format::is_soft(entry) || soft;
+    let may_be_free = !bits.pending && !bits.marked && is_soft;
     let writable = rights.contains(Rights::WRITE) && may_be_free && (bits.exclusive || bits.write || unwatched);
     let page = if writable { M::Format::with_soft(page) } else { page };
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))

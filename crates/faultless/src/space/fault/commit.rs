@@ -179,6 +179,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
             forced: FORCED && self.area.sharing == Sharing::Private,
+            soft: FORCED && M::Format::is_soft(self.entry),
         };
         let mut plan = decide(&facts);
         if plan == Plan::Flush && flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_some() {
@@ -196,7 +197,8 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             (Plan::MapZero, ..) => self.map_zero(execute),
             (Plan::MapAnon, ..) => self.map_anon(execute, work),
             (Plan::MapObject(stores), _, Some(page)) => {
-                let (write, dirty) = (stores != Stores::Trapped, stores == Stores::Done);
+                let trapped = stores == Stores::Trapped || stores == Stores::Free && !self.stores_unseen();
+                let (write, dirty) = (!trapped, stores == Stores::Done);
                 self.map_object(page, PageBits { write, execute, dirty, ..PageBits::default() }, work)
             }
             (Plan::CopyObject, _, Some(page)) => self.copy_object(page, execute, work),
@@ -250,7 +252,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
     #[inline]
     fn look_up_at(&self, object: &Object<M>, index: u64, mappings: u32) -> (Page, Option<FrameId>) {
         match object.page(self.ctx, index, mappings) {
-            PageState::Resident(frame) if object.is_memory() && self.stores_unseen() => (Page::Memory, Some(frame)),
+            PageState::Resident(frame) if object.is_memory() => (Page::Memory, Some(frame)),
             PageState::Resident(frame) => (Page::Resident, Some(frame)),
             PageState::PastEnd => (Page::PastEnd, None),
             PageState::Absent if object.must_read(index) => (Page::MustRead, None),
@@ -437,11 +439,10 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             exclusive: true,
             pending: !direct,
             dirty: direct,
-            // What was soft-dirty stays it, should the store never come.
-            soft: true,
             ..PageBits::default()
         };
-        let new = M::Format::page(frame, pending, M::Format::generation(self.entry));
+        // What was soft-dirty stays it, should the store never come.
+        let new = M::Format::with_soft(M::Format::page(frame, pending, M::Format::generation(self.entry)));
         self.exchange_touched(|_| new).inspect_err(|_| self.ctx.put(frame, references, 1))?;
         self.account_copy(source, bits, work);
         self.entry = new;
