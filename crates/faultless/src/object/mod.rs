@@ -226,8 +226,8 @@ impl<M: Machine> Object<M> {
     }
 
     /// Brings the page into the cache: zeroed, or read by the pager. May block in the pager: outside sections, no
-    /// locks held. True if the pager was asked; false also if the page is being punched out, which the caller finds when
-    /// it looks again.
+    /// locks held. True if the pager was asked; false also if the page is still being punched out after a moment: the
+    /// caller looks again.
     ///
     /// The absent slot is looked at before the size, and the page is put in only if the slot is still the same: what a
     /// truncation cut off while the page was read does not come back.
@@ -235,7 +235,11 @@ impl<M: Machine> Object<M> {
         let slot = self.pages.get_or_make(index).map_err(|_| ObjectError::OutOfMemory)?;
         // Acquire pairs with the AcqRel of the truncation that wrote the value: the size of then is seen below.
         let absent = slot.load(Ordering::Acquire);
-        if frame_in(absent).is_some() || is_closed(absent) {
+        if is_closed(absent) {
+            wait_for_punch(ctx);
+            return Ok(false);
+        }
+        if frame_in(absent).is_some() {
             return Ok(false);
         }
         // Pairs with the fence in `set_size`: either the truncation finds the slot, or we see what it left to read.
@@ -395,7 +399,7 @@ impl<M: Machine> Object<M> {
     }
 }
 
-/// A moment for who punches a hole. Outside sections.
+/// A moment for who punches a hole, and may be waiting for this CPU to forget the page.
 #[cold]
 fn wait_for_punch<M: Machine>(ctx: Ctx<'_, M>) {
     ctx.relax();

@@ -13,12 +13,12 @@ use crate::frame::{Ctx, Frame, Kind};
 use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{Format, Machine};
 use crate::object::{Object, ObjectError, PageState};
-use crate::sync::Ordering;
+use crate::sync::{Ordering, spin_hint};
 use crate::table::{Delta, Found, Removed, find, load};
 
 /// Why the page is not there yet.
 enum Lack {
-    /// The object's page has to be brought in first.
+    /// The object's page has to be brought in first, or is just being punched out.
     Page,
     /// Never.
     Fault(FaultError),
@@ -33,7 +33,7 @@ impl<M: Machine> Core<M> {
         at: VirtAddr,
         copy: impl FnOnce(FrameId),
     ) -> Result<Step, FaultError> {
-        // Ends: each round but the last has brought a page in.
+        // Ends: each round but the last has brought a page in, or waits for a hole to be punched.
         loop {
             let guard = self.lock(ctx, at.as_u64(), at.as_u64() + 1);
             let Some(area) = self.index.find(at, &guard).filter(|area| area.rights.is_none()) else {
@@ -63,7 +63,12 @@ impl<M: Machine> Core<M> {
             drop(guard);
             match (lack, object) {
                 (Lack::Fault(fault), _) => return Err(fault),
-                (Lack::Page, Some((object, index))) => bring_in(ctx, &object, index)?,
+                (Lack::Page, Some((object, index))) => {
+                    bring_in(ctx, &object, index)?;
+                    // It may be about to be punched out: then that ends first.
+                    ctx.relax();
+                    spin_hint();
+                }
                 (Lack::Page, None) => return Err(FaultError::Unmapped),
             }
         }

@@ -130,11 +130,11 @@ impl<M: Machine> Core<M> {
     /// Makes the mapping longer where it is, if it ends where the old range does and there is room behind.
     fn expand(&self, ctx: Ctx<'_, M>, request: &RemapRequest) -> Result<bool, RemapError> {
         let (low, end) = (request.addr.as_u64(), request.addr.as_u64() + request.old_len);
-        let Some(high) = request.addr.checked_add(request.new_len).filter(|high| *high <= self.layout.highest) else {
-            return Ok(false);
-        };
-        let guard = self.lock(ctx, low, high.as_u64() + crate::area::STACK_GUARD);
+        let high = request.addr.checked_add(request.new_len).filter(|high| *high <= self.layout.highest);
+        let guard = self.lock(ctx, low, high.map_or(end, |high| high.as_u64() + crate::area::STACK_GUARD));
+        // Before all that is about room: where nothing is mapped, that is the error.
         let attributes = self.movable(request, &guard)?;
+        let Some(high) = high else { return Ok(false) };
         let range = PageRange::new(VirtAddr::new(end), high).map_err(|_| RemapError::Invalid)?;
         let last = self.index.previous(end, &guard);
         let ends_here = last.is_some_and(|area| area.range.end().as_u64() == end);

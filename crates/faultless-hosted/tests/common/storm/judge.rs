@@ -273,9 +273,8 @@ fn judge_outcome(past: &Past, object: &ObjectPast, event: &Event) -> Result<(), 
     let states = past.states[page].possible(span);
     let sizes = object.sizes.possible(span);
     let inside = |size: &u64| page < FIRST_OF_OBJECT || *size > (page - FIRST_OF_OBJECT) as u64;
-    // A debugger may store to what is private unless it has no rights at all; of the object, this is not looked at.
-    let permits =
-        |state: &State| matches!(state, State::Mapped(rights) if rights.allow(access) || forced && !rights.is_none());
+    // A debugger may store to whatever is private; of the object, this is not looked at.
+    let permits = |state: &State| matches!(state, State::Mapped(rights) if rights.allow(access) || forced);
     let refuses = |state: &State| matches!(state, State::Mapped(rights) if !rights.allow(access));
     let possible = match outcome {
         Ok(()) => states.iter().any(permits) && sizes.iter().any(inside),

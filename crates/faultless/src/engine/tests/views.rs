@@ -2,8 +2,8 @@
 
 use super::{Bench, RW, at, get, range};
 use crate::{
-    Access, AreaFlags, Backing, ClearRefs, Cpu, Destination, Footprint, MapRequest, PAGE_SIZE, PageInfo, RemapRequest,
-    Rights, Sharing, Space,
+    Access, AreaFlags, Backing, ClearRefs, Cpu, Destination, Footprint, HugePages, MapRequest, PAGE_SIZE, PageInfo,
+    RemapRequest, Rights, Sharing, Space,
 };
 use std::vec::Vec;
 
@@ -140,6 +140,33 @@ fn each_sharer_of_a_table_has_its_own_bits() {
     let grandchild = child.fork(cpu).unwrap();
     assert_eq!(soft(&grandchild, cpu, 600), [599]);
     bench.finish(&[&child, &grandchild]);
+}
+
+#[test]
+fn a_large_page_is_watched_as_a_whole_until_it_is_stored_to() {
+    const LARGE: u64 = 512;
+    let mut bench = Bench::new(8 * LARGE);
+    bench.vm.set_huge_pages(&mut bench.cpu, HugePages::Always);
+    bench.map(0, 2 * LARGE);
+    bench.put(3, 1);
+    bench.put(LARGE + 4, 2);
+    assert_eq!(bench.vm.huge_entries(), 2);
+    let Bench { vm, space, cpu, .. } = &mut bench;
+    clear(space, cpu);
+    assert_eq!((soft(space, cpu, 2 * LARGE), vm.huge_entries()), (Vec::new(), 2));
+    assert_eq!((get(space, cpu, 3), get(space, cpu, LARGE + 4)), (1, 2));
+    space.write(cpu, at(5), &[9]).unwrap();
+    assert_eq!((soft(space, cpu, 2 * LARGE), vm.huge_entries()), (std::vec![5], 1));
+    // A child, whose large page is shared, and the parent, each by itself.
+    let child = space.fork(cpu).unwrap();
+    clear(&child, cpu);
+    child.write(cpu, at(LARGE + 7), &[3]).unwrap();
+    assert_eq!((soft(&child, cpu, 2 * LARGE), soft(space, cpu, 2 * LARGE)), (std::vec![LARGE + 7], std::vec![5]));
+    let used = |space: &S, cpu: &mut C| pages(space, cpu, LARGE, LARGE).iter().filter(|page| page.accessed).count();
+    assert_eq!(used(space, cpu), 512, "one bit for all");
+    space.clear_refs(cpu, ClearRefs::Accessed).unwrap();
+    assert_eq!(used(space, cpu), 0);
+    bench.finish(&[&child]);
 }
 
 #[test]

@@ -420,6 +420,8 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             exclusive: true,
             pending: !direct,
             dirty: direct,
+            // What was soft-dirty stays it, should the store never come.
+            soft: true,
             ..PageBits::default()
         };
         let new = M::Format::page(frame, pending, M::Format::generation(self.entry));

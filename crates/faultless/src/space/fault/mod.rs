@@ -191,10 +191,7 @@ impl<M: Machine> Core<M> {
     ) -> Result<(), FaultError> {
         match object.bring_in(ctx, index) {
             Ok(read) => {
-                if !read {
-                    ctx.relax(); // somebody else is reading it, or punching it out
-                    crate::sync::spin_hint();
-                } else if !mem::replace(&mut work.major, true) {
+                if read && !mem::replace(&mut work.major, true) {
                     ctx.count(Event::FaultMajor);
                 }
                 Ok(())
