@@ -331,10 +331,13 @@ impl<M: Machine> Core<M> {
         admission: Admission,
         sweep: impl FnOnce(),
     ) -> Result<(), NoMemory> {
-        let mut growth = Growth::default();
+        let (mut growth, mut watched) = (Growth::default(), false);
         for change in changes.iter() {
             change.inserted(guard).for_each(|area| growth.add(area));
-            change.replaced(guard).for_each(|area| growth.sub(area));
+            change.replaced(guard).for_each(|area| {
+                growth.sub(area);
+                watched |= area.watch.is_some();
+            });
         }
         let mut admitted = self.account.admit(ctx.memory.commit(), &growth, admission);
         if admitted == Err(Excess::Areas) && self.cuts_excuse(ctx, &growth, admission) {
@@ -346,6 +349,9 @@ impl<M: Machine> Core<M> {
         }
         changes.each_mut(|change| self.index.commit(ctx, change, guard));
         sweep();
+        if watched {
+            changes.iter().flat_map(|change| change.replaced(guard)).for_each(|area| self.wake_unwatched(area, guard));
+        }
         changes.each_mut(|change| change.retire_replaced(ctx));
         Ok(())
     }

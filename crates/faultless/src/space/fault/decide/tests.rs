@@ -18,10 +18,11 @@ fn leaves() -> Vec<Leaf> {
         special: n & 16 != 0,
         dirty: false,
         soft: n & 33 != 0,
+        marked: false,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
-    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9)]);
+    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9), Leaf::Lost]);
     all
 }
 
