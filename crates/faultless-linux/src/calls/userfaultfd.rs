@@ -10,6 +10,7 @@ use faultless::{
 };
 use linux_raw_sys::general as linux;
 
+use crate::flags::is_page;
 use crate::{Caller, Errno};
 
 /// What works, of `UFFD_FEATURE_*`.
@@ -94,6 +95,9 @@ pub fn message_flags(report: &Report) -> u64 {
 ///
 /// `EINVAL`.
 pub fn range<M: Machine>(caller: &Caller<'_, M>, start: u64, length: u64) -> Result<PageRange, Errno> {
+    if !is_page(start) || !is_page(length) {
+        return Err(Errno::EINVAL);
+    }
     let range = PageRange::with_len(VirtAddr::new(start), length).map_err(|_| Errno::EINVAL)?;
     let layout = caller.memory.space.layout();
     if range.start() < layout.lowest || range.end() > layout.highest { Err(Errno::EINVAL) } else { Ok(range) }
