@@ -10,6 +10,7 @@ mod hugetlb;
 mod probe;
 mod seats;
 mod stats;
+mod watch;
 
 pub use audit::AuditError;
 pub use stats::{Census, Stats};

@@ -8,7 +8,7 @@ use super::{Object, ObjectError, PageState};
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Memory, NoLarge};
 use crate::machine::{Format, Machine};
-use crate::sync::{Ordering, absent_value, fence, frame_in, slot_value, spin_hint};
+use crate::sync::{Ordering, absent_value, fence, frame_in, is_closed, slot_value, spin_hint};
 use alloc::sync::Arc;
 
 /// Why a large page was not made.
@@ -70,6 +70,10 @@ impl<M: Machine> Object<M> {
         let absent = slot.load(Ordering::Acquire);
         // Pairs with the fence in `set_size`, as in `bring_in`.
         fence(Ordering::SeqCst);
+        if is_closed(absent) {
+            ctx.give_large(large);
+            return Err(NotMade::Pool(NoLarge::Busy)); // it is being punched out
+        }
         if frame_in(absent).is_some() || index >= self.size() / Self::large_size() {
             ctx.give_large(large);
             ctx.end_large(key); // nor is it promised any more
@@ -136,7 +140,14 @@ impl<M: Machine> Object<M> {
     pub(super) fn drop_large(&self, ctx: Ctx<'_, M>, (first, end): (u64, u64), stamp: u64) {
         if first < end {
             self.pages.take(first, end - 1, absent_value(stamp), |frame| ctx.put(frame, 1, 0));
-            ctx.memory.forget_promises(ctx.cpu.held(), || ctx.relax(), self.id, (first, end));
+            self.forget_large(ctx, (first, end));
+        }
+    }
+
+    /// Forgets what was promised of the object, if it is one of large pages.
+    pub(super) fn forget_large(&self, ctx: Ctx<'_, M>, range: (u64, u64)) {
+        if self.large {
+            ctx.memory.forget_promises(ctx.cpu.held(), || ctx.relax(), self.id, range);
         }
     }
 

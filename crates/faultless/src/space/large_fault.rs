@@ -27,7 +27,7 @@ enum Fix<'a> {
     /// Something else is there by now: start over.
     Again,
     /// The page must be copied.
-    Copy(&'a AtomicEntry, Raw, FrameId, PageBits),
+    Copy(&'a AtomicEntry, Raw, FrameId),
 }
 
 /// What the fault wants.
@@ -40,9 +40,9 @@ struct Wish {
 }
 
 /// Is a large page mapped as it is needed?
-fn is_adequate(bits: PageBits, shared: bool, access: Access, forced: bool) -> bool {
+fn is_adequate<M: Machine>(entry: Raw, bits: PageBits, shared: bool, access: Access, forced: bool) -> bool {
     match access {
-        Access::Write if forced => bits.exclusive && !bits.pending && bits.soft && !shared,
+        Access::Write if forced => bits.exclusive && !bits.pending && M::Format::is_soft(entry) && !shared,
         Access::Write => bits.write && !shared,
         Access::Execute => bits.execute,
         Access::Read => true,
@@ -66,12 +66,12 @@ impl<M: Machine> Core<M> {
             return self.map_large(ctx, Wish { address, access, forced }, area, work);
         };
         // HT-01: decided from the tables alone.
-        let leaf = M::Format::leaf(load(slot));
+        let entry = load(slot);
         if area.is_dead() {
             return Err(Need::Retry);
         }
-        match leaf {
-            Leaf::Page(_, bits) if is_adequate(bits, shared, access, forced) => Ok(Event::FaultSpurious),
+        match M::Format::leaf(entry) {
+            Leaf::Page(_, bits) if is_adequate::<M>(entry, bits, shared, access, forced) => Ok(Event::FaultSpurious),
             _ => Err(Need::Large),
         }
     }
@@ -101,11 +101,11 @@ impl<M: Machine> Core<M> {
             execute: area.rights.contains(Rights::EXECUTE),
             exclusive: is_private,
             dirty: access == Access::Write,
-            soft: wish.forced,
             ..PageBits::default()
         };
         let first = match state {
             PageState::PastEnd => return Err(if area.is_dead() { Need::Retry } else { Need::Fail(FaultError::Bus) }),
+            PageState::Closed => return Err(Need::Wait),
             PageState::Resident(first) if !copies => {
                 let bits = PageBits { write: bits.write && !is_private, exclusive: false, ..bits };
                 if !huge::install_known(ctx, parent, address, empty, first, bits) {
@@ -205,8 +205,8 @@ impl<M: Machine> Core<M> {
                     return Ok(true);
                 }
                 Ok(Fix::Again) => return Ok(false),
-                Ok(Fix::Copy(slot, entry, source, bits)) => {
-                    self.copy_large(ctx, wish, area, slot, entry, source, bits)?;
+                Ok(Fix::Copy(slot, entry, source)) => {
+                    self.copy_large(ctx, wish, area, slot, entry, source)?;
                     return Ok(true);
                 }
                 Err(Stop::NoMemory) => return Err(FaultError::OutOfMemory),
@@ -242,7 +242,7 @@ impl<M: Machine> Core<M> {
         // Alone: no other entry maps it. Who reads it by this one meanwhile, from outside, does not count.
         let is_alone = ctx.memory.is_anon(first) && ctx.record(first).counts().1 == 1;
         if !bits.exclusive && !is_alone {
-            return Fix::Copy(slot, entry, first, bits);
+            return Fix::Copy(slot, entry, first);
         }
         huge::change::<M>(slot, entry, |entry| {
             M::Format::with_rights(M::Format::made_writable(shown(entry), true), write, execute)
@@ -262,7 +262,6 @@ impl<M: Machine> Core<M> {
         slot: &AtomicEntry,
         entry: Raw,
         source: FrameId,
-        bits: PageBits,
     ) -> Result<(), FaultError> {
         let key = self.large_key(wish.address);
         // Ends: who makes the page of the index is in a section, which does not wait.
@@ -280,15 +279,7 @@ impl<M: Machine> Core<M> {
         fill(ctx, &large, Some(source));
         let first = ctx.publish_large(large, 0, 1);
         let (write, execute) = (area.rights.contains(Rights::WRITE), area.rights.contains(Rights::EXECUTE));
-        let pending = PageBits {
-            write: false,
-            execute,
-            exclusive: true,
-            pending: true,
-            dirty: true,
-            soft: bits.soft,
-            special: false,
-        };
+        let pending = PageBits { execute, exclusive: true, pending: true, dirty: true, ..PageBits::default() };
         huge::change::<M>(slot, entry, |_| M::Format::huge(first, pending));
         ctx.end_large(key);
         let mut removed = Removed::new();
