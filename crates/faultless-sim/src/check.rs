@@ -22,6 +22,8 @@ pub struct Plan {
     pub steps: usize,
     /// Most processes of a scenario.
     pub processes: usize,
+    /// Once in so many steps several threads work at the same time; 0 for never.
+    pub bursts: u64,
     /// How to compare.
     pub manner: Manner,
 }
@@ -30,13 +32,13 @@ impl Plan {
     /// The usual plan.
     #[must_use]
     pub fn new(seed: u64, operations: u64) -> Self {
-        Self { seed, operations, steps: 200, processes: 6, manner: Manner::STRICT }
+        Self { seed, operations, steps: 200, processes: 6, bursts: 30, manner: Manner::STRICT }
     }
 
     /// The scenario of a seed.
     #[must_use]
     pub fn scenario(&self, seed: u64) -> Scenario {
-        let shape = Shape { steps: self.steps, processes: self.processes, calls: ours::CALLS };
+        let shape = Shape { steps: self.steps, processes: self.processes, bursts: self.bursts, calls: ours::CALLS };
         generate(&mut Rng::new(seed), &shape)
     }
 }

@@ -10,10 +10,11 @@ use std::io;
 
 use crate::accepted::same_mappings;
 use crate::arena;
+use crate::burst::{self, Task};
 use crate::host::{Host, lowest_address};
 use crate::ours::Ours;
-use crate::scenario::{MOST_PROCESSES, Op, Scenario};
-use crate::view::{Mapping, Outcome, Source, View};
+use crate::scenario::{MOST_BURST, MOST_PROCESSES, Op, Scenario, Step};
+use crate::view::{Burst, Mapping, Outcome, Page, Source, View};
 use faultless::Sharing;
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
@@ -122,21 +123,19 @@ impl<M: Mmu> Trial<M> {
     }
 
     fn run(mut self, scenario: &Scenario, every: usize) -> Result<usize, Failure> {
-        let mut executed = 0;
-        for (number, step) in scenario.steps.iter().enumerate() {
-            self.step = number;
-            if !self.lives.permits(step.process, &step.op) || !is_tame(&step.op) {
-                continue;
-            }
-            if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
-                continue;
-            }
-            executed += 1;
-            let host = self.host.step(step.process, &step.op)?;
-            let ours = self.ours.step(step.process, &step.op);
-            self.lives.note(step.process, &step.op);
-            self.compare_outcome(step.process, &step.op, &host, &ours)?;
-            if executed % every == 0 {
+        let (mut executed, mut unseen) = (0, 0);
+        let mut at = 0;
+        while at < scenario.steps.len() {
+            self.step = at;
+            let together = burst_len(&scenario.steps[at..]);
+            let done = match together {
+                0 => self.run_step(&scenario.steps[at])?,
+                len => self.run_burst(&scenario.steps[at..at + len])?,
+            };
+            at += together.max(1);
+            (executed, unseen) = (executed + done, unseen + done);
+            if unseen >= every {
+                unseen = 0;
                 self.compare_views()?;
             }
         }
@@ -145,6 +144,98 @@ impl<M: Mmu> Trial<M> {
         self.compare_contents()?;
         self.ours.finish().map_err(|what| self.lives.differs(self.step, "the recount", String::new(), what))?;
         Ok(executed)
+    }
+
+    /// One step; returns how many were executed: one or none.
+    fn run_step(&mut self, step: &Step) -> Result<usize, Failure> {
+        if !self.lives.permits(step.process, &step.op) || !is_tame(&step.op) {
+            return Ok(0);
+        }
+        if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
+            return Ok(0);
+        }
+        let host = self.host.step(step.process, &step.op)?;
+        let ours = self.ours.step(step.process, &step.op);
+        self.lives.note(step.process, &step.op);
+        self.compare_outcome(step.process, &step.op, &host, &ours)?;
+        Ok(1)
+    }
+
+    /// Steps of several threads of one process; returns how many were executed.
+    fn run_burst(&mut self, steps: &[Step]) -> Result<usize, Failure> {
+        let Some(Step { process, .. }) = steps.first().copied() else { return Ok(0) };
+        if !self.lives.lives(process) {
+            return Ok(0);
+        }
+        let first = self.step;
+        if self.ours.grows(process) {
+            let mut executed = 0;
+            for (index, step) in steps.iter().enumerate() {
+                self.step = first + index;
+                executed += self.run_step(step)?;
+            }
+            return Ok(executed);
+        }
+        let tasks: Vec<Task> = steps.iter().map(|step| (step.thread, step.op)).collect();
+        let mut kept = Vec::new();
+        for index in burst::permitted(&self.ours.view(process), &tasks) {
+            let op = &tasks[index].1;
+            if is_tame(op) && !(matches!(op, Op::Remap { .. }) && self.is_kept_apart(process, op)?) {
+                kept.push(index);
+            }
+        }
+        let tasks: Vec<Task> = kept.iter().map(|index| tasks[*index]).collect();
+        if tasks.is_empty() {
+            return Ok(0);
+        }
+        let (host, ours) = (self.host.burst(process, &tasks)?, self.ours.burst(process, &tasks));
+        for (at, answers) in host.answers.iter().zip(&ours.answers).enumerate() {
+            if answers.0 != answers.1 {
+                self.step = first + kept[at];
+                return Err(self.differs(
+                    process,
+                    "the answer",
+                    format!("{:?}", answers.0),
+                    format!("{:?}", answers.1),
+                ));
+            }
+        }
+        self.undo_fault_around(process, &tasks)?;
+        self.compare_burst_faults(process, &host, &ours)?;
+        Ok(tasks.len())
+    }
+
+    /// The sum of faults: with files about, those that fault-around saved Linux; after a fork, either side may take more.
+    fn compare_burst_faults(&mut self, process: usize, host: &Burst, ours: &Burst) -> Result<(), Failure> {
+        let files = self.ours.view(process).mappings.iter().any(|mapping| mapping.source != Source::Anonymous);
+        let same = (host.minor, host.major) == (ours.minor, ours.major);
+        let explained =
+            host.major == ours.major && (host.minor < ours.minor && files || self.lives.has_forked(process));
+        if same || explained {
+            return Ok(());
+        }
+        let text = |burst: &Burst| format!("{} minor, {} major", burst.minor, burst.major);
+        Err(self.differs(process, "faults of a burst", text(host), text(ours)))
+    }
+
+    /// `fault-around`: pages of files near those that were accessed leave the host's page tables if they are not in ours.
+    /// The process itself cannot tell which came in how while its threads work.
+    fn undo_fault_around(&mut self, process: usize, tasks: &[Task]) -> Result<(), Failure> {
+        /// Pages that come in with one, on either side.
+        const AROUND: u64 = 16 * arena::PAGE;
+        let (host, ours) = (self.host.view(process)?, self.ours.view(process));
+        let near = |page: usize| {
+            let at = arena::address_of(page);
+            let ranges = tasks.iter().filter_map(|(_, op)| burst::range_of(op));
+            ranges.into_iter().any(|(start, end)| start.saturating_sub(AROUND) <= at && at < end.saturating_add(AROUND))
+        };
+        let extra =
+            |page: &usize| host.pages[*page] == Page::Present && ours.pages[*page] == Page::Absent && near(*page);
+        let extra: Vec<usize> = (0..arena::PAGES as usize).filter(extra).collect();
+        if !extra.is_empty() {
+            self.host.drop_pages(process, &extra)?;
+        }
+        Ok(())
     }
 
     /// Would `mremap` find one mapping here and several on the host (`area-merge`)?
@@ -250,6 +341,13 @@ impl<M: Mmu> Trial<M> {
         }
         Ok(())
     }
+}
+
+/// How many steps from the first on are made at the same time; 0 if it is made alone.
+fn burst_len(steps: &[Step]) -> usize {
+    let Some(first) = steps.first().filter(|step| step.thread != 0) else { return 0 };
+    let same = |step: &&Step| step.process == first.process && step.thread != 0;
+    steps.iter().take(MOST_BURST).take_while(same).count()
 }
 
 /// The mappings that only one side has.

@@ -15,11 +15,12 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::arena;
 use crate::scenario::{FILES, FileRef, MOST_PROCESSES, Op, Scenario};
-use crate::view::{Answer, Outcome, Rss, Source, Trap, View};
+use crate::view::{Answer, Burst, Outcome, Rss, Source, Trap, View};
 use channel::{Channel, WORDS};
 use child::code;
 
@@ -114,7 +115,7 @@ impl Host {
             Op::Remap { new, .. } => self.map_anywhere(number, op, new),
             Op::Read { .. } | Op::Resident { .. } => self.read(number, op),
             op => {
-                self.may_wipe |= matches!(op, Op::Advise { advice: linux_raw_sys::general::MADV_WIPEONFORK, .. });
+                self.may_wipe |= wipes(&op);
                 if let Op::Write { value, .. } = op {
                     self.channel.slot(number).fill(value);
                 }
@@ -130,30 +131,76 @@ impl Host {
         if !slot.wait_done(LIMIT) {
             return Err(lost(number));
         }
-        Ok(std::array::from_fn(|index| slot.answer[index].load(std::sync::atomic::Ordering::Relaxed)))
+        Ok(std::array::from_fn(|index| slot.answer[index].load(Relaxed)))
+    }
+
+    /// Executes steps of several threads of a living process at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::step`].
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`MOST_BURST`](crate::scenario::MOST_BURST) steps.
+    pub fn burst(&mut self, number: usize, steps: &[(usize, Op)]) -> io::Result<Burst> {
+        self.may_wipe |= steps.iter().any(|(_, op)| wipes(op));
+        let slot = self.channel.slot(number);
+        assert!(steps.len() <= slot.tasks().len(), "too many steps at a time");
+        for ((thread, op), task) in steps.iter().zip(slot.tasks()) {
+            let mut command = self.command_with(op, slot.buffer_address(*thread));
+            (command[child::FILL], command[child::SUM]) = match *op {
+                Op::Write { value, .. } => (u64::from(value) + 1, 0),
+                Op::Read { .. } => (0, 1),
+                Op::Resident { len, .. } => (0, len.div_ceil(arena::PAGE) + 1),
+                _ => (0, 0),
+            };
+            task.thread.store(*thread as u64, Relaxed);
+            task.command.iter().zip(command).for_each(|(word, value)| word.store(value, Relaxed));
+        }
+        let mut words = [0; WORDS];
+        (words[child::CODE], words[child::ARGUMENTS]) = (code::BURST, steps.len() as u64);
+        let sums = self.send(number, &words)?;
+        let tasks = steps.iter().zip(self.channel.slot(number).tasks());
+        let answers = tasks.map(|((_, op), task)| {
+            let words: [u64; WORDS] = std::array::from_fn(|index| task.answer[index].load(Relaxed));
+            match (answer_of(task.command[child::CODE].load(Relaxed), &words), op) {
+                (Answer::Value(_), Op::Read { .. } | Op::Resident { .. }) => {
+                    Answer::Digest(words[child::DIGEST_LEN] as usize, words[child::DIGEST])
+                }
+                (answer, _) => answer,
+            }
+        });
+        Ok(Burst { answers: answers.collect(), minor: sums[child::MINOR], major: sums[child::MAJOR] })
+    }
+
+    /// Takes pages of files out of a process's page tables: what fault-around did during a burst.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::step`].
+    pub fn drop_pages(&mut self, number: usize, pages: &[usize]) -> io::Result<()> {
+        let mut bits = vec![0_u64; arena::PAGES as usize / 64];
+        pages.iter().for_each(|page| bits[page / 64] |= 1 << (page % 64));
+        self.channel.slot(number).set_words(&bits);
+        let mut words = [0; WORDS];
+        words[child::CODE] = code::DROP;
+        self.send(number, &words).map(drop)
     }
 
     fn measured(&mut self, number: usize, command: &[u64; WORDS]) -> io::Result<Outcome> {
         let answer = self.send(number, command)?;
-        let trap = Trap {
-            signal: answer[child::SIGNAL] as i32,
-            code: answer[child::SIGNAL_CODE] as i32,
-            address: answer[child::ADDRESS],
-        };
-        let result = answer[child::RESULT];
-        let answer_of = match trap.signal {
-            0 if command[child::CODE] == code::CALL && result.cast_signed() < 0 => {
-                Answer::Errno(-result.cast_signed() as i32)
-            }
-            0 => Answer::Value(result),
-            _ => Answer::Trap(trap),
-        };
-        Ok(Outcome { answer: answer_of, minor: answer[child::MINOR], major: answer[child::MAJOR] })
+        let (minor, major) = (answer[child::MINOR], answer[child::MAJOR]);
+        Ok(Outcome { answer: answer_of(command[child::CODE], &answer), minor, major })
     }
 
     /// The command for an operation that is one system call or access.
     fn command(&self, number: usize, op: &Op) -> [u64; WORDS] {
-        let bytes = self.channel.slot(number).bytes_address();
+        self.command_with(op, self.channel.slot(number).bytes_address())
+    }
+
+    /// The same with its bytes at this address.
+    fn command_with(&self, op: &Op, bytes: u64) -> [u64; WORDS] {
         let fd = |file: usize| self.files[file].as_raw_fd() as u64;
         let call = |number: i64, arguments: &[u64]| {
             let mut words = vec![number.cast_unsigned()];
@@ -188,6 +235,7 @@ impl Host {
                 let (offset, len) = (offset.cast_unsigned(), len.cast_unsigned());
                 call(libc::SYS_fallocate, &[fd(file), mode.into(), offset, len])
             }
+            Op::Brk { to } => call(libc::SYS_brk, &[to]),
             Op::Fork { child } => (code::FORK, vec![child as u64]),
             Op::Exit { code } => (code::EXIT, vec![code.into()]),
             Op::Wait { child } => {
@@ -346,6 +394,21 @@ fn mix(sum: u64, word: u64) -> u64 {
 pub fn page_digest(page: &[u8]) -> u64 {
     let words = page.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default()));
     words.fold(1, mix)
+}
+
+/// Does it make areas that a child gets without their contents?
+fn wipes(op: &Op) -> bool {
+    matches!(op, Op::Advise { advice: linux_raw_sys::general::MADV_WIPEONFORK, .. })
+}
+
+/// What the words of an answer say.
+fn answer_of(code: u64, words: &[u64; WORDS]) -> Answer {
+    let (signal, result) = (words[child::SIGNAL] as i32, words[child::RESULT]);
+    match signal {
+        0 if code == code::CALL && result.cast_signed() < 0 => Answer::Errno(-result.cast_signed() as i32),
+        0 => Answer::Value(result),
+        signal => Answer::Trap(Trap { signal, code: words[child::SIGNAL_CODE] as i32, address: words[child::ADDRESS] }),
+    }
 }
 
 /// Flags that fix the address of a mapping.
