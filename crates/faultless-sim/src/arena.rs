@@ -15,6 +15,9 @@ pub const START: u64 = MIDDLE - SIZE / 2;
 /// One past the last byte.
 pub const END: u64 = START + SIZE;
 
+/// Where the heap of a scenario's first process begins: below the border, so that it can grow across.
+pub const HEAP: u64 = MIDDLE - 124 * PAGE;
+
 /// Pages in a row that belong to the same thread while several work.
 pub const CHUNK: u64 = 8;
 

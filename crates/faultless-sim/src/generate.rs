@@ -25,6 +25,7 @@ pub struct Calls {
     pub mincore: bool,
     pub mremap: bool,
     pub remap_file_pages: bool,
+    pub brk: bool,
     /// Modes of `fallocate`.
     pub fallocate: &'static [u32],
 }
@@ -59,6 +60,7 @@ impl Calls {
         mincore: true,
         mremap: true,
         remap_file_pages: true,
+        brk: true,
         fallocate: &[0, linux::FALLOC_FL_KEEP_SIZE, linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
     };
 }
@@ -101,7 +103,8 @@ fn file_size(rng: &mut Rng) -> u64 {
 
 /// Near a border of tables, or anywhere.
 fn hot_page(rng: &mut Rng) -> u64 {
-    let border = rng.pick(&[0, 512, PAGES / 2, PAGES / 2, 1536, PAGES]);
+    let heap = (arena::HEAP - arena::START) / PAGE + 4;
+    let border = rng.pick(&[0, 512, heap, PAGES / 2, PAGES / 2, 1536, PAGES]);
     let page = if rng.once_in(4) { rng.below(PAGES) } else { border.saturating_sub(4) };
     page.min(PAGES - 12)
 }
@@ -218,7 +221,7 @@ impl Maker<'_> {
             }
             2 => {
                 let (at, len) = self.range();
-                Op::Protect { at, len, prot: self.protection().into() }
+                Op::Protect { at, len, prot: u64::from(self.protection()) | self.growth() }
             }
             3 => {
                 let (at, width) = self.access();
@@ -243,7 +246,7 @@ impl Maker<'_> {
         let calls = self.shape.calls;
         let (at, len) = self.range();
         for _ in 0..8 {
-            match self.rng.below(10) {
+            match self.rng.below(11) {
                 0..3 if !calls.madvise.is_empty() => {
                     return Op::Advise { at, len, advice: self.rng.pick(calls.madvise) };
                 }
@@ -263,11 +266,21 @@ impl Maker<'_> {
                     let (offset, len) = (self.offset().cast_signed(), self.bytes() as i64);
                     return Op::Allocate { file: self.file(), mode: self.rng.pick(calls.fallocate), offset, len };
                 }
+                10 if calls.brk => return self.brk(),
                 _ => {}
             }
         }
         let (at, width) = self.access();
         Op::Load { at, width }
+    }
+
+    fn brk(&mut self) -> Op {
+        let to = match self.rng.below(40) {
+            0 => self.rng.pick(&[0, arena::HEAP - 1, 1 << 47, u64::MAX]),
+            1..10 => arena::MIDDLE + self.rng.below(16) * PAGE,
+            _ => arena::HEAP + self.rng.below(24) * PAGE,
+        };
+        Op::Brk { to: to.saturating_add(self.rng.pick(&[0, 0, 1, 100, 4095])) }
     }
 
     fn remap(&mut self, at: u64, old: u64) -> Op {
@@ -288,7 +301,7 @@ impl Maker<'_> {
             }
             _ => linux::MAP_FIXED,
         };
-        let file = self.rng.once_in(2).then(|| FileRef { number: self.file(), read_only: self.rng.once_in(8) });
+        let mut file = self.rng.once_in(2).then(|| FileRef { number: self.file(), read_only: self.rng.once_in(8) });
         flags |= if self.rng.once_in(3) { linux::MAP_SHARED } else { linux::MAP_PRIVATE };
         if file.is_none() {
             flags |= linux::MAP_ANONYMOUS;
@@ -302,6 +315,11 @@ impl Maker<'_> {
         }
         if !self.shape.calls.map_flags.is_empty() && self.rng.once_in(10) {
             flags |= self.rng.pick(self.shape.calls.map_flags);
+            if flags & linux::MAP_GROWSDOWN != 0 && !self.rng.once_in(8) {
+                // Others are refused.
+                flags = flags & !linux::MAP_SHARED | linux::MAP_PRIVATE | linux::MAP_ANONYMOUS;
+                file = None;
+            }
         }
         let mut offset = if file.is_some() { self.rng.below(6) * PAGE } else { 0 };
         let prot = if self.rng.once_in(2) { 3 } else { self.protection() };
@@ -365,6 +383,12 @@ impl Maker<'_> {
 
     fn protection(&mut self) -> u32 {
         self.rng.pick(&[0, 1, 1, 2, 3, 3, 3, 4, 5, 7])
+    }
+
+    /// Now and then what `mprotect` knows of areas that grow.
+    fn growth(&mut self) -> u64 {
+        let grows = self.shape.calls.map_flags.contains(&linux::MAP_GROWSDOWN) && self.rng.once_in(25);
+        if grows { self.rng.pick(&[1, 1, 1, 2, 3]) * u64::from(linux::PROT_GROWSDOWN) } else { 0 }
     }
 
     fn file(&mut self) -> usize {

@@ -4,7 +4,7 @@
 //! it. Every so many steps, and at the end: mappings, resident pages and sizes of all processes. At the end also every
 //! byte that can be read, and faultless' recount of itself.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 
@@ -92,12 +92,35 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Executes a scenario on both sides; returns how many steps were executed.
+/// How many steps were executed, by call.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Executed {
+    /// Names of the calls, and how often.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Steps of all kinds that threads made at the same time as others.
+    pub together: u64,
+}
+
+impl Executed {
+    /// All.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.calls.values().sum()
+    }
+
+    /// Adds what another scenario executed.
+    pub fn add(&mut self, other: &Self) {
+        other.calls.iter().for_each(|(name, count)| *self.calls.entry(name).or_default() += count);
+        self.together += other.together;
+    }
+}
+
+/// Executes a scenario on both sides; returns what was executed.
 ///
 /// # Errors
 ///
 /// [`Failure`]: the first difference, or what kept it from being judged.
-pub fn judge(scenario: &Scenario, manner: Manner) -> Result<usize, Failure> {
+pub fn judge(scenario: &Scenario, manner: Manner) -> Result<Executed, Failure> {
     let host = Host::new(scenario)?;
     match manner.machine {
         Machine::Fast => Trial::new(host, Ours::fast(scenario).map_err(Failure::Machine)?).run(scenario, manner.every),
@@ -115,66 +138,70 @@ struct Trial<M: Mmu> {
     /// Shared memory: the host's number by ours, and the other way round.
     names: HashMap<u64, u64>,
     step: usize,
+    executed: Executed,
 }
 
 impl<M: Mmu> Trial<M> {
     fn new(host: Host, ours: Ours<M>) -> Self {
-        Self { host, ours, lives: Lives::new(), names: HashMap::new(), step: 0 }
+        Self { host, ours, lives: Lives::new(), names: HashMap::new(), step: 0, executed: Executed::default() }
     }
 
-    fn run(mut self, scenario: &Scenario, every: usize) -> Result<usize, Failure> {
-        let (mut executed, mut unseen) = (0, 0);
+    fn run(mut self, scenario: &Scenario, every: usize) -> Result<Executed, Failure> {
+        let mut seen = 0;
         let mut at = 0;
         while at < scenario.steps.len() {
             self.step = at;
             let together = burst_len(&scenario.steps[at..]);
-            let done = match together {
+            match together {
                 0 => self.run_step(&scenario.steps[at])?,
                 len => self.run_burst(&scenario.steps[at..at + len])?,
-            };
+            }
             at += together.max(1);
-            (executed, unseen) = (executed + done, unseen + done);
-            if unseen >= every {
-                unseen = 0;
+            let executed = self.executed.operations();
+            if executed >= seen + every as u64 {
+                seen = executed;
                 self.compare_views()?;
             }
         }
         self.step = scenario.steps.len();
         self.compare_views()?;
         self.compare_contents()?;
-        self.ours.finish().map_err(|what| self.lives.differs(self.step, "the recount", String::new(), what))?;
-        Ok(executed)
+        let recount = self.ours.finish();
+        recount.map_err(|what| self.lives.differs(self.step, "the recount", String::new(), what))?;
+        Ok(self.executed)
     }
 
-    /// One step; returns how many were executed: one or none.
-    fn run_step(&mut self, step: &Step) -> Result<usize, Failure> {
+    /// One step.
+    fn run_step(&mut self, step: &Step) -> Result<(), Failure> {
         if !self.lives.permits(step.process, &step.op) || !is_tame(&step.op) {
-            return Ok(0);
+            return Ok(());
+        }
+        if matches!(step.op, Op::Brk { .. }) && !self.host.has_heap(step.process)? {
+            return Ok(());
         }
         if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
-            return Ok(0);
+            return Ok(());
         }
         let host = self.host.step(step.process, &step.op)?;
         let ours = self.ours.step(step.process, &step.op);
         self.lives.note(step.process, &step.op);
-        self.compare_outcome(step.process, &step.op, &host, &ours)?;
-        Ok(1)
+        *self.executed.calls.entry(step.op.name()).or_default() += 1;
+        self.compare_outcome(step.process, &step.op, &host, &ours)
     }
 
-    /// Steps of several threads of one process; returns how many were executed.
-    fn run_burst(&mut self, steps: &[Step]) -> Result<usize, Failure> {
-        let Some(Step { process, .. }) = steps.first().copied() else { return Ok(0) };
+    /// Steps of several threads of one process.
+    fn run_burst(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        let Some(Step { process, .. }) = steps.first().copied() else { return Ok(()) };
         if !self.lives.lives(process) {
-            return Ok(0);
+            return Ok(());
         }
         let first = self.step;
         if self.ours.grows(process) {
-            let mut executed = 0;
             for (index, step) in steps.iter().enumerate() {
                 self.step = first + index;
-                executed += self.run_step(step)?;
+                self.run_step(step)?;
             }
-            return Ok(executed);
+            return Ok(());
         }
         let tasks: Vec<Task> = steps.iter().map(|step| (step.thread, step.op)).collect();
         let mut kept = Vec::new();
@@ -186,7 +213,7 @@ impl<M: Mmu> Trial<M> {
         }
         let tasks: Vec<Task> = kept.iter().map(|index| tasks[*index]).collect();
         if tasks.is_empty() {
-            return Ok(0);
+            return Ok(());
         }
         let (host, ours) = (self.host.burst(process, &tasks)?, self.ours.burst(process, &tasks));
         for (at, answers) in host.answers.iter().zip(&ours.answers).enumerate() {
@@ -201,8 +228,9 @@ impl<M: Mmu> Trial<M> {
             }
         }
         self.undo_fault_around(process, &tasks)?;
-        self.compare_burst_faults(process, &host, &ours)?;
-        Ok(tasks.len())
+        tasks.iter().for_each(|(_, op)| *self.executed.calls.entry(op.name()).or_default() += 1);
+        self.executed.together += tasks.len() as u64;
+        self.compare_burst_faults(process, &host, &ours)
     }
 
     /// The sum of faults: with files about, those that fault-around saved Linux; after a fork, either side may take more.
@@ -397,6 +425,7 @@ fn is_tame(op: &Op) -> bool {
         Op::Allocate { mode, offset, len, .. } => {
             mode & linux::FALLOC_FL_PUNCH_HOLE == 0 || offset.saturating_add(len) >= arena::PAGE as i64
         }
+        Op::Brk { to } => to <= arena::END || to >= 1 << 47,
         Op::Remap { at, old, new, flags, to } => {
             let fixed = flags & linux::MREMAP_FIXED != 0;
             arena::holds(at, old) && arena::holds(at, new) && (!fixed || arena::holds(to, new))

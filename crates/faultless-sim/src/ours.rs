@@ -48,13 +48,14 @@ pub const CALLS: Calls = Calls {
         linux::MADV_POPULATE_READ,
         linux::MADV_POPULATE_WRITE,
     ],
-    map_flags: &[],
+    map_flags: &[linux::MAP_GROWSDOWN],
     msync: true,
     munlock: true,
     mlock: false,
     mincore: true,
     mremap: true,
     remap_file_pages: false,
+    brk: true,
     fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
 };
 
@@ -106,8 +107,13 @@ impl<M: Mmu> Ours<M> {
         let mut cpus = cpus.map_err(|error| format!("{error:?}"))?;
         let files: Result<Vec<_>, _> = scenario.files.iter().map(|size| vm.new_memory(*size, "memfd")).collect();
         let files = files.map_err(|error| format!("{error:?}"))?;
-        let layout = Layout { lowest: VirtAddr::new(crate::host::lowest_address()), ..Layout::linux() };
+        let layout = Layout {
+            lowest: VirtAddr::new(crate::host::lowest_address()),
+            stack_limit: crate::host::STACK_LIMIT,
+            ..Layout::linux()
+        };
         let space = vm.new_space(cpus[0].token(), layout).map_err(|error| format!("{error:?}"))?;
+        space.set_brk(VirtAddr::new(arena::HEAP));
         let mut processes: Vec<_> = (0..MOST_PROCESSES).map(|_| None).collect();
         processes[0] = Some(Memory::new(space));
         Ok(Self { cpus, processes, statuses: vec![None; MOST_PROCESSES], files, vm, steps: 0 })

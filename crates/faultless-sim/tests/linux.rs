@@ -14,7 +14,9 @@ fn run(plan: &Plan) {
         Err(CheckError::Found(found)) => {
             panic!("seed {}:\n{}\n{}", found.seed, found.difference, found.scenario)
         }
-        Err(CheckError::Failed(failure)) => panic!("{failure}"),
+        Err(CheckError::Failed(unjudged)) => {
+            panic!("seed {}: {}\n{}", unjudged.seed, unjudged.failure, unjudged.scenario)
+        }
     }
 }
 

@@ -79,6 +79,8 @@ type Pages = [u64; PAGES];
 
 /// The life of a process; the first of a scenario comes here from the tester, others from `fork`.
 pub(super) fn live(channel: &Channel, number: usize, tester: i32) -> ! {
+    limit_stack();
+    place_heap();
     drop_privileges();
     probe::catch();
     Process::born(channel, number, tester).serve()
@@ -111,8 +113,7 @@ impl<'c> Process<'c> {
 
     /// The same for what threads do: a thread without tasks, for which nobody waits.
     fn warm_up_thread(&self) {
-        // Fails, and so writes to errno, as waiting for a thread may.
-        close(-1);
+        self.slot.wait_in_vain();
         self.slot.fill_buffer(1, 0);
         black_box(self.slot.digest_buffer(1, 8));
         let seat = Seat { slot: self.slot, tasks: self.slot.tasks(), thread: MOST_THREADS + 1, threads: 0 };
@@ -242,7 +243,8 @@ impl<'c> Process<'c> {
     }
 
     /// Makes those pages resident that the parent had and that Linux leaves to the child's faults: those of areas
-    /// without anonymous pages. `ranges` names the areas that were wiped.
+    /// without anonymous pages. `ranges` names the areas that were left out or wiped: below an area that grows, even a look
+    /// would map something.
     fn settle(&self, parent: &Pages, ranges: &Slot) {
         let mut own = [0; PAGES];
         self.read_pages(&mut own);
@@ -432,6 +434,25 @@ fn close(fd: i32) {
 fn exit(status: i32) -> ! {
     // SAFETY: ends the process without a look at anything.
     unsafe { libc::_exit(status) }
+}
+
+/// Lets areas that grow have as much as scenarios expect, if that is allowed.
+fn limit_stack() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is valid.
+    unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
+    limit.rlim_cur = super::STACK_LIMIT.min(limit.rlim_max);
+    // SAFETY: as above.
+    unsafe { libc::setrlimit(libc::RLIMIT_STACK, &raw const limit) };
+}
+
+/// Makes the heap begin in the arena, if that is allowed. Nothing here allocates, so nobody misses the old one.
+fn place_heap() {
+    // The start first: it may not lie above the break.
+    for what in [libc::PR_SET_MM_START_BRK, libc::PR_SET_MM_BRK] {
+        // SAFETY: changes where `brk` maps, nothing that is mapped.
+        unsafe { libc::prctl(libc::PR_SET_MM, what, arena::HEAP, 0, 0) };
+    }
 }
 
 /// Gives up what root may do to memory: scenarios are about ordinary processes.

@@ -24,6 +24,8 @@ use crate::view::{Answer, Burst, Outcome, Rss, Source, Trap, View};
 use channel::{Channel, WORDS};
 use child::code;
 
+/// Most bytes of a growing stack: all of the arena.
+pub const STACK_LIMIT: u64 = arena::SIZE;
 /// Longest that a step may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -34,11 +36,13 @@ pub struct Host {
     made: Vec<i32>,
     files: [OwnedFd; FILES],
     readers: [OwnedFd; FILES],
-    /// Was any area ever to be wiped in children? Seldom, and looking is slow.
-    may_wipe: bool,
+    /// Was any area ever to be left out or wiped in children? Seldom, and looking is slow.
+    may_keep: bool,
     /// Inode numbers of the files.
     inodes: [u64; FILES],
     channel: Box<Channel>,
+    /// Does the heap of the first process begin where scenarios want it? Unknown until it is asked.
+    has_heap: Option<bool>,
 }
 
 struct Process {
@@ -67,7 +71,8 @@ impl Host {
         let inodes = [a?, b?, c?];
         let processes = (0..MOST_PROCESSES).map(|_| None).collect();
         let channel = Box::new(Channel::new()?);
-        let mut host = Self { processes, made: Vec::new(), files, readers, inodes, channel, may_wipe: false };
+        let mut host =
+            Self { processes, made: Vec::new(), files, readers, inodes, channel, may_keep: false, has_heap: None };
         let pid = host.fork_first()?;
         host.adopt(0, pid)?;
         Ok(host)
@@ -115,13 +120,29 @@ impl Host {
             Op::Remap { new, .. } => self.map_anywhere(number, op, new),
             Op::Read { .. } | Op::Resident { .. } => self.read(number, op),
             op => {
-                self.may_wipe |= wipes(&op);
+                self.may_keep |= keeps(&op);
                 if let Op::Write { value, .. } = op {
                     self.channel.slot(number).fill(value);
                 }
                 self.measured(number, &self.command(number, &op))
             }
         }
+    }
+
+    /// Can scenarios move the break? Asked of the living process that is to do it. Only a privileged tester may put the heap where they want it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::step`].
+    pub fn has_heap(&mut self, number: usize) -> io::Result<bool> {
+        if let Some(has_heap) = self.has_heap {
+            return Ok(has_heap);
+        }
+        // No heap was moved yet, so the process's is where the first one's was put.
+        let now = self.step(number, &Op::Brk { to: 0 })?.answer;
+        let has_heap = now == Answer::Value(arena::HEAP);
+        self.has_heap = Some(has_heap);
+        Ok(has_heap)
     }
 
     /// Sends a command and waits for its end.
@@ -144,7 +165,7 @@ impl Host {
     ///
     /// If there are more than [`MOST_BURST`](crate::scenario::MOST_BURST) steps.
     pub fn burst(&mut self, number: usize, steps: &[(usize, Op)]) -> io::Result<Burst> {
-        self.may_wipe |= steps.iter().any(|(_, op)| wipes(op));
+        self.may_keep |= steps.iter().any(|(_, op)| keeps(op));
         let slot = self.channel.slot(number);
         assert!(steps.len() <= slot.tasks().len(), "too many steps at a time");
         for ((thread, op), task) in steps.iter().zip(slot.tasks()) {
@@ -285,9 +306,9 @@ impl Host {
     }
 
     fn fork(&mut self, number: usize, child: usize) -> io::Result<Outcome> {
-        let wiped = if self.may_wipe { self.process(number)?.views.smaps()?.wiped } else { Vec::new() };
+        let kept = if self.may_keep { self.process(number)?.views.smaps()?.kept } else { Vec::new() };
         self.channel.slot(child).reset();
-        self.channel.slot(number).set_ranges(&wiped);
+        self.channel.slot(number).set_ranges(&kept);
         let answer = self.send(number, &self.command(number, &Op::Fork { child }))?;
         let pid = answer[child::RESULT].cast_signed();
         if pid < 0 {
@@ -396,9 +417,10 @@ pub fn page_digest(page: &[u8]) -> u64 {
     words.fold(1, mix)
 }
 
-/// Does it make areas that a child gets without their contents?
-fn wipes(op: &Op) -> bool {
-    matches!(op, Op::Advise { advice: linux_raw_sys::general::MADV_WIPEONFORK, .. })
+/// Does it make areas that a child does not get, or gets without their contents?
+fn keeps(op: &Op) -> bool {
+    use linux_raw_sys::general::{MADV_DONTFORK, MADV_WIPEONFORK};
+    matches!(op, Op::Advise { advice: MADV_WIPEONFORK | MADV_DONTFORK, .. })
 }
 
 /// What the words of an answer say.

@@ -21,7 +21,7 @@ pub(super) struct Views {
 /// What smaps says about the arena.
 #[derive(Default)]
 pub(super) struct Smaps {
-    pub(super) wiped: Vec<(u64, u64)>,
+    pub(super) kept: Vec<(u64, u64)>,
     pub(super) rss: Rss,
 }
 
@@ -62,8 +62,8 @@ impl Views {
         }
     }
 
-    /// What smaps says about the arena: the areas that a child gets without their contents (MADV_WIPEONFORK), and
-    /// the resident pages, all files of scenarios being shared memory.
+    /// What smaps says about the arena: the areas that a child does not get or gets without their contents
+    /// (MADV_DONTFORK, MADV_WIPEONFORK), and the resident pages, all files of scenarios being shared memory.
     pub(super) fn smaps(&mut self) -> io::Result<Smaps> {
         let mut text = Vec::new();
         let mut count = 1;
@@ -81,8 +81,8 @@ impl Views {
             };
             found.rss.shmem += pages("Rss:").unwrap_or(0) - pages("Anonymous:").unwrap_or(0);
             found.rss.anon += pages("Anonymous:").unwrap_or(0);
-            if line.starts_with("VmFlags:") && line.contains(" wf") {
-                found.wiped.push(area);
+            if line.starts_with("VmFlags:") && (line.contains(" wf") || line.contains(" dc")) {
+                found.kept.push(area);
             }
         }
         Ok(found)

@@ -6,7 +6,7 @@
 
 mod index;
 
-pub(crate) use index::{Changes, Index, Place, StripeGuard};
+pub(crate) use index::{Changes, Index, Look, Place, StripeGuard};
 
 use crate::addr::{PAGE_SHIFT, PageRange, Rights, VirtAddr};
 use crate::machine::Machine;
@@ -229,7 +229,7 @@ impl<M: Machine> Attributes<M> {
 
     /// Could one area show `self` and, behind it, `next` or a part of it, if no address is between them?
     pub(crate) fn continues_as(&self, next: &Self) -> bool {
-        self.shows_same(next) && !self.flags.intersects(AreaFlags::GROWS_DOWN | AreaFlags::RAW)
+        self.shows_same(next) && !self.flags.contains(AreaFlags::RAW)
     }
 
     fn shows_same(&self, next: &Self) -> bool {

@@ -268,6 +268,37 @@ fn a_stack_grows_down_to_its_limit_and_keeps_its_gap() {
     b.finish(&[]);
 }
 
+#[test]
+fn a_stack_grows_across_a_stripe_and_merges_with_its_neighbour() {
+    // VM-08: 2 TiB, a border of stripes.
+    let mut b = Bench::new(64);
+    let border = VirtAddr::new(16 << 40);
+    let page = |pages: u64| VirtAddr::new(border.as_u64() - pages * PAGE_SIZE);
+    let stack = |at: VirtAddr| {
+        let mut request = MapRequest::anonymous(PAGE_SIZE).fixed(at);
+        request.flags = AreaFlags::GROWS_DOWN;
+        request
+    };
+    let above = VirtAddr::new(border.as_u64() + 2 * PAGE_SIZE);
+    b.space.map(&mut b.cpu, stack(above)).unwrap();
+    b.space.fault(&mut b.cpu, page(3), Access::Write).unwrap();
+    let ranges = |b: &mut Bench| {
+        let mut ranges = Vec::new();
+        b.space.areas(&mut b.cpu, |area| ranges.push((area.range.start(), area.range.end())));
+        ranges
+    };
+    let end = above.checked_add(PAGE_SIZE).unwrap();
+    assert_eq!(ranges(&mut b), [(page(3), end)]);
+    b.space.fault(&mut b.cpu, page(1), Access::Write).unwrap();
+    // The limit is that of both parts together.
+    let most = Layout::linux().stack_limit / PAGE_SIZE - 3;
+    assert_eq!(b.space.fault(&mut b.cpu, page(most + 1), Access::Write), Err(FaultError::Unmapped));
+    b.space.fault(&mut b.cpu, page(most), Access::Write).unwrap();
+    b.space.map(&mut b.cpu, stack(page(most + 1))).unwrap();
+    assert_eq!(ranges(&mut b), [(page(most + 1), end)]);
+    b.finish(&[]);
+}
+
 /// A file whose page `n` is filled with `n + 1`; page 7 cannot be read.
 struct Pages;
 
