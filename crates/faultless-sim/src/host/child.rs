@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::channel::{Channel, Slot, Task, WORDS};
 use super::probe;
+use super::procfs::MmMap;
 use crate::arena;
 use crate::scenario::MOST_THREADS;
 
@@ -78,9 +79,9 @@ struct Process<'c> {
 type Pages = [u64; PAGES];
 
 /// The life of a process; the first of a scenario comes here from the tester, others from `fork`.
-pub(super) fn live(channel: &Channel, number: usize, tester: i32) -> ! {
+pub(super) fn live(channel: &Channel, number: usize, tester: i32, layout: &MmMap) -> ! {
     limit_stack();
-    place_heap();
+    place_heap(layout);
     drop_privileges();
     probe::catch();
     Process::born(channel, number, tester).serve()
@@ -447,12 +448,10 @@ fn limit_stack() {
 }
 
 /// Makes the heap begin in the arena, if that is allowed. Nothing here allocates, so nobody misses the old one.
-fn place_heap() {
-    // The start first: it may not lie above the break.
-    for what in [libc::PR_SET_MM_START_BRK, libc::PR_SET_MM_BRK] {
-        // SAFETY: changes where `brk` maps, nothing that is mapped.
-        unsafe { libc::prctl(libc::PR_SET_MM, what, arena::HEAP, 0, 0) };
-    }
+fn place_heap(layout: &MmMap) {
+    let (at, len) = ((&raw const *layout).cast::<c_void>(), size_of::<MmMap>());
+    // SAFETY: the kernel reads `layout`. It changes where `brk` maps, nothing that is mapped.
+    unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, at, len, 0) };
 }
 
 /// Gives up what root may do to memory: scenarios are about ordinary processes.

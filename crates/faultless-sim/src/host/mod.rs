@@ -80,11 +80,12 @@ impl Host {
 
     fn fork_first(&mut self) -> io::Result<i32> {
         let tester = std::process::id().cast_signed();
+        let layout = procfs::MmMap::own()?;
         self.channel.slot(0).reset();
         // SAFETY: the child calls nothing but `live`, which neither allocates nor takes a lock.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            0 => child::live(&self.channel, 0, tester),
+            0 => child::live(&self.channel, 0, tester, &layout),
             pid => Ok(pid),
         }
     }
@@ -129,7 +130,8 @@ impl Host {
         }
     }
 
-    /// Can scenarios move the break? Asked of the living process that is to do it. Only a privileged tester may put the heap where they want it.
+    /// Can scenarios move the break? Asked of the living process that is to do it. Not every kernel lets a program say
+    /// where its heap is.
     ///
     /// # Errors
     ///

@@ -25,6 +25,31 @@ pub(super) struct Smaps {
     pub(super) rss: Rss,
 }
 
+/// `struct prctl_mm_map`: where a program's parts are, as the program itself may say.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct MmMap {
+    /// Start and end of code, of data, and of the heap; the stack; start and end of arguments and of the environment.
+    places: [u64; 11],
+    auxv: u64,
+    auxv_size: u32,
+    executable: u32,
+}
+
+impl MmMap {
+    /// The tester's own places, but for the heap, which begins in the arena and is empty.
+    pub(super) fn own() -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/self/stat")?;
+        // The name of the program, which may hold spaces, ends with the last parenthesis; the third field follows.
+        let (_, fields) = text.rsplit_once(')').unwrap_or_default();
+        let fields: Vec<u64> = fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
+        let mut places = [26, 27, 45, 46, 47, 47, 28, 48, 49, 50, 51].map(field);
+        places[4..6].fill(arena::HEAP);
+        Ok(Self { places, executable: u32::MAX, ..Self::default() })
+    }
+}
+
 impl Views {
     pub(super) fn open(pid: i32) -> io::Result<Self> {
         let open = |name: &str| File::open(format!("/proc/{pid}/{name}"));

@@ -3,8 +3,9 @@
 use super::{BASE, Bench, RW, at, range};
 use crate::sync::plain::Ordering::Relaxed;
 use crate::{
-    Access, AreaFlags, Backing, FaultError, Layout, MapError, MapRequest, ObjectError, PAGE_SIZE, PageRange,
-    PageWriter, Pager, PagerError, Placement, ProtectError, Resolved, Rights, Sharing, VirtAddr,
+    Access, AreaFlags, Backing, Destination, FaultError, Layout, MapError, MapRequest, ObjectError, PAGE_SIZE,
+    PageRange, PageWriter, Pager, PagerError, Placement, ProtectError, RemapRequest, Resolved, Rights, Sharing,
+    VirtAddr,
 };
 use std::sync::Arc;
 use std::vec::Vec;
@@ -296,6 +297,20 @@ fn a_stack_grows_across_a_stripe_and_merges_with_its_neighbour() {
     b.space.fault(&mut b.cpu, page(most), Access::Write).unwrap();
     b.space.map(&mut b.cpu, stack(page(most + 1))).unwrap();
     assert_eq!(ranges(&mut b), [(page(most + 1), end)]);
+    // Its guard gap is kept by the heap of the stripe below, not by mremap.
+    b.space.unmap(&mut b.cpu, PageRange::new(page(most + 1), border).unwrap()).unwrap();
+    let heap = page(8);
+    b.space.set_brk(heap);
+    assert_eq!(b.space.brk(&mut b.cpu, page(6)), heap);
+    b.space.map(&mut b.cpu, MapRequest::anonymous(PAGE_SIZE).fixed(heap)).unwrap();
+    let longer = RemapRequest {
+        addr: heap,
+        old_len: PAGE_SIZE,
+        new_len: 2 * PAGE_SIZE,
+        destination: Destination::InPlace,
+        keep: false,
+    };
+    assert_eq!(b.space.remap(&mut b.cpu, longer), Ok(heap));
     b.finish(&[]);
 }
 
