@@ -92,14 +92,24 @@ pub(crate) fn walk(
     }
     let mut node = from;
     while node.level > 0 {
-        node = descend(arena, node, address, steps)?;
+        node = match descend(arena, node, address, steps)? {
+            Below::Table(node) => node,
+            Below::Large => return leaf(arena, node, address, access, steps),
+        };
         steps.passed(node);
     }
     leaf(arena, node, address, access, steps)
 }
 
+/// What an upper entry leads to.
+enum Below {
+    Table(Node),
+    /// A large page, to be dealt with as a leaf.
+    Large,
+}
+
 /// One upper level.
-fn descend(arena: &Arena, node: Node, address: VirtAddr, steps: &mut impl Steps) -> Result<Node, PageFault> {
+fn descend(arena: &Arena, node: Node, address: VirtAddr, steps: &mut impl Steps) -> Result<Below, PageFault> {
     let slot = &arena.table(node.table)[index(address, node.level)];
     loop {
         steps.step();
@@ -108,20 +118,24 @@ fn descend(arena: &Arena, node: Node, address: VirtAddr, steps: &mut impl Steps)
         if !entry.is_present() || !entry.permits_user() {
             return Err(PageFault::NotPresent);
         }
+        if entry.is_large() && node.level == 1 {
+            return Ok(Below::Large);
+        }
         if entry.is_large() || !arena.has(entry.frame()) {
             return Err(PageFault::Malformed { entry: entry.0, level: node.level });
         }
         if write_back(slot, entry, entry.used(false), steps) {
-            return Ok(Node {
+            return Ok(Below::Table(Node {
                 table: entry.frame(),
                 level: node.level - 1,
                 write: node.write && entry.permits_write(),
                 execute: node.execute && entry.permits_execute(),
-            });
+            }));
         }
     }
 }
 
+/// The entry that maps the page: in a leaf table, or of a large page.
 fn leaf(
     arena: &Arena,
     node: Node,
@@ -129,7 +143,7 @@ fn leaf(
     access: Access,
     steps: &mut impl Steps,
 ) -> Result<Translation, PageFault> {
-    let slot = &arena.table(node.table)[index(address, 0)];
+    let slot = &arena.table(node.table)[index(address, node.level)];
     loop {
         steps.step();
         // Acquire pairs with the Release of whoever installed the page: its contents are visible.
@@ -137,12 +151,22 @@ fn leaf(
         if !entry.is_present() || !entry.permits_user() {
             return Err(PageFault::NotPresent);
         }
-        if !arena.has(entry.frame()) {
+        if entry.is_large() != (node.level == 1) {
+            if node.level == 1 {
+                return Err(PageFault::NotPresent); // it was large a moment ago: the access is repeated
+            }
             return Err(PageFault::Malformed { entry: entry.0, level: 0 });
+        }
+        // The low bits of a large page's frame are those of the address.
+        let offset = if node.level == 1 { index(address, 0) as u64 } else { 0 };
+        let is_aligned = offset == 0 || entry.frame().as_u64().is_multiple_of(1 << INDEX_BITS);
+        let frame = FrameId::new(entry.frame().as_u64() + offset);
+        if !is_aligned || !arena.has(frame) {
+            return Err(PageFault::Malformed { entry: entry.0, level: node.level });
         }
         let used = entry.used(access == Access::Write);
         let found = Translation {
-            frame: entry.frame(),
+            frame,
             write: node.write && entry.permits_write(),
             execute: node.execute && entry.permits_execute(),
             dirty: used.is_dirty(),

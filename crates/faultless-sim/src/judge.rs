@@ -15,7 +15,7 @@ use crate::host::{Host, lowest_address};
 use crate::ours::Ours;
 use crate::scenario::{MOST_BURST, MOST_PROCESSES, Op, Scenario, Step};
 use crate::view::{Burst, Mapping, Outcome, Page, Source, View};
-use faultless::Sharing;
+use faultless::{AreaFlags, Sharing};
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
 
@@ -182,6 +182,9 @@ impl<M: Mmu> Trial<M> {
         if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
             return Ok(());
         }
+        if self.meets_nonlinear(step.process, &step.op) {
+            return Ok(());
+        }
         let host = self.host.step(step.process, &step.op)?;
         let ours = self.ours.step(step.process, &step.op);
         self.lives.note(step.process, &step.op);
@@ -207,7 +210,8 @@ impl<M: Mmu> Trial<M> {
         let mut kept = Vec::new();
         for index in burst::permitted(&self.ours.view(process), &tasks) {
             let op = &tasks[index].1;
-            if is_tame(op) && !(matches!(op, Op::Remap { .. }) && self.is_kept_apart(process, op)?) {
+            let apart = matches!(op, Op::Remap { .. }) && self.is_kept_apart(process, op)?;
+            if is_tame(op) && !apart && !self.meets_nonlinear(process, op) {
                 kept.push(index);
             }
         }
@@ -273,6 +277,28 @@ impl<M: Mmu> Trial<M> {
         let starts = |view: View| view.mappings.into_iter().map(|mapping| mapping.start).collect::<Vec<u64>>();
         let (host, ours) = (starts(self.host.view(process)?), starts(self.ours.view(process)));
         Ok(host.iter().any(|start| at < *start && *start < end && !ours.contains(start)))
+    }
+
+    /// Would the call see on the host that a nonlinear mapping is several there (`nonlinear-area`)?
+    fn meets_nonlinear(&mut self, process: usize, op: &Op) -> bool {
+        match *op {
+            Op::Remap { at, old, flags, to, new } => {
+                let fixed = flags & linux::MREMAP_FIXED != 0;
+                self.ours.has_nonlinear(process, at, old.max(1) + arena::PAGE)
+                    || fixed && self.ours.has_nonlinear(process, to, new)
+            }
+            Op::Advise { at, len, advice } => {
+                !matches!(advice, linux::MADV_DONTNEED | linux::MADV_POPULATE_READ | linux::MADV_POPULATE_WRITE)
+                    && self.ours.has_nonlinear(process, at, len.saturating_add(arena::PAGE))
+            }
+            // A new mapping does not inherit what was said of the old one.
+            Op::Nonlinear { at, len, .. } => {
+                self.ours.has_flags(process, at, len.saturating_add(arena::PAGE), |flags| {
+                    flags.without(AreaFlags::NONLINEAR) != AreaFlags::NONE
+                })
+            }
+            _ => false,
+        }
     }
 
     fn differs(&self, process: usize, what: &'static str, host: String, ours: String) -> Failure {
@@ -402,7 +428,7 @@ fn may_fault_around(op: &Op) -> bool {
         Op::Load { at, width } => at % arena::PAGE + u64::from(width) > arena::PAGE,
         Op::Map { flags, .. } => flags & linux::MAP_TYPE != linux::MAP_PRIVATE || flags & linux::MAP_ANONYMOUS == 0,
         Op::Advise { advice, .. } => matches!(advice, linux::MADV_POPULATE_READ | linux::MADV_POPULATE_WRITE),
-        Op::Lock { .. } | Op::LockAll { .. } | Op::Remap { .. } | Op::Protect { .. } => true,
+        Op::Lock { .. } | Op::LockAll { .. } | Op::Remap { .. } | Op::Protect { .. } | Op::Nonlinear { .. } => true,
         _ => false,
     }
 }

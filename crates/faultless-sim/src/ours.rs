@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use crate::accepted::follows;
 use faultless::machine::Format;
 use faultless::machine::format::{Leaf, Upper};
 use faultless::{AreaFlags, CpuId, FrameId, Layout, Machine, Object, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm};
@@ -54,7 +55,7 @@ pub const CALLS: Calls = Calls {
     mlock: false,
     mincore: true,
     mremap: true,
-    remap_file_pages: false,
+    remap_file_pages: true,
     brk: true,
     fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
 };
@@ -241,26 +242,73 @@ impl<M: Mmu> Ours<M> {
     /// If the process does not live.
     pub fn view(&mut self, number: usize) -> View {
         let files: Vec<u64> = self.files.iter().map(|file| file.id()).collect();
-        let mut mappings = Vec::new();
+        let (mut mappings, mut flags) = (Vec::new(), Vec::new());
         let Actor { cpu, memory, .. } = self.actor(number);
         memory.space.areas(cpu.token(), |area| {
             let may = |right, bit| if area.rights.contains(right) { bit } else { 0 };
             let source = area.object.as_ref().map_or(Source::Anonymous, |(object, _)| {
                 files.iter().position(|id| *id == object.id()).map_or(Source::Shared(object.id()), Source::File)
             });
-            mappings.push(Mapping {
+            let mapping = Mapping {
                 start: area.range.start().as_u64(),
                 end: area.range.end().as_u64(),
                 prot: may(Rights::READ, 1) | may(Rights::WRITE, 2) | may(Rights::EXECUTE, 4),
                 shared: area.sharing == Sharing::Shared,
                 source,
                 offset: area.object.as_ref().map_or(0, |(_, offset)| *offset),
-            });
+            };
+            flags.push(area.flags);
+            mappings.push(mapping);
         });
+        if flags.iter().any(|flags| flags.contains(AreaFlags::NONLINEAR)) {
+            mappings = self.in_linear_parts(number, mappings, &flags);
+        }
         let usage = self.memory(number).space.usage();
         let rss =
             Rss { anon: usage.anon.cast_signed(), file: usage.file.cast_signed(), shmem: usage.shmem.cast_signed() };
         View { mappings, pages: self.pages(number), rss }
+    }
+
+    /// The mappings, whose flags are given, with each nonlinear one as what Linux makes of it: one per run of pages
+    /// (`nonlinear-area`).
+    fn in_linear_parts(&mut self, number: usize, mappings: Vec<Mapping>, flags: &[AreaFlags]) -> Vec<Mapping> {
+        let mut parts: Vec<Mapping> = Vec::new();
+        let mut last_flags = AreaFlags::NONE;
+        let Actor { cpu, memory, .. } = self.actor(number);
+        for (mapping, flags) in mappings.into_iter().zip(flags) {
+            let nonlinear = flags.contains(AreaFlags::NONLINEAR);
+            let step = if nonlinear { PAGE_SIZE } else { mapping.end - mapping.start };
+            let flags = flags.without(AreaFlags::NONLINEAR);
+            let mut same_flags = std::mem::replace(&mut last_flags, flags) == flags;
+            for start in (mapping.start..mapping.end).step_by(step as usize) {
+                let index = nonlinear.then(|| memory.space.page_index_at(cpu.token(), VirtAddr::new(start))).flatten();
+                let offset = index.map_or(mapping.offset, |index| index * PAGE_SIZE);
+                let part = Mapping { start, end: start + step, offset, ..mapping };
+                match parts.last_mut() {
+                    Some(last) if part.shared && same_flags && follows(last, &part) => last.end = part.end,
+                    _ => parts.push(part),
+                }
+                same_flags = true;
+            }
+        }
+        parts
+    }
+
+    /// Does an operation on the range meet a nonlinear mapping?
+    pub fn has_nonlinear(&mut self, number: usize, at: u64, len: u64) -> bool {
+        self.has_flags(number, at, len, |flags| flags.contains(AreaFlags::NONLINEAR))
+    }
+
+    /// Does an operation on the range meet a mapping with flags that the predicate wants?
+    pub fn has_flags(&mut self, number: usize, at: u64, len: u64, wanted: impl Fn(AreaFlags) -> bool) -> bool {
+        let end = at.saturating_add(len);
+        let mut found = false;
+        let Actor { cpu, memory, .. } = self.actor(number);
+        memory.space.areas(cpu.token(), |area| {
+            let meets = area.range.start().as_u64() < end && at < area.range.end().as_u64();
+            found |= meets && wanted(area.flags);
+        });
+        found
     }
 
     /// The pages of the arena, out of the page tables.

@@ -52,12 +52,14 @@ pub use sync::mutant;
 
 pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, VirtAddr};
 pub use area::{AreaFlags, Sharing};
-pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
+pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 
+pub use frame::CommitPolicy;
 pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
-pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
+pub use object::{HasWriters, Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
-    AccessError, AdviseError, AreaInfo, Backing, Destination, Extent, FaultError, ForkError, InsertError, Layout,
-    Limits, MapError, MapRequest, Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError,
-    ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError, Usage,
+    AccessError, AdviseError, AreaInfo, Backing, ClearRefs, ClearRefsError, CollapseError, Destination, Extent,
+    FaultError, Footprint, ForkError, HugePages, InsertError, Layout, Limits, MapError, MapRequest, NonlinearError,
+    Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError, RemapError,
+    RemapRequest, Resolved, Space, UnmapError, Usage,
 };

@@ -8,6 +8,16 @@ static HEAP: model::Poison = model::Poison;
 
 #[path = "protocols/p1.rs"]
 mod p1;
+#[path = "protocols/p10.rs"]
+mod p10;
+#[path = "protocols/p11.rs"]
+mod p11;
+#[path = "protocols/p12.rs"]
+mod p12;
+#[path = "protocols/p14.rs"]
+mod p14;
+#[path = "protocols/p15.rs"]
+mod p15;
 #[path = "protocols/p2.rs"]
 mod p2;
 #[path = "protocols/p3.rs"]

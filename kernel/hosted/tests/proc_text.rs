@@ -51,6 +51,7 @@ const SIZES: Sizes = Sizes {
     text: 5,
     executable: 8,
     tables: 6,
+    locked: 7,
 };
 
 #[test]
@@ -69,6 +70,7 @@ fn sizes_are_pages_in_statm_and_kilobytes_in_status() {
         "VmStk:\t     132 kB",
         "VmExe:\t      20 kB",
         "VmLib:\t      12 kB",
+        "VmLck:\t      28 kB",
         "VmPTE:\t      24 kB",
         "VmSwap:\t       0 kB",
     ] {

@@ -11,6 +11,7 @@
 //! | `data` | contents of regular files: faultless objects |
 //! | `locks`, `quota`, `seals` | what keeps users from each other and from the heap |
 //! | `pipe`, `device`, `tty`, `event`, `epoll`, `proc` | everything else that can be opened |
+//! | `frames` | an example of a driver whose frames programs map |
 //! | `file`, `table`, `context` | what a process holds of it |
 //!
 //! Nothing here waits. An operation that cannot go on is `EAGAIN`.
@@ -25,6 +26,7 @@ mod directory;
 mod epoll;
 mod event;
 mod file;
+pub mod frames;
 mod inode;
 mod locks;
 mod manifest;
@@ -50,7 +52,7 @@ use faultless::Machine;
 use linux_raw_sys::general as linux;
 
 pub use context::FsContext;
-pub use data::{FileData, MAX_SIZE};
+pub use data::{FileData, FileObject, MAX_SIZE};
 pub use device::{Device, randomness, split_number};
 pub use directory::FIRST_COOKIE;
 pub use epoll::{Control, Epoll, Event};
@@ -63,6 +65,7 @@ pub use namespace::{Nameless, Replace, Spot, create, link, new_directory, rename
 pub use pipe::{Ends, MAX_CAPACITY as MAX_PIPE_CAPACITY, Pipe};
 pub use poll::Readiness;
 pub use proc::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, set_current};
+pub use seals::F_SEAL_EXEC;
 pub use table::{FileTable, MAX_FILES, OnExec};
 pub use tty::Tty;
 pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};
@@ -132,9 +135,10 @@ pub fn first_tables(_cpu: &mut CpuLocal, manifest: &Manifest) -> (Arc<FileTable>
     (files, FsContext::new(directory.unwrap_or_else(namespace::root)))
 }
 
-/// Drops all files that have a name, and with them their pages.
+/// Drops all files that have a name, and with them their pages; and the pages of the driver.
 pub fn shutdown(_cpu: &mut CpuLocal) {
     namespace::dismantle();
+    frames::remove();
 }
 
 /// Takes what has come over the serial line.
@@ -213,6 +217,7 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
         (b"full", 1, 7, 0o666),
         (b"random", 1, 8, 0o666),
         (b"urandom", 1, 9, 0o666),
+        (b"frames", frames::MAJOR, 0, 0o600),
         (b"tty", 5, 0, 0o666),
         (b"console", 5, 1, 0o600),
     ] {

@@ -14,7 +14,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use faultless::{Sharing, VirtAddr};
+use faultless::{AreaFlags, PAGE_SIZE, Sharing, VirtAddr};
 
 use crate::arch::CpuLocal;
 use crate::process::Memory;
@@ -56,7 +56,15 @@ impl Key {
         }
         match memory.space().area_at(&mut cpu.vm, VirtAddr::new(address)) {
             Some(area) if area.sharing == Sharing::Shared => match area.object {
-                Some((object, offset)) => Key::Shared(object.id(), offset + (address - area.range.start().as_u64())),
+                Some((object, offset)) => {
+                    let mut offset = offset + (address - area.range.start().as_u64());
+                    if area.flags.contains(AreaFlags::NONLINEAR)
+                        && let Some(page) = memory.space().page_index_at(&mut cpu.vm, VirtAddr::new(address))
+                    {
+                        offset = page * PAGE_SIZE + offset % PAGE_SIZE;
+                    }
+                    Key::Shared(object.id(), offset)
+                }
                 None => own,
             },
             _ => own,

@@ -168,6 +168,8 @@ fn wait_for_release(thread: &Arc<Thread>, child: &Arc<Process>) -> Outcome {
     child.released.register(thread);
     // Acquire pairs with the Release in `Process::release_parent`.
     if child.has_released.load(Ordering::Acquire) {
+        // The child may have given the memory that was shared other limits.
+        thread.process.apply_limits();
         return Outcome::Done(i64::from(child.pid));
     }
     Outcome::Block
@@ -313,8 +315,9 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
 
 fn fork_memory(parent: &Process, cpu: &mut CpuLocal) -> Result<Arc<Memory>, Errno> {
     let memory = parent.memory();
-    let child = memory.linux.fork(&mut cpu.vm)?;
-    Ok(Memory::new(child, memory.image.clone()))
+    let child = Memory::new(memory.linux.fork(&mut cpu.vm)?, memory.image.clone());
+    child.barriers.store(memory.barriers.load(Ordering::Relaxed), Ordering::Relaxed);
+    Ok(child)
 }
 
 impl Process {

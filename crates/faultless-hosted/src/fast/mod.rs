@@ -117,13 +117,15 @@ impl Fast {
         // replaced, or become writable, which needs no flush.
         let mut last = LastTable(top);
         let found = walk(&self.arena, top, address, access, &mut last)?;
-        seat.tlb.fill_upper(address, last.0);
+        if last.0.level == 0 {
+            seat.tlb.fill_upper(address, last.0);
+        }
         seat.tlb.fill(address, found);
         Ok(found.frame)
     }
 }
 
-/// Remembers the leaf table that a walk passed.
+/// Remembers the last table that a walk passed: a leaf table, unless it ended at a large page.
 struct LastTable(Node);
 
 impl Steps for LastTable {

@@ -183,7 +183,7 @@ impl<M: Mmu> Twin<M> {
         let got = got.map_err(|error| match error {
             ProtectError::Unmapped(at) => Some(ProtectRefusal::Unmapped(at.as_u64())),
             ProtectError::Denied(at) => Some(ProtectRefusal::Denied(at.as_u64())),
-            ProtectError::NoMemory(_) => None,
+            ProtectError::NoMemory(_) | ProtectError::Sealed(_) => None,
         });
         agree("protect", got, expected.map_err(Some))?;
         self.compare_areas(&space, id)
@@ -467,7 +467,8 @@ impl<M: Mmu> Twin<M> {
         });
         let spaces: Vec<&Space<M>> = self.spaces.iter().map(|(space, _)| &**space).collect();
         let objects: Vec<&Arc<Object<M>>> = objects.values().collect();
-        self.vm.audit(self.cpus[cpu].token(), &spaces, &objects).map_err(|error| format!("audit:\n{error}"))
+        let mut cpus: Vec<_> = self.cpus.iter_mut().map(HostedCpu::token).collect();
+        self.vm.audit_all(&mut cpus, &spaces, &objects).map_err(|error| format!("audit:\n{error}"))
     }
 
     /// Everything exits; nothing may be left.

@@ -1,7 +1,8 @@
 //! `madvise`.
 
 use faultless::{
-    AdviseError, AreaFlags, AreaInfo, FaultError, Machine, PageRange, Populate, Rights, Sharing, VirtAddr,
+    AdviseError, AreaFlags, AreaInfo, CollapseError, FaultError, Machine, PageRange, Populate, Rights, Sharing,
+    VirtAddr,
 };
 use linux_raw_sys::general as linux;
 
@@ -13,6 +14,8 @@ use crate::{Caller, Errno};
 enum Advice {
     /// A hint: it is checked, and nothing depends on it.
     Hint,
+    /// The same, refused by locked memory.
+    Cold,
     /// Flags to set and to clear.
     Flags(AreaFlags, AreaFlags),
     /// Contents for parents only; private anonymous memory.
@@ -22,7 +25,24 @@ enum Advice {
     },
     FreeLazily,
     Remove,
+    Collapse,
     Populate(Populate),
+}
+
+impl Advice {
+    /// Does it lose contents, here or for children?
+    fn discards(self) -> bool {
+        match self {
+            Self::Discard { .. } | Self::FreeLazily | Self::Remove | Self::WipeOnFork => true,
+            Self::Flags(set, _) => set.contains(AreaFlags::NO_FORK),
+            Self::Hint | Self::Cold | Self::Collapse | Self::Populate(_) => false,
+        }
+    }
+}
+
+/// Could the program not have lost the contents by storing? Sealed memory keeps them then.
+fn is_frozen<M: Machine>(area: &AreaInfo<M>) -> bool {
+    area.object.is_none() && area.sharing == Sharing::Private && !area.rights.contains(Rights::WRITE)
 }
 
 /// The advice of a number; `None` for what the core does not do (and Linux's own unknowns).
@@ -33,7 +53,8 @@ fn advice_of(number: u32) -> Option<Advice> {
         linux::MADV_NORMAL => Flags(NONE, AreaFlags::RANDOM | AreaFlags::SEQUENTIAL),
         linux::MADV_RANDOM => Flags(AreaFlags::RANDOM, AreaFlags::SEQUENTIAL),
         linux::MADV_SEQUENTIAL => Flags(AreaFlags::SEQUENTIAL, AreaFlags::RANDOM),
-        linux::MADV_WILLNEED | linux::MADV_COLD => Hint,
+        linux::MADV_WILLNEED => Hint,
+        linux::MADV_COLD => Advice::Cold,
         linux::MADV_DONTNEED => Discard { locked_too: false },
         linux::MADV_DONTNEED_LOCKED => Discard { locked_too: true },
         linux::MADV_FREE => FreeLazily,
@@ -46,6 +67,7 @@ fn advice_of(number: u32) -> Option<Advice> {
         linux::MADV_DODUMP => Flags(NONE, AreaFlags::NO_DUMP),
         linux::MADV_HUGEPAGE => Flags(AreaFlags::HUGE, AreaFlags::NO_HUGE),
         linux::MADV_NOHUGEPAGE => Flags(AreaFlags::NO_HUGE, AreaFlags::HUGE),
+        linux::MADV_COLLAPSE => Advice::Collapse,
         linux::MADV_POPULATE_READ => Advice::Populate(Populate::Read),
         linux::MADV_POPULATE_WRITE => Advice::Populate(Populate::Write),
         _ => return None,
@@ -55,12 +77,12 @@ fn advice_of(number: u32) -> Option<Advice> {
 /// Advises about the range, area by area: what comes before an area that refuses is done, and so is what lies around a
 /// hole, which is reported at the end.
 ///
-/// Hints without effect: `WILLNEED` and `COLD` (nothing is read ahead or aged yet), `HUGEPAGE` and `NOHUGEPAGE` beyond
-/// their mark. Refused until the core has them: `PAGEOUT`, `COLLAPSE`, `MERGEABLE`, `HWPOISON`, `SOFT_OFFLINE`.
+/// Hints without effect: `WILLNEED` and `COLD` (nothing is read ahead or aged yet). Refused until the core has them:
+/// `PAGEOUT`, `MERGEABLE`, `HWPOISON`, `SOFT_OFFLINE`.
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`, `EACCES`, `EFAULT`, `EAGAIN`.
+/// `EINVAL`, `ENOMEM`, `EACCES`, `EFAULT`, `EAGAIN`, `EPERM` (sealed).
 pub fn madvise<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, advice: u32) -> Result<(), Errno> {
     let advice = advice_of(advice).ok_or(Errno::EINVAL)?;
     let rounded = page_align(length);
@@ -88,8 +110,18 @@ fn advise<M: Machine>(
     part: PageRange,
 ) -> Result<(), Errno> {
     let space = &caller.memory.space;
+    if area.flags.contains(AreaFlags::SEALED) && advice.discards() && is_frozen(area) {
+        return Err(Errno::EPERM);
+    }
+    let droppable = area.flags.contains(AreaFlags::DROPPABLE);
     match advice {
         Advice::Hint | Advice::Populate(_) => Ok(()),
+        Advice::Cold if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::RAW) => Err(Errno::EINVAL),
+        Advice::Cold => Ok(()),
+        // What may be lost at any time is kept neither for children nor for dumps.
+        Advice::Flags(_, clear) if droppable && clear.intersects(AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP) => {
+            Err(Errno::EINVAL)
+        }
         Advice::Flags(set, clear) => space.set_flags(caller.cpu, part, set, clear, |_| true).map_err(errno_of),
         Advice::WipeOnFork if area.object.is_some() || area.sharing == Sharing::Shared => Err(Errno::EINVAL),
         Advice::WipeOnFork => {
@@ -99,13 +131,15 @@ fn advise<M: Machine>(
         Advice::Discard { locked_too } => space.discard(caller.cpu, part, locked_too).map_err(errno_of),
         Advice::FreeLazily => space.free_lazily(caller.cpu, part).map_err(errno_of),
         Advice::Remove => remove(caller, area, part),
+        Advice::Collapse => space.collapse(caller.cpu, part).map_err(collapse_errno),
     }
 }
 
 /// `MADV_REMOVE`: a hole in the object, which must be one that the mapping could write.
 fn remove<M: Machine>(caller: &mut Caller<'_, M>, area: &AreaInfo<M>, part: PageRange) -> Result<(), Errno> {
     let (object, offset) = area.object.as_ref().ok_or(Errno::EINVAL)?;
-    if area.flags.contains(AreaFlags::LOCKED) {
+    // Nonlinear: as Linux did while it had such mappings (NL-03).
+    if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::NONLINEAR) {
         return Err(Errno::EINVAL);
     }
     if area.sharing != Sharing::Shared || !area.max_rights.contains(Rights::WRITE) {
@@ -137,6 +171,14 @@ fn populate<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, how: P
         at = stop;
     }
     Ok(())
+}
+
+fn collapse_errno(error: CollapseError) -> Errno {
+    match error {
+        CollapseError::Unmapped | CollapseError::NoMemory => Errno::ENOMEM,
+        CollapseError::Invalid => Errno::EINVAL,
+        CollapseError::Busy => Errno::EAGAIN,
+    }
 }
 
 fn errno_of(error: AdviseError) -> Errno {

@@ -2,7 +2,7 @@
 
 use alloc::vec;
 use alloc::vec::Vec;
-use faultless::{AreaInfo, Machine, PAGE_SIZE, PageRange};
+use faultless::{AreaFlags, AreaInfo, Machine, PAGE_SIZE, PageRange, VirtAddr};
 
 use crate::flags::{is_page, page_align};
 use crate::{Caller, Errno};
@@ -47,8 +47,16 @@ fn look<M: Machine>(caller: &mut Caller<'_, M>, area: &AreaInfo<M>, part: PageRa
     caller.memory.space.pages(caller.cpu, part, |page| found[((page.addr.as_u64() - first) / PAGE_SIZE) as usize] = 1);
     if let Some((object, offset)) = &area.object {
         let offset = offset + (first - area.range.start().as_u64());
+        let nonlinear = area.flags.contains(AreaFlags::NONLINEAR);
         for (index, byte) in found.iter_mut().enumerate().take(part.pages() as usize) {
-            *byte |= u8::from(object.is_resident(offset + index as u64 * PAGE_SIZE));
+            let distance = index as u64 * PAGE_SIZE;
+            let mut offset = offset + distance;
+            if nonlinear
+                && let Some(shown) = caller.memory.space.page_index_at(caller.cpu, VirtAddr::new(first + distance))
+            {
+                offset = shown * PAGE_SIZE;
+            }
+            *byte |= u8::from(object.is_resident(offset));
         }
     }
 }

@@ -10,10 +10,11 @@
 //! | `mincore` | `mincore` |
 //! | `mremap` | `mremap` |
 //! | `msync` | `msync` |
+//! | `remap_file_pages` | `remap_file_pages` |
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
-//! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `remap_file_pages`, `mseal`, protection
-//! keys, `process_madvise`. The core does not offer what they need.
+//! | `mseal` | `mseal` |
+//! | `pkeys` | `pkey_alloc`, `pkey_free`, `pkey_mprotect`, as on a CPU without protection keys |
 
 mod brk;
 mod madvise;
@@ -22,8 +23,11 @@ mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod mseal;
 mod msync;
 mod munmap;
+mod pkeys;
+mod remap_file_pages;
 
 pub use brk::brk;
 pub use madvise::madvise;
@@ -32,5 +36,8 @@ pub use mlock::{mlock, mlock2, mlockall, munlock, munlockall};
 pub use mmap::{FileRights, MapFile, MapTarget, MmapArgs, NoFile, mmap};
 pub use mprotect::mprotect;
 pub use mremap::{MremapArgs, mremap};
+pub use mseal::mseal;
 pub use msync::msync;
 pub use munmap::munmap;
+pub use pkeys::{pkey_alloc, pkey_free, pkey_mprotect};
+pub use remap_file_pages::{RemapFilePagesArgs, remap_file_pages};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use faultless::{Access, FaultError, Machine, Object, ObjectError, PAGE_SIZE, VirtAddr};
 use faultless_hosted::{HostedCpu, Mmu};
-use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs};
+use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs, RemapFilePagesArgs};
 use faultless_linux::{Caller, Errno, Limits, Memory};
 use linux_raw_sys::general as linux;
 
@@ -189,6 +189,9 @@ fn memory_call<M: Machine>(caller: &mut Caller<'_, M>, op: &Op) -> Result<(), Er
         Op::Unlock { at, len } => calls::munlock(caller, at, len),
         Op::LockAll { flags } => calls::mlockall(caller, flags),
         Op::UnlockAll => calls::munlockall(caller),
+        Op::Nonlinear { at, len, page } => {
+            calls::remap_file_pages(caller, RemapFilePagesArgs { start: at, size: len, page, ..Default::default() })
+        }
         _ => Err(Errno::ENOSYS),
     }
 }

@@ -232,6 +232,7 @@ impl<M: Machine> Index<M> {
                 |node| ctx.retire(Retired::Heap(node)),
                 |area, garbage| {
                     area.kill();
+                    area.note_object(-1);
                     ctx.retire(Retired::Heap(garbage));
                 },
             );

@@ -2,12 +2,14 @@
 
 use super::{Cpu, OutOfMemory, Vm};
 use crate::area::AreaFlags;
+use crate::frame::CommitPolicy;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, Extent, InsertError, Limits, Page, PageInfo, PinError, Pinned, Populate, PopulateError,
-    RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits,
+    NonlinearError, Page, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
+use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
 use alloc::sync::Arc;
 
@@ -60,6 +62,24 @@ impl<M: Machine> Space<M> {
         self.core.remap(cpu.ctx_in(&self.core.memory), request)
     }
 
+    /// Makes `range`, a shared mapping, show the pages of its object from index `index` on; the area stays one area
+    /// (remap_file_pages). The pages come in with the next accesses. When the call returns, no CPU can use a translation
+    /// of what was shown before.
+    ///
+    /// # Errors
+    ///
+    /// [`NonlinearError`]; nothing visible has changed.
+    pub fn remap_pages(&self, cpu: &mut Cpu<M>, range: PageRange, index: u64) -> Result<(), NonlinearError> {
+        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index)
+    }
+
+    /// The index of the object's page that is, or will be, shown at `addr`; `None` where no object is mapped. Elsewhere
+    /// than in an area with [`AreaFlags::NONLINEAR`] it follows from the area.
+    #[must_use]
+    pub fn page_index_at(&self, cpu: &mut Cpu<M>, addr: VirtAddr) -> Option<u64> {
+        self.core.page_index_at(cpu.ctx_in(&self.core.memory), addr)
+    }
+
     /// Brings in every page of `range`.
     ///
     /// # Errors
@@ -77,6 +97,16 @@ impl<M: Machine> Space<M> {
     /// [`PinError`] names the first page that could not be pinned, and why.
     pub fn pin(&self, cpu: &mut Cpu<M>, range: PageRange, access: Access) -> Result<Pinned<M>, PinError> {
         self.core.pin(cpu.ctx_in(&self.core.memory), range, access)
+    }
+
+    /// Copies out of the space as a debugger does: also what an area without rights would show. Its rights, and what is
+    /// mapped there, stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_forced(cpu.ctx_in(&self.core.memory), addr, into)
     }
 
     /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
@@ -127,6 +157,51 @@ impl<M: Machine> Space<M> {
         self.core.account.set_limits(limits);
     }
 
+    /// Calls `visit` with each area that meets `range`, ascending, as [`Space::areas`] does. What the first has below the
+    /// range is left out.
+    pub fn areas_in(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(AreaInfo<M>)) {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        self.core.areas_between(cpu.ctx_in(&self.core.memory), low, high, visit);
+    }
+
+    /// Forgets which pages were used, or which were stored to, so that [`Space::pages`] tells from now on. When it
+    /// returns, no CPU can use a page without that being noted. Tables that are shared are copied for it: what other
+    /// spaces know stays as it is. Pages that are pinned stay soft-dirty.
+    ///
+    /// # Errors
+    ///
+    /// [`ClearRefsError`] for want of memory.
+    pub fn clear_refs(&self, cpu: &mut Cpu<M>, refs: ClearRefs) -> Result<(), ClearRefsError> {
+        self.core.clear_refs(cpu.ctx_in(&self.core.memory), refs)
+    }
+
+    /// Makes the present number of pages the highest ever seen ([`Usage::peak`](crate::Usage)).
+    pub fn reset_peak(&self) {
+        self.core.counters.reset_peak();
+    }
+
+    /// What the pages of `range` are, summed. Changes nothing.
+    pub fn footprint(&self, cpu: &mut Cpu<M>, range: PageRange) -> Footprint {
+        self.core.footprint(cpu.ctx_in(&self.core.memory), range)
+    }
+
+    /// The limits that [`Space::set_limits`] or fork left.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.core.account.limits()
+    }
+
+    /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
+    pub fn set_default_flags(&self, flags: AreaFlags) {
+        self.core.account.set_defaults(flags);
+    }
+
+    /// The flags that every new area gets.
+    #[must_use]
+    pub fn default_flags(&self) -> AreaFlags {
+        self.core.account.defaults()
+    }
+
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
     pub fn pages(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(PageInfo)) {
         self.core.pages(cpu.ctx_in(&self.core.memory), range, visit);
@@ -156,6 +231,24 @@ impl<M: Machine> Page<M> {
 }
 
 impl<M: Machine> Vm<M> {
+    /// Pages promised to programs: private writable mappings without [`AreaFlags::NO_RESERVE`], and memory objects by
+    /// their size where they were made so (Committed_AS).
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.memory.commit().pages()
+    }
+
+    /// What may be promised (vm.overcommit_memory); [`CommitPolicy::Always`] at first.
+    #[must_use]
+    pub fn commit_policy(&self) -> CommitPolicy {
+        self.memory.commit().policy()
+    }
+
+    /// Changes what later operations may promise; what is promised stays.
+    pub fn set_commit_policy(&self, policy: CommitPolicy) {
+        self.memory.commit().set_policy(policy);
+    }
+
     /// A page of zeroes of the embedder's own, to be mapped with [`Space::insert_page`].
     ///
     /// # Errors
@@ -181,7 +274,7 @@ impl<M: Machine> Object<M> {
     ///
     /// # Panics
     ///
-    /// If the token belongs to another [`Vm`](crate::Vm).
+    /// If the token belongs to another [`Vm`].
     pub fn punch_hole(self: &Arc<Self>, cpu: &mut Cpu<M>, offset: u64, len: u64) -> Result<(), ObjectError> {
         let end = offset.checked_add(len).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
         let (ctx, registry) = (cpu.ctx_in(self.memory()), &cpu.vm.registry);
@@ -194,10 +287,28 @@ impl<M: Machine> Object<M> {
         let no_memory = |_| ObjectError::OutOfMemory;
         self.prepare_punch(pages)?;
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
+        if mutant::is(mutant::Mutant::PunchLate) {
+            registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
+            self.punch(ctx, pages);
+            return Ok(());
+        }
         self.punch(ctx, pages);
         // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
         ctx.machine().heavy_barrier();
         registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
+    }
+
+    /// Brings the page that holds byte `offset` into the cache, also behind the end (fallocate). True if it was not there.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] if it cannot be had.
+    pub fn make_resident(&self, cpu: &mut Cpu<M>, offset: u64) -> Result<bool, ObjectError> {
+        let index = offset / PAGE_SIZE;
+        if self.has_page(index) {
+            return Ok(false);
+        }
+        self.bring_in(cpu.ctx_in(self.memory()), index).map(|_| true)
     }
 
     /// Is the page that holds byte `offset` in the cache?

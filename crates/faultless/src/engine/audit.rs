@@ -1,6 +1,7 @@
 //! The recount at quiescence (REQUIREMENTS section 0): every counter against what the tables hold.
 
 use super::{Cpu, Vm};
+use crate::frame::recount_free;
 use crate::machine::Machine;
 use crate::object::Object;
 use crate::space::Space;
@@ -22,7 +23,7 @@ impl fmt::Display for AuditError {
 }
 
 impl<M: Machine> Vm<M> {
-    /// Counts references, mappings, table shares and resident pages anew and compares them with the counters.
+    /// Counts references, mappings, table shares, resident pages and free frames anew and compares them with the counters.
     ///
     /// For tests: nothing else may run, `spaces` are all that exist, `objects` all objects, and every CPU but `cpu`
     /// has collected.
@@ -31,8 +32,28 @@ impl<M: Machine> Vm<M> {
     ///
     /// [`AuditError`] lists what does not agree.
     pub fn audit(&self, cpu: &mut Cpu<M>, spaces: &[&Space<M>], objects: &[&Arc<Object<M>>]) -> Result<(), AuditError> {
-        let complete = cpu.collect();
-        let ctx = cpu.ctx();
+        self.audit_all(&mut [cpu], spaces, objects)
+    }
+
+    /// The same for who has the tokens of all CPUs: it collects for each, and finds each single frame that is lost or in
+    /// two places. [`Vm::audit`] allows for as many as the caches of the other CPUs may hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vm::audit`].
+    ///
+    /// # Panics
+    ///
+    /// If `cpus` is empty.
+    pub fn audit_all(
+        &self,
+        cpus: &mut [&mut Cpu<M>],
+        spaces: &[&Space<M>],
+        objects: &[&Arc<Object<M>>],
+    ) -> Result<(), AuditError> {
+        let complete = cpus.iter_mut().fold(true, |complete, cpu| cpu.collect() && complete);
+        let caches: Vec<_> = cpus.iter().map(|cpu| &cpu.local).collect();
+        let ctx = cpus[0].ctx();
         let roots: Vec<_> = spaces.iter().map(|space| space.core.root).collect();
         let mut count = recount(ctx, &roots);
         if !complete {
@@ -42,6 +63,8 @@ impl<M: Machine> Vm<M> {
             object.each_page(&mut |_, frame| count.add_reference(frame));
         }
         count.compare(ctx);
+        let others = self.seats.taken().saturating_sub(cpus.len());
+        count.errors.append(&mut recount_free(ctx, &caches, others));
         for (space, weight) in spaces.iter().zip(count.weights.clone()) {
             let usage = space.usage();
             let counted = Delta {

@@ -34,6 +34,12 @@ impl Seats {
         Ok(seat.stamps)
     }
 
+    /// Tokens that are out.
+    pub(super) fn taken(&self) -> usize {
+        let held = Held::default();
+        self.0.lock(&held, core::hint::spin_loop).iter().filter(|seat| seat.taken).count()
+    }
+
     /// Takes a CPU's token back.
     pub(super) fn give_back(&self, id: CpuId, stamps: u64) {
         let held = Held::default();

@@ -1,15 +1,20 @@
 //! Whole operations on one CPU: what they do, what they cost in flushes and copies, and what a failure leaves behind.
 
 mod advise;
+mod audit;
 mod extent;
 mod failures;
 mod holes;
+mod huge;
 mod machine;
 mod mappings;
+mod nonlinear;
 mod pins;
+mod promises;
 mod raw;
 mod remap;
 mod sharing;
+mod views;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};
 use machine::TestMachine;

@@ -90,6 +90,14 @@ impl CpuLocal {
         self.cache.borrow_mut().try_push(frame).err().map(|full| full.element())
     }
 
+    /// Frames that a cache holds at most.
+    pub(crate) const MOST_CACHED: usize = CACHE;
+
+    /// Calls `visit` with each frame in the cache.
+    pub(crate) fn each_cached(&self, visit: &mut dyn FnMut(FrameId)) {
+        self.cache.borrow().iter().copied().for_each(visit);
+    }
+
     /// Puts a frame from the zone into the empty cache.
     pub(crate) fn fill(&self, frame: FrameId) {
         self.cache.borrow_mut().push(frame);

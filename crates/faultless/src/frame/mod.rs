@@ -4,16 +4,22 @@
 //! and the CPU it runs on. Absent on purpose: who maps a frame (that is `rmap`'s business) and when it may be freed
 //! after an unmap (`tlb` and `space` decide; here a count reaches zero).
 
+mod audit;
+mod commit;
 mod cpu;
 mod record;
 mod records;
 mod zone;
 
+pub(crate) use audit::recount_free;
+pub(crate) use commit::Commit;
+pub use commit::CommitPolicy;
 pub(crate) use cpu::{CpuLocal, Retired};
 pub(crate) use record::{Kind, Record};
 
 use crate::addr::FrameId;
-use crate::machine::{AtomicEntry, Machine};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::sync::plain::{AtomicU8, AtomicU64 as PlainU64, Ordering::Relaxed};
 use crate::sync::{AtomicU64, Event, Held, Lock, Ordering, Rank, RawGuard, Section, Sections, Tally, mutant};
 use alloc::boxed::Box;
 use records::Records;
@@ -21,14 +27,18 @@ use zone::Zone;
 
 /// Everything physical: the machine, its records and allocator, and the section words.
 pub(crate) struct Memory<M: Machine> {
-    machine: M,           // fixed
-    records: Records,     // fixed directory; each record says itself who writes it
-    zone: Lock<Zone>,     // rank Zone
-    sections: Sections,   // each word written by its CPU only
-    tallies: Box<[Line]>, // each line written by its CPU only
-    zero: FrameId,        // fixed: the shared frame of zeroes
-    total: u64,           // fixed: frames in the allocator's care
-    pins: AtomicU64,      // alone atomic: pins of anonymous pages that stand
+    machine: M,            // fixed
+    records: Records,      // fixed directory; each record says itself who writes it
+    zone: Lock<Zone>,      // rank Zone
+    sections: Sections,    // each word written by its CPU only
+    tallies: Box<[Line]>,  // each line written by its CPU only
+    zero: FrameId,         // fixed: the shared frame of zeroes
+    total: u64,            // fixed: frames in the allocator's care
+    pins: AtomicU64,       // alone atomic: pins of anonymous pages that stand
+    huge: PlainU64,        // alone atomic: HUGE entries, modulo 2^64
+    huge_policy: AtomicU8, // alone atomic: see `HugePages`
+    huge_ever: AtomicU8,   // alone atomic: the most that the policy ever was
+    commit: Commit,        // says itself
 }
 
 /// A tally alone in its cache lines.
@@ -46,6 +56,22 @@ impl Frame {
     /// The frame's number, for filling it.
     pub(crate) fn id(&self) -> FrameId {
         self.id
+    }
+}
+
+/// Frames in a row, as many as a leaf table has entries and aligned to that, that nobody else knows yet. Publish or free
+/// them.
+#[must_use = "a block that is neither published nor freed is lost"]
+#[derive(Debug)]
+pub(crate) struct Block {
+    first: FrameId,
+    count: u64,
+}
+
+impl Block {
+    /// The frames.
+    pub(crate) fn frames(&self) -> impl Iterator<Item = FrameId> + use<> {
+        (self.first.as_u64()..self.first.as_u64() + self.count).map(FrameId::new)
     }
 }
 
@@ -84,6 +110,10 @@ impl<M: Machine> Memory<M> {
             zero,
             total,
             pins: AtomicU64::new(0),
+            huge: PlainU64::new(0),
+            huge_policy: AtomicU8::new(0),
+            huge_ever: AtomicU8::new(0),
+            commit: Commit::new(total),
         })
     }
 
@@ -109,6 +139,12 @@ impl<M: Machine> Memory<M> {
         self.zero
     }
 
+    /// What was promised.
+    #[inline]
+    pub(crate) fn commit(&self) -> &Commit {
+        &self.commit
+    }
+
     /// Notes a pin of an anonymous page to which the caller holds a reference.
     pub(crate) fn add_pin(&self, frame: FrameId) {
         self.record(frame).add_pin();
@@ -119,13 +155,49 @@ impl<M: Machine> Memory<M> {
     /// Takes a pin back; before the reference is dropped.
     pub(crate) fn drop_pin(&self, frame: FrameId) {
         self.record(frame).drop_pin();
-        self.pins.fetch_sub(1, Ordering::Relaxed);
+        // Release pairs with `has_pins`: who sees no pin left sees what was stored while there was one (P14).
+        self.pins.fetch_sub(1, mutant::weaken(mutant::Mutant::RelaxedUnpin, Ordering::Release));
+    }
+
+    /// Counts HUGE entries that came or went.
+    pub(crate) fn add_huge(&self, by: i64) {
+        self.huge.fetch_add(by.cast_unsigned(), Relaxed);
+    }
+
+    /// Entries that map a large page.
+    pub(crate) fn huge_entries(&self) -> u64 {
+        self.huge.load(Relaxed)
+    }
+
+    /// Which memory gets large pages.
+    #[inline]
+    pub(crate) fn huge_policy(&self) -> u8 {
+        self.huge_policy.load(Relaxed)
+    }
+
+    /// The most that the policy ever was: what range operations have to reckon with.
+    #[inline]
+    pub(crate) fn huge_ever(&self) -> u8 {
+        self.huge_ever.load(Relaxed)
+    }
+
+    /// Has range operations reckon with large pages where they were asked for one by one.
+    pub(crate) fn reckon_with_huge(&self) {
+        self.huge_ever.fetch_max(1, Relaxed);
+    }
+
+    /// Changes the policy; `settle` runs between the note for range operations and the change itself.
+    pub(crate) fn set_huge_policy(&self, policy: u8, settle: impl FnOnce()) {
+        self.huge_ever.fetch_max(policy, Relaxed);
+        settle();
+        self.huge_policy.store(policy, Relaxed);
     }
 
     /// Does any pin of an anonymous page stand?
     #[inline]
     pub(crate) fn has_pins(&self) -> bool {
-        self.pins.load(Ordering::Relaxed) != 0
+        // Acquire pairs with `drop_pin`.
+        self.pins.load(Ordering::Acquire) != 0 && !mutant::is(mutant::Mutant::ForkForgetsPins)
     }
 
     /// The section words.
@@ -157,6 +229,7 @@ impl<M: Machine> Memory<M> {
     /// Gives a frame back without a CPU at hand (the last reference to an object was dropped).
     pub(crate) fn free_without_cpu(&self, frame: FrameId) {
         let held = Held::default();
+        self.record(frame).set_kind(Kind::Cached);
         self.zone.lock(&held, core::hint::spin_loop).give(&self.records, frame, 0);
     }
 }
@@ -275,6 +348,53 @@ impl<'a, M: Machine> Ctx<'a, M> {
         let mut zone = self.memory.zone.lock(self.cpu.held(), || self.relax());
         zone.take_batch(&self.memory.records, |frame| self.cpu.fill(frame));
         self.cpu.cached_frame()
+    }
+
+    /// Allocates frames for a large page, with undefined contents.
+    pub(crate) fn alloc_block(self, kind: Kind) -> Option<Block> {
+        if !self.machine().may_allocate(self.cpu.id()) {
+            return None;
+        }
+        let order = M::Format::INDEX_BITS as usize;
+        let first = self.memory.zone.lock(self.cpu.held(), || self.relax()).take(&self.memory.records, order)?;
+        let block = Block { first, count: 1 << order };
+        block.frames().for_each(|frame| self.record(frame).set_kind(kind));
+        Some(block)
+    }
+
+    /// Gives each frame of a block a reference and a mapping and lets others know them. Returns the first.
+    pub(crate) fn publish_block(self, block: Block) -> FrameId {
+        block.frames().for_each(|frame| self.record(frame).init_counts(1, 1));
+        block.first
+    }
+
+    /// Frees a block that was never published.
+    pub(crate) fn free_block(self, block: Block) {
+        self.give_block(block.first);
+    }
+
+    fn give_block(self, first: FrameId) {
+        let order = M::Format::INDEX_BITS;
+        let frames = first.as_u64()..first.as_u64() + (1 << order);
+        frames.for_each(|frame| self.record(FrameId::new(frame)).set_kind(Kind::Cached));
+        self.memory.zone.lock(self.cpu.held(), || self.relax()).give(&self.memory.records, first, order as usize);
+    }
+
+    /// Drops a reference and a mapping of each frame of a block; those frames go whose last reference it was, and if that
+    /// is so of all, in one piece.
+    pub(crate) fn put_block(self, first: FrameId) {
+        let frames = || (first.as_u64()..first.as_u64() + (1 << M::Format::INDEX_BITS)).map(FrameId::new);
+        // One bit per frame whose last reference went.
+        let mut gone = [0u64; 8];
+        for (index, frame) in frames().enumerate() {
+            gone[index / 64] |= u64::from(self.record(frame).drop_counts(1, 1)) << (index % 64);
+        }
+        let count: u32 = gone.iter().map(|word| word.count_ones()).sum();
+        if count == 1 << M::Format::INDEX_BITS {
+            return self.give_block(first);
+        }
+        let is_gone = |index: usize| gone[index / 64] >> (index % 64) & 1 != 0;
+        frames().enumerate().filter(|(index, _)| is_gone(*index)).for_each(|(_, frame)| self.free_id(frame));
     }
 
     /// Sets the reference count of a new frame (and as many mappings) and lets others know it.

@@ -141,6 +141,23 @@ impl Zone {
         self.link(records, block, order);
     }
 
+    /// Calls `visit` with the first frame of each block on the lists, and how many it has. Ends early if there are more
+    /// than [`Zone::free_frames`], as on a list that leads back into itself.
+    pub(crate) fn each(&self, records: &Records, visit: &mut dyn FnMut(FrameId, u64)) {
+        let mut seen = 0;
+        let loose = (self.loose, 1);
+        let blocks = self.heads.iter().enumerate().map(|(order, head)| (*head, 1 << order));
+        for (mut next, count) in blocks.chain([loose]) {
+            while let Some(frame) = next.checked_sub(1).map(FrameId::new)
+                && seen <= self.free
+            {
+                seen += count;
+                visit(frame, count);
+                next = records.get(frame).words().0;
+            }
+        }
+    }
+
     fn link(&mut self, records: &Records, block: u64, order: usize) {
         let next = self.heads[order];
         let record = records.get(FrameId::new(block));

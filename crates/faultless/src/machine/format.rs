@@ -7,21 +7,24 @@
 //!
 //! | kind | bit 0 | bits 1-3 | payload |
 //! |---|---|---|---|
-//! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; NX 63 |
+//! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; SOFT 57; NX 63 |
 //! | EMPTY | 0 | 0 | stamp: 4-50 and 57-63; generation 52-56; bit 51 set unless the stamp is 0 |
 //! | POISON | 0 | 1 | none: the table is leaving, start over |
 //! | NONE | 0 | 3 | a page without rights (PROT_NONE): frame inverted in 12-50, bit 51 set; flags as PAGE |
+//! | OFFSET | 0 | 4 | no page, but which page of the object belongs here (NL-01): its index where a stamp is; generation 52-56 |
 //!
 //! # Table entries
 //!
 //! | kind | bit 0 | payload |
 //! |---|---|---|
 //! | TABLE | 1 | frame 12-51; W, U, A always set; SHARED 9 (then W is clear), FROZEN 10 |
+//! | HUGE | 1 | as PAGE, with bit 7 set: stands for a whole leaf table of PAGEs of frames in a row; no generation |
+//! | HUGE without rights | 0 | as NONE, with bit 7 set |
 //! | EMPTY | 0 | stamp as above, no generation |
 //! | POISON, FROZEN | 0 | none |
 //!
-//! Bit 51 of a non-present entry keeps the address bits above any installed memory (L1TF). Bits 57 and 58 of PAGE are
-//! kept free for soft-dirty and userfaultfd write protection.
+//! Bit 51 of a non-present entry keeps the address bits above any installed memory (L1TF). SOFT (soft-dirty, P14) is set
+//! in every PAGE that has W. Bit 58 of PAGE is kept free for userfaultfd write protection.
 
 use crate::addr::FrameId;
 
@@ -43,6 +46,8 @@ pub struct PageBits {
     pub special: bool,
     /// The MMU has stored through it.
     pub dirty: bool,
+    /// Stored to, or permitted to be, since that was last cleared (soft-dirty). Always so with `write`.
+    pub soft: bool,
 }
 
 /// What a leaf entry says.
@@ -56,6 +61,8 @@ pub enum Leaf {
     Page(FrameId, PageBits),
     /// A page whose area grants no rights; the MMU faults.
     None(FrameId, PageBits),
+    /// Nothing is mapped; the page of this index of the area's object belongs here, not the one whose turn it is.
+    Offset(u64),
 }
 
 /// What an upper entry says.
@@ -76,6 +83,8 @@ pub enum Upper {
         /// A fork is under way: wait.
         frozen: bool,
     },
+    /// No table, but what a leaf table would say of frames in a row; [`Format::leaf`] tells of which and how.
+    Huge,
 }
 
 /// An architecture's entry format. All functions are pure bit arithmetic.
@@ -90,6 +99,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     const GENERATION_BITS: u32;
     /// Stripes of the address space that range operations lock apart; divides `USER_SLOTS`.
     const STRIPES: usize;
+    /// Bits of the page index that an OFFSET entry can hold.
+    const OFFSET_BITS: u32;
 
     /// An empty entry with a stamp that no earlier value of the entry carried, and a generation.
     fn empty(stamp: u64, generation: u64) -> Raw;
@@ -97,6 +108,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn poison() -> Raw;
     /// A leaf that maps `frame`.
     fn page(frame: FrameId, bits: PageBits, generation: u64) -> Raw;
+    /// A leaf that maps nothing, but says which page of the object belongs here; `index` has `OFFSET_BITS`.
+    fn offset(index: u64, generation: u64) -> Raw;
     /// Decodes a leaf. Total: every value means something.
     fn leaf(entry: Raw) -> Leaf;
     /// The generation of any leaf value.
@@ -107,7 +120,7 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn none_to_page(entry: Raw) -> Raw;
     /// The same PAGE with other rights; keeps everything else.
     fn with_rights(entry: Raw, write: bool, execute: bool) -> Raw;
-    /// The same PAGE made writable, exclusive as told, accessed and dirty, no longer PENDING.
+    /// The same PAGE made writable, exclusive as told, accessed, dirty and soft-dirty, no longer PENDING.
     fn made_writable(entry: Raw, exclusive: bool) -> Raw;
     /// The same PAGE or NONE without EXCLUSIVE and, if it had EXCLUSIVE, without write permission.
     fn without_exclusive(entry: Raw) -> Raw;
@@ -115,6 +128,12 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn is_accessed(entry: Raw) -> bool;
     /// The same PAGE without its accessed and dirty bits.
     fn cleaned(entry: Raw) -> Raw;
+    /// The same PAGE or NONE without its accessed bit.
+    fn unused(entry: Raw) -> Raw;
+    /// The same PAGE or NONE, soft-dirty.
+    fn with_soft(entry: Raw) -> Raw;
+    /// The same PAGE or NONE, neither soft-dirty nor writable.
+    fn without_soft(entry: Raw) -> Raw;
     /// The same leaf with another generation.
     fn with_generation(entry: Raw, generation: u64) -> Raw;
     /// Do two leaf values differ only in what the MMU sets (accessed, dirty)?
@@ -124,8 +143,16 @@ pub trait Format: Send + Sync + Sized + 'static {
 
     /// An upper entry that names a table.
     fn table(frame: FrameId, shared: bool, frozen: bool) -> Raw;
+    /// What stands at level 1 for a leaf table that maps frames in a row, from `frame` on, which is a multiple of their
+    /// number.
+    fn huge(frame: FrameId, bits: PageBits) -> Raw;
+    /// The leaf entry that `index` of the table would be that a HUGE value stands for.
+    fn part_of_huge(entry: Raw, index: usize) -> Raw;
     /// An empty upper entry that a fork has frozen.
     fn frozen_empty() -> Raw;
+    /// The table that an upper entry names and whether it is shared, unless there is none or a fork is under way: what
+    /// [`Format::upper`] says, by one test.
+    fn open_table(entry: Raw) -> Option<(FrameId, bool)>;
     /// Decodes an upper entry. Total.
     fn upper(entry: Raw) -> Upper;
     /// Are all values EMPTY (as leaves, and as upper entries) whose bitwise or this is?
@@ -137,6 +164,8 @@ const WRITE: Raw = 1 << 1;
 const USER: Raw = 1 << 2;
 const ACCESSED: Raw = 1 << 5;
 const DIRTY: Raw = 1 << 6;
+/// A large page, in an entry of level 1.
+const LARGE: Raw = 1 << 7;
 const EXCLUSIVE: Raw = 1 << 9;
 const SHARED: Raw = 1 << 9;
 const PENDING: Raw = 1 << 10;
@@ -145,6 +174,7 @@ const SPECIAL: Raw = 1 << 11;
 const FRAME: Raw = ((1 << 52) - 1) & !0xfff;
 const GENERATION_SHIFT: u32 = 52;
 const GENERATION: Raw = 0x1f << GENERATION_SHIFT;
+const SOFT: Raw = 1 << 57;
 const NO_EXECUTE: Raw = 1 << 63;
 
 const KIND: Raw = 0b1111;
@@ -152,6 +182,7 @@ const KIND_EMPTY: Raw = 0;
 const KIND_POISON: Raw = 1 << 1;
 const KIND_FROZEN: Raw = 2 << 1;
 const KIND_NONE: Raw = 3 << 1;
+const KIND_OFFSET: Raw = 4 << 1;
 
 /// Keeps the address bits of a non-present entry above installed memory.
 const ABOVE_MEMORY: Raw = 1 << 51;
@@ -162,7 +193,7 @@ const STAMP_HIGH_SHIFT: u32 = 57;
 pub const STAMP_BITS: u32 = 54;
 /// Frame bits of a NONE entry, stored inverted.
 const NONE_FRAME: Raw = ((1 << 51) - 1) & !0xfff;
-const NONE_KEEPS: Raw = ACCESSED | DIRTY | EXCLUSIVE | PENDING | SPECIAL | NO_EXECUTE;
+const NONE_KEEPS: Raw = ACCESSED | DIRTY | LARGE | EXCLUSIVE | PENDING | SPECIAL | SOFT | NO_EXECUTE;
 
 /// x86-64 paging with `LEVELS` levels of `2^INDEX_BITS` entries and generations of `GENERATION_BITS`.
 ///
@@ -179,9 +210,20 @@ const fn stamp_bits(stamp: u64) -> Raw {
     if stamp == 0 {
         return 0;
     }
-    let low = stamp & ((1 << STAMP_LOW_BITS) - 1);
-    let high = (stamp >> STAMP_LOW_BITS) & ((1 << (STAMP_BITS - STAMP_LOW_BITS)) - 1);
-    low << STAMP_LOW_SHIFT | high << STAMP_HIGH_SHIFT | ABOVE_MEMORY
+    spread(stamp) | ABOVE_MEMORY
+}
+
+/// A number of `STAMP_BITS` in the bits of a non-present entry that are free for one.
+const fn spread(number: u64) -> Raw {
+    let low = number & ((1 << STAMP_LOW_BITS) - 1);
+    let high = (number >> STAMP_LOW_BITS) & ((1 << (STAMP_BITS - STAMP_LOW_BITS)) - 1);
+    low << STAMP_LOW_SHIFT | high << STAMP_HIGH_SHIFT
+}
+
+/// The number that [`spread`] put into an entry.
+const fn gathered(entry: Raw) -> u64 {
+    let low = entry >> STAMP_LOW_SHIFT & ((1 << STAMP_LOW_BITS) - 1);
+    low | entry >> STAMP_HIGH_SHIFT << STAMP_LOW_BITS
 }
 
 const fn flag(set: bool, bit: Raw) -> Raw {
@@ -196,6 +238,7 @@ const fn page_bits(entry: Raw) -> PageBits {
         pending: entry & PENDING != 0,
         special: entry & SPECIAL != 0,
         dirty: entry & DIRTY != 0,
+        soft: entry & SOFT != 0,
     }
 }
 
@@ -220,6 +263,7 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     const USER_SLOTS: usize = if INDEX_BITS > 2 { 1 << (INDEX_BITS - 1) } else { 1 << INDEX_BITS };
     const GENERATION_BITS: u32 = GENERATION_BITS;
     const STRIPES: usize = if Self::USER_SLOTS > 64 { 64 } else { 1 };
+    const OFFSET_BITS: u32 = STAMP_BITS;
 
     #[inline]
     fn empty(stamp: u64, generation: u64) -> Raw {
@@ -238,13 +282,19 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
             | USER
             | ACCESSED
             | frame.as_u64() << 12
-            | flag(bits.write, WRITE)
+            | flag(bits.write, WRITE | SOFT)
+            | flag(bits.soft, SOFT)
             | flag(!bits.execute, NO_EXECUTE)
             | flag(bits.exclusive, EXCLUSIVE)
             | flag(bits.pending, PENDING)
             | flag(bits.special, SPECIAL)
             | flag(bits.dirty, DIRTY)
             | Self::wrap(generation)
+    }
+
+    fn offset(index: u64, generation: u64) -> Raw {
+        debug_assert!(index >> STAMP_BITS == 0, "page index does not fit an entry");
+        KIND_OFFSET | ABOVE_MEMORY | spread(index) | Self::wrap(generation)
     }
 
     #[inline]
@@ -258,6 +308,7 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
                 let bits = PageBits { write: false, ..page_bits(entry) };
                 Leaf::None(FrameId::new((!entry & NONE_FRAME) >> 12), bits)
             }
+            KIND_OFFSET => Leaf::Offset(gathered(entry)),
             _ => Leaf::Poison,
         }
     }
@@ -279,12 +330,13 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
 
     #[inline]
     fn with_rights(entry: Raw, write: bool, execute: bool) -> Raw {
+        debug_assert!(!write || entry & SOFT != 0, "writable, but not soft-dirty");
         entry & !(WRITE | NO_EXECUTE) | flag(write, WRITE) | flag(!execute, NO_EXECUTE)
     }
 
     #[inline]
     fn made_writable(entry: Raw, exclusive: bool) -> Raw {
-        entry & !PENDING | WRITE | ACCESSED | DIRTY | flag(exclusive, EXCLUSIVE)
+        entry & !PENDING | WRITE | ACCESSED | DIRTY | SOFT | flag(exclusive, EXCLUSIVE)
     }
 
     #[inline]
@@ -304,6 +356,22 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn cleaned(entry: Raw) -> Raw {
         entry & !(ACCESSED | DIRTY)
+    }
+
+    #[inline]
+    fn unused(entry: Raw) -> Raw {
+        entry & !ACCESSED
+    }
+
+    #[inline]
+    fn with_soft(entry: Raw) -> Raw {
+        entry | SOFT
+    }
+
+    #[inline]
+    fn without_soft(entry: Raw) -> Raw {
+        // Bit 1 of a NONE entry belongs to its kind.
+        entry & !(SOFT | flag(entry & PRESENT != 0, WRITE))
     }
 
     #[inline]
@@ -335,19 +403,43 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     }
 
     #[inline]
+    fn huge(frame: FrameId, bits: PageBits) -> Raw {
+        debug_assert!(frame.as_u64().is_multiple_of(1 << INDEX_BITS), "a large page is aligned to its size");
+        Self::page(frame, bits, 0) | LARGE
+    }
+
+    #[inline]
+    fn part_of_huge(entry: Raw, index: usize) -> Raw {
+        let offset = (index as u64) << 12;
+        let small = entry & !LARGE;
+        // Of an aligned frame the low bits are clear, or set where the number is stored inverted.
+        if entry & PRESENT != 0 { small | offset } else { small & !offset }
+    }
+
+    #[inline]
     fn frozen_empty() -> Raw {
         KIND_FROZEN
     }
 
     #[inline]
+    fn open_table(entry: Raw) -> Option<(FrameId, bool)> {
+        let is_open = entry & (PRESENT | LARGE | FROZEN) == PRESENT;
+        is_open.then(|| (FrameId::new((entry & FRAME) >> 12), entry & SHARED != 0))
+    }
+
+    #[inline]
     fn upper(entry: Raw) -> Upper {
-        if entry & PRESENT != 0 {
+        if entry & (PRESENT | LARGE) == PRESENT {
             let frame = FrameId::new((entry & FRAME) >> 12);
             return Upper::Table { frame, shared: entry & SHARED != 0, frozen: entry & FROZEN != 0 };
+        }
+        if entry & PRESENT != 0 {
+            return Upper::Huge;
         }
         match entry & KIND {
             KIND_EMPTY => Upper::Empty,
             KIND_FROZEN => Upper::Frozen,
+            KIND_NONE => Upper::Huge,
             _ => Upper::Poison,
         }
     }

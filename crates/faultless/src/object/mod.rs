@@ -6,12 +6,17 @@
 //! its contents).
 
 mod punch;
+mod shown;
+
+pub use shown::HasWriters;
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
+use crate::sync::plain::AtomicI64;
 use crate::sync::{
-    AtomicBool, AtomicU64, Ordering, Radix, absent_value, fence, frame_in, is_hole, mutant, slot_value, spin_hint,
+    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_hole, mutant,
+    slot_value, spin_hint,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -79,6 +84,10 @@ pub struct Object<M: Machine> {
     /// Truncations so far: stamps for the slots that they empty.
     cuts: AtomicU64, // (A)
     pages: Radix,    // (A) lock-free
+    promised: u64,   // fixed: pages that count as promised for as long as it lives
+    areas: AtomicI64, // (A) areas that show it
+    /// Areas through which stores may ever come; below zero while there may be none.
+    writers: AtomicI64, // (A)
     pager: Option<Arc<dyn Pager>>, // fixed
     memory: Arc<Memory<M>>, // fixed
     machine: PhantomData<fn() -> M>,
@@ -98,10 +107,40 @@ pub(crate) enum PageState {
 impl<M: Machine> Object<M> {
     /// An object of `size` bytes.
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
+        Self::make(memory, id, size, pager, label, 0)
+    }
+
+    /// Memory whose size is promised for as long as it lives.
+    pub(crate) fn promised(memory: Arc<Memory<M>>, id: u64, size: u64, label: &str) -> Result<Self, NoMemory> {
+        let promised = size.div_ceil(PAGE_SIZE);
+        memory.commit().promise(promised, 0)?;
+        Ok(Self::make(memory, id, size, None, label, promised))
+    }
+
+    fn make(
+        memory: Arc<Memory<M>>,
+        id: u64,
+        size: u64,
+        pager: Option<Arc<dyn Pager>>,
+        label: &str,
+        promised: u64,
+    ) -> Self {
         let readable = AtomicU64::new(if pager.is_some() { size } else { 0 });
-        let (torn, cuts) = (AtomicBool::new(false), AtomicU64::new(0));
-        let (size, pages) = (AtomicU64::new(size), Radix::new());
-        Self { id, label: label.into(), size, readable, torn, cuts, pages, pager, memory, machine: PhantomData }
+        Self {
+            id,
+            label: label.into(),
+            size: AtomicU64::new(size),
+            readable,
+            torn: AtomicBool::new(false),
+            cuts: AtomicU64::new(0),
+            pages: Radix::new(),
+            promised,
+            areas: AtomicI64::new(0),
+            writers: AtomicI64::new(0),
+            pager,
+            memory,
+            machine: PhantomData,
+        }
     }
 
     /// A number that no other object of the same `Vm` has.
@@ -307,16 +346,16 @@ impl<M: Machine> Object<M> {
     /// Takes what lies beyond `size` out of the cache. The slots get new values, present or not, so that no page that
     /// was read before comes in behind us.
     pub(crate) fn drop_beyond(&self, ctx: Ctx<'_, M>, size: u64) {
-        let absent = absent_value(self.cuts.fetch_add(1, Ordering::Relaxed));
-        self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent, |frame| ctx.put(frame, 1, 0));
+        let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
+        self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent_value(stamp), |frame| ctx.put(frame, 1, 0));
         let (index, start) = split(size);
         if start != 0 {
-            self.cut_page(ctx, index, start, absent);
+            self.cut_page(ctx, index, start, stamp);
         }
     }
 
     /// Zeroes the page from byte `start` on, or marks its absence.
-    fn cut_page(&self, ctx: Ctx<'_, M>, index: u64, start: usize, absent: u64) {
+    fn cut_page(&self, ctx: Ctx<'_, M>, index: u64, start: usize, stamp: u64) {
         let Some(slot) = self.pages.get(index) else { return };
         // Ends: each round but the last follows another CPU's successful change of the slot.
         loop {
@@ -326,6 +365,9 @@ impl<M: Machine> Object<M> {
                 return ctx.put(frame, 1, 0);
             }
             let value = slot.load(Ordering::Acquire);
+            // What was punched out in front of the cut must not be read again.
+            let is_hole = is_hole(value) && !mutant::is(mutant::Mutant::CutForgetsHole);
+            let absent = if is_hole { hole_value(stamp) } else { absent_value(stamp) };
             // AcqRel: as `Radix::take`.
             if frame_in(value).is_none()
                 && slot.compare_exchange(value, absent, Ordering::AcqRel, Ordering::Relaxed).is_ok()
@@ -364,6 +406,7 @@ fn split(offset: u64) -> (u64, usize) {
 impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let memory = &self.memory;
+        memory.commit().adjust(-self.promised.cast_signed());
         self.pages.take(0, u64::MAX, absent_value(0), |frame| {
             if memory.record(frame).drop_counts(1, 0) {
                 memory.free_without_cpu(frame);

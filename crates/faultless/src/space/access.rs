@@ -5,11 +5,14 @@
 
 use super::{Core, FaultError};
 use crate::addr::{Access, FrameId, PAGE_SIZE, VirtAddr};
+use crate::area::AreaFlags;
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
-use crate::sync::Ordering;
-use crate::table::{Found, find, load, user_end};
+use crate::object::{ObjectError, PageState};
+use crate::sync::{Ordering, mutant, spin_hint};
+use crate::table::{Found, Look, find, look, user_end};
+use alloc::sync::Arc;
 
 /// Why an access stopped. The bytes before it have been transferred.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +30,17 @@ struct How {
     forced: bool,
 }
 
+/// What is mapped in an area without rights.
+#[derive(Clone, Copy)]
+enum Held {
+    /// A frame, with a reference unless it is that of zeroes.
+    Frame(FrameId),
+    /// Nothing yet: the page of this index belongs there (NL-01).
+    Offset(u64),
+    /// Nothing yet.
+    Nothing,
+}
+
 /// How one page's copy went.
 enum Step {
     Done,
@@ -40,6 +54,14 @@ impl<M: Machine> Core<M> {
     pub(crate) fn read(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
         let len = into.len();
         self.access(ctx, address, len, How { access: Access::Read, forced: false }, |frame, offset, from, to| {
+            ctx.machine().read(frame, offset, &mut into[from..to]);
+        })
+    }
+
+    /// Copies out of the space as a debugger does: also what an area without rights would show.
+    pub(crate) fn read_forced(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        let len = into.len();
+        self.access(ctx, address, len, How { access: Access::Read, forced: true }, |frame, offset, from, to| {
             ctx.machine().read(frame, offset, &mut into[from..to]);
         })
     }
@@ -85,6 +107,13 @@ impl<M: Machine> Core<M> {
             match self.access_page(ctx, at, how, |frame| copy(frame, at.page_offset(), done, end)) {
                 Step::Done => done = end,
                 // The fault is repeated only if somebody took the page away in between.
+                Step::Fault if how.forced && how.access == Access::Read => {
+                    let seen = self.read_hidden(ctx, at, |frame| copy(frame, at.page_offset(), done, end));
+                    match seen.map_err(|fault| AccessError { done, fault })? {
+                        Step::Done => done = end,
+                        _ => self.fault(ctx, at, how.access).map(drop).map_err(|fault| AccessError { done, fault })?,
+                    }
+                }
                 Step::Fault => {
                     let resolved = if how.forced { self.make_own(ctx, at) } else { self.fault(ctx, at, how.access) };
                     resolved.map_err(|fault| AccessError { done, fault })?;
@@ -106,15 +135,14 @@ impl<M: Machine> Core<M> {
         if self.has_exited() {
             return Step::Gone;
         }
-        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
+        let Some(Look { slot, entry, leaf, shared, .. }) = look(ctx, self.root, at) else {
             return Step::Fault;
         };
-        let entry = load(slot);
-        let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
+        let Leaf::Page(frame, bits) = M::Format::leaf(leaf) else {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
-        let own = bits.write || how.forced && bits.exclusive && !bits.pending;
+        let own = bits.write || how.forced && bits.exclusive && !bits.pending && bits.soft;
         if how.access == Access::Write && (shared || !own) {
             return Step::Fault;
         }
@@ -126,6 +154,9 @@ impl<M: Machine> Core<M> {
         }
         let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, how.access) {
             copy(frame);
+            if how.access == Access::Write {
+                self.mark_again(ctx, at, frame);
+            }
             Step::Done
         } else {
             Step::Fault
@@ -136,13 +167,99 @@ impl<M: Machine> Core<M> {
         step
     }
 
+    /// Copies out of one page of an area without rights: what is mapped there, else what a fault would map. `Fault` if
+    /// the area has rights; then a fault tells more.
+    #[cold]
+    fn read_hidden(&self, ctx: Ctx<'_, M>, at: VirtAddr, copy: impl FnOnce(FrameId)) -> Result<Step, FaultError> {
+        // Ends: each round but the last has brought a page in, or follows another CPU's success.
+        loop {
+            let section = ctx.enter(self.section_name());
+            let Some(area) = self.index.find(at, &section).filter(|area| area.rights.is_none()) else {
+                return Ok(Step::Fault);
+            };
+            if area.flags.contains(AreaFlags::RAW) {
+                return Err(FaultError::Denied);
+            }
+            let Some(mapped) = self.hold_mapped(ctx, at) else {
+                drop(section);
+                ctx.relax();
+                spin_hint();
+                continue;
+            };
+            let index = if let Held::Offset(index) = mapped { index } else { area.page_index(at) };
+            let object = area.object.as_ref().map(|object| (Arc::clone(object), index));
+            let shown = match (mapped, &object) {
+                (Held::Frame(frame), _) => PageState::Resident(frame),
+                (_, Some((object, index))) => object.page(ctx, *index, 0),
+                (_, None) => PageState::Resident(ctx.memory.zero_frame()),
+            };
+            match shown {
+                PageState::Resident(frame) => {
+                    copy(frame);
+                    if frame != ctx.memory.zero_frame() {
+                        ctx.put(frame, 1, 0);
+                    }
+                    return Ok(Step::Done);
+                }
+                PageState::PastEnd => return Err(FaultError::Bus),
+                PageState::Absent => {}
+            }
+            drop(section);
+            let Some((object, index)) = object else { continue };
+            object.bring_in(ctx, index).map_err(|error| match error {
+                ObjectError::OutOfMemory => FaultError::OutOfMemory,
+                _ => FaultError::Bus,
+            })?;
+        }
+    }
+
+    /// What is mapped at `at`, whatever its rights; `None` if that cannot be said now. Inside a section.
+    fn hold_mapped(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> Option<Held> {
+        if matches!(find(ctx, self.root, at), Found::Missing) {
+            return Some(Held::Nothing);
+        }
+        let Look { slot, entry, leaf, .. } = look(ctx, self.root, at)?;
+        let (frame, bits) = match M::Format::leaf(leaf) {
+            Leaf::Page(frame, bits) | Leaf::None(frame, bits) => (frame, bits),
+            Leaf::Empty => return Some(Held::Nothing),
+            Leaf::Offset(index) => return Some(Held::Offset(index)),
+            Leaf::Poison => return None,
+        };
+        if bits.special {
+            return Some(Held::Frame(frame));
+        }
+        if !ctx.record(frame).try_get(0) {
+            return None;
+        }
+        // As `still_maps`: a shared table that this space has left keeps its entries.
+        if look(ctx, self.root, at).is_some_and(|now| core::ptr::eq(slot, now.slot) && now.entry == entry) {
+            return Some(Held::Frame(frame));
+        }
+        ctx.put(frame, 1, 0);
+        None
+    }
+
     /// After the reference was taken: does the space still reach the frame the same way? The whole path is checked,
     /// for a shared table that this space has left keeps its entries.
     pub(super) fn still_maps(&self, ctx: Ctx<'_, M>, at: VirtAddr, slot: &AtomicEntry, entry: Raw) -> bool {
-        let Found::Leaf { slot: again, .. } = find(ctx, self.root, at) else {
-            return false;
-        };
-        core::ptr::eq(slot, again) && M::Format::same_but_touched(load(again), entry)
+        look(ctx, self.root, at)
+            .is_some_and(|now| core::ptr::eq(slot, now.slot) && M::Format::same_but_touched(now.entry, entry))
+    }
+
+    /// After a store: a clean (MADV_FREE) between the mark and the store took the dirty bit away, and the store came
+    /// after it (P10). If the page has left meanwhile, the store left with it.
+    fn mark_again(&self, ctx: Ctx<'_, M>, at: VirtAddr, frame: FrameId) {
+        // Ends: each round but the last follows another CPU's successful change of the entry.
+        while let Some(Look { slot, entry, leaf, .. }) = look(ctx, self.root, at)
+            && matches!(M::Format::leaf(leaf), Leaf::Page(there, _) if there == frame)
+            && !mutant::is(mutant::Mutant::MarkOnlyBefore)
+        {
+            // An RMW also where no bit changes. Release: a clean that comes later has the store before it.
+            let touched = M::Format::touched(entry, true);
+            if slot.compare_exchange(entry, touched, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+                return;
+            }
+        }
     }
 }
 

@@ -41,7 +41,11 @@ impl<M: Machine> Core<M> {
                 return Err(AdviseError::Refused(part.start()));
             }
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
-            let rewrite = Rewrite::Discard { range: (low, high), restamps: false, copies: true };
+            let rewrite = if area.flags.contains(AreaFlags::NONLINEAR) {
+                area.discard_nonlinear((0, u64::MAX), false)
+            } else {
+                Rewrite::Discard { range: (low, high), restamps: false, copies: true }
+            };
             let no_memory = |_| AdviseError::NoMemory(part.start());
             self.prepare_tables(ctx, low, high, rewrite).map_err(no_memory)?;
             self.sweep_alive(ctx, low, high, rewrite).map_err(no_memory)
@@ -80,18 +84,29 @@ impl<M: Machine> Core<M> {
             if flags == area.flags {
                 return Ok(());
             }
+            let no_memory = |_| AdviseError::NoMemory(part.start());
+            self.split_edges(ctx, part.start().as_u64(), part.end().as_u64()).map_err(no_memory)?;
+            if set.contains(AreaFlags::SEALED) {
+                self.note_sealed();
+            }
             let middle = Attributes { flags, ..area.part(part) };
             let mut changes = Changes::new();
             let place = self.index.place(part.start().as_u64(), guard);
             self.prepare_replace(&mut changes, &place, part, Some(middle))
                 .map_err(|_| AdviseError::NoMemory(part.start()))?;
             // Faults of the old area would do what those of the new one do: nothing is swept.
-            self.commit_all(ctx, &mut changes, guard, || {}).map_err(|_| AdviseError::NoMemory(part.start()))
+            self.commit_all(ctx, &mut changes, guard, || {}).map_err(|_| AdviseError::NoMemory(part.start()))?;
+            if area_may_lose_huge(area.flags, flags) {
+                // The faults under way may still map large pages; whoever cuts the area later must not meet one that
+                // it did not reckon with.
+                ctx.wait_for_sections(self.section_name());
+            }
+            Ok(())
         })
     }
 
     /// Calls `each` with the areas that meet `range` and their part of it, ascending, the stripes locked.
-    fn each_part<'a>(
+    pub(super) fn each_part<'a>(
         &'a self,
         ctx: Ctx<'a, M>,
         range: PageRange,
@@ -152,12 +167,17 @@ impl<M: Machine> Core<M> {
             Populate::Write => Some(Access::Write),
             // As Linux does: private memory that may be stored to is made one's own at once.
             Populate::AsMapped if stores => Some(Access::Write),
-            Populate::AsMapped if area.rights.contains(Rights::READ) => Some(Access::Read),
-            Populate::AsMapped if area.rights.contains(Rights::EXECUTE) => Some(Access::Execute),
+            Populate::AsMapped if !area.rights.is_none() => Some(Access::Read),
             Populate::AsMapped => None,
         };
         Some((area.range.end(), access))
     }
+}
+
+/// Did memory that could get large pages stop to?
+fn area_may_lose_huge(before: AreaFlags, after: AreaFlags) -> bool {
+    let refused = after.contains(AreaFlags::NO_HUGE) && !before.contains(AreaFlags::NO_HUGE);
+    refused || before.contains(AreaFlags::HUGE) && !after.contains(AreaFlags::HUGE)
 }
 
 /// What [`Space::populate`](crate::Space::populate) does to each page.

@@ -7,13 +7,13 @@
 use super::extent::Growth;
 use super::settle::NoTables;
 use super::{Core, Registry};
-use crate::PageRange;
 use crate::area::{AreaFlags, Attributes, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Machine, Scope};
 use crate::sync::{Event, NoMemory, Ordering, mutant};
 use crate::table::{self, Rewrite};
 use crate::tlb::shootdown;
+use crate::{PAGE_SIZE, PageRange};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -32,7 +32,7 @@ impl<M: Machine> Core<M> {
         let root = table::alloc_root(ctx).ok_or(ForkError::NoMemory)?;
         let mut child = Core::new(Arc::clone(&self.memory), registry.next_id(), root, self.layout);
         let guard = self.index.lock_all(ctx.cpu.held(), move || ctx.relax());
-        let cloned = if self.has_exited() { Err(ForkError::Exited) } else { self.clone_areas(&mut child, &guard) };
+        let cloned = if self.has_exited() { Err(ForkError::Exited) } else { self.clone_areas(ctx, &mut child, &guard) };
         let withheld = match cloned {
             Ok(withheld) => withheld,
             Err(error) => {
@@ -55,9 +55,14 @@ impl<M: Machine> Core<M> {
     }
 
     /// Copies areas and what else the child starts with. Returns the ranges whose pages it must not get.
-    fn clone_areas(&self, child: &mut Core<M>, guard: &StripeGuard<'_>) -> Result<Vec<PageRange>, ForkError> {
-        let mut withheld = Vec::new();
-        let mut growth = Growth::default();
+    fn clone_areas(
+        &self,
+        ctx: Ctx<'_, M>,
+        child: &mut Core<M>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<Vec<PageRange>, ForkError> {
+        let (mut withheld, mut growth, mut cloned) = (Vec::new(), Growth::default(), 0);
+        let commit = ctx.memory.commit();
         let inherited = child.index.clone_from(&self.index, guard, |area| {
             if area.flags.intersects(AreaFlags::NO_FORK | AreaFlags::WIPE_ON_FORK) {
                 withheld.try_reserve(1).map_err(|_| NoMemory)?;
@@ -66,12 +71,22 @@ impl<M: Machine> Core<M> {
             if area.flags.contains(AreaFlags::NO_FORK) {
                 return Ok(None);
             }
-            growth.add(area);
             let flags = area.flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
-            Ok(Some(Attributes { flags, ..(**area).clone() }))
+            if flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
+                return Err(NoMemory);
+            }
+            let attributes = Attributes { flags, ..(**area).clone() };
+            growth.add(&attributes);
+            attributes.note_object(1);
+            cloned += 1;
+            Ok(Some(attributes))
         });
-        inherited.map_err(|NoMemory| ForkError::NoMemory)?;
-        child.account.inherit(growth, &self.account);
+        let mapped = self.account.extent().pages;
+        if inherited.and_then(|()| commit.promise_sum(growth.promised(), mapped)).is_err() {
+            self.take_back(guard, cloned);
+            return Err(ForkError::NoMemory);
+        }
+        child.account.inherit(&growth, &self.account);
         let (start, now) = self.brk_range();
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_brk(start);
@@ -79,6 +94,18 @@ impl<M: Machine> Core<M> {
         child.has_shared.store(true, Ordering::Relaxed);
         self.has_shared.store(true, Ordering::Relaxed);
         Ok(withheld)
+    }
+
+    /// Tells the objects of the first `cloned` areas that the child does not come.
+    #[cold]
+    fn take_back(&self, guard: &StripeGuard<'_>, mut cloned: usize) {
+        self.index.each(0, self.layout.highest.as_u64(), guard, &mut |area| {
+            if !area.flags.contains(AreaFlags::NO_FORK) && cloned > 0 {
+                area.note_object(-1);
+                cloned -= 1;
+            }
+            cloned > 0
+        });
     }
 
     /// Takes pages out of a child that nobody runs yet.

@@ -9,7 +9,8 @@ use crate::addr::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
 use crate::machine::{Format, Machine};
-use crate::table::{self, Delta, Found, Removed, Stop, find, load, scan};
+use crate::sync::mutant;
+use crate::table::{Found, find, load, scan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -37,6 +38,8 @@ enum Look {
     Unfit,
     /// There, but somebody else may have it too.
     Others,
+    /// Part of a large page.
+    Large,
     /// Memory whose frames have no records.
     Raw,
 }
@@ -95,6 +98,10 @@ impl<M: Machine> Core<M> {
                 Look::Raw => Err(FaultError::Denied),
                 Look::Unfit => self.fault(ctx, at, access),
                 Look::Others => self.make_own(ctx, at),
+                Look::Large => {
+                    self.split(ctx, at).map_err(|_| fail(at, FaultError::OutOfMemory))?;
+                    continue;
+                }
             };
             result.map_err(|fault| fail(at, fault))?;
         }
@@ -107,8 +114,11 @@ impl<M: Machine> Core<M> {
         if self.index.find(at, &section).is_none_or(|area| !area.rights.allow(access)) {
             return Look::Unfit;
         }
-        let Found::Leaf { slot, shared, .. } = find(ctx, self.root, at) else {
-            return Look::Unfit;
+        let (slot, shared) = match find(ctx, self.root, at) {
+            Found::Leaf { slot, shared, .. } => (slot, shared),
+            // Pins stand on leaf entries (GU-10): fork would else have to copy the whole.
+            Found::Huge { .. } => return Look::Large,
+            _ => return Look::Unfit,
         };
         let entry = load(slot);
         let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
@@ -125,10 +135,14 @@ impl<M: Machine> Core<M> {
             return Look::Unfit;
         }
         let is_anon = record.kind() == Kind::Anon;
-        let owned = !is_anon || bits.exclusive && !bits.pending && !shared;
-        if !owned || !self.still_maps(ctx, at, slot, entry) {
+        let owned = !is_anon || bits.exclusive && !bits.pending && !shared || mutant::is(mutant::Mutant::PinShared);
+        let is_there = mutant::is(mutant::Mutant::PinWithoutRecheck) || self.still_maps(ctx, at, slot, entry);
+        if !owned || !is_there {
             ctx.put(frame, 1, 0);
             return if owned { Look::Unfit } else { Look::Others };
+        }
+        if mutant::is(mutant::Mutant::PinAfterSection) {
+            drop(section);
         }
         if is_anon {
             ctx.memory.add_pin(frame);
@@ -157,24 +171,9 @@ impl<M: Machine> Core<M> {
             });
             let Some(next) = next else { return Ok(()) };
             if let Some(address) = pinned {
-                child.unshare_path(ctx, VirtAddr::new(address))?;
+                child.make_path(ctx, VirtAddr::new(address))?;
             }
             at = next;
-        }
-    }
-
-    /// Copies the tables on the way to `address`. Nobody runs this space.
-    fn unshare_path(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> Result<(), super::settle::NoTables> {
-        let (mut removed, mut delta) = (Removed::new(), Delta::default());
-        let done = table::populate(ctx, self.root, address, &mut removed, &mut delta);
-        self.counters.post(ctx, &delta);
-        self.settle(ctx, &mut removed);
-        match done {
-            Ok(_) => Ok(()),
-            Err(stop) => {
-                debug_assert_eq!(stop, Stop::NoMemory, "nobody else changes the tables of a child that nobody runs");
-                Err(super::settle::NoTables)
-            }
         }
     }
 }

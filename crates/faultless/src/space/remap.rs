@@ -9,11 +9,12 @@ use super::Core;
 use super::extent::Admission;
 use super::map::{MapError, stripe_parts};
 use super::settle::NoTables;
+use super::unmap::UnmapError;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::NoMemory;
+use crate::sync::{NoMemory, mutant};
 use crate::table::{self, Delta, Moved, Progress, Removed, Rewrite, Stop, Sweep};
 
 /// Where a mapping may go when it is resized.
@@ -67,6 +68,15 @@ impl From<NoTables> for RemapError {
     }
 }
 
+impl From<UnmapError> for RemapError {
+    fn from(error: UnmapError) -> Self {
+        match error {
+            UnmapError::Sealed => Self::Sealed,
+            UnmapError::Invalid | UnmapError::NoMemory => Self::NoMemory,
+        }
+    }
+}
+
 /// A checked move: `old` becomes the first part of `new`.
 struct Move<M: Machine> {
     old: PageRange,
@@ -114,7 +124,7 @@ impl<M: Machine> Core<M> {
         let Ok(tail) = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)) else {
             return Ok(());
         };
-        self.unmap_locked(ctx, tail, &guard).map_err(|_| RemapError::NoMemory)
+        Ok(self.unmap_locked(ctx, tail, &guard)?)
     }
 
     /// Makes the mapping longer where it is, if it ends where the old range does and there is room behind.
@@ -134,7 +144,8 @@ impl<M: Machine> Core<M> {
         }
         let offset = attributes.offset.checked_add(request.old_len).ok_or(RemapError::Invalid)?;
         let mut changes = Changes::new();
-        self.prepare_map(range, &Attributes { range, offset, ..attributes }, &guard, &mut changes)
+        let flags = attributes.flags | AreaFlags::SOFT_DIRTY;
+        self.prepare_map(range, &Attributes { range, flags, offset, ..attributes }, &guard, &mut changes)
             .map_err(|_| RemapError::NoMemory)?;
         self.commit_all(ctx, &mut changes, &guard, || {})?;
         Ok(true)
@@ -158,6 +169,9 @@ impl<M: Machine> Core<M> {
         }
         if first.flags.contains(AreaFlags::SEALED) {
             return Err(RemapError::Sealed);
+        }
+        if first.flags.contains(AreaFlags::NONLINEAR) && request.keep {
+            return Err(RemapError::Invalid); // what stays would show other pages than before
         }
         if first.flags.contains(AreaFlags::RAW) && request.new_len > request.old_len {
             return Err(RemapError::Unmapped); // PF-09
@@ -185,9 +199,9 @@ impl<M: Machine> Core<M> {
             return Err(RemapError::NoMemory);
         }
         self.movable(request, &guard)?;
-        self.unmap_locked(ctx, new, &guard).map_err(|_| RemapError::NoMemory)?;
+        self.unmap_locked(ctx, new, &guard)?;
         if let Ok(tail) = PageRange::new(VirtAddr::new(addr.as_u64() + new_len), VirtAddr::new(old_end)) {
-            self.unmap_locked(ctx, tail, &guard).map_err(|_| RemapError::NoMemory)?;
+            self.unmap_locked(ctx, tail, &guard)?;
         }
         self.move_to(ctx, &RemapRequest { old_len: old_len.min(new_len), keep, ..*request }, new, &guard)?;
         Ok(target)
@@ -238,16 +252,21 @@ impl<M: Machine> Core<M> {
         new: PageRange,
         guard: &StripeGuard<'_>,
     ) -> Result<(), RemapError> {
-        let attributes = Attributes { range: new, ..self.movable(request, guard)? };
+        let attributes = self.movable(request, guard)?;
+        // What is new at an address is soft-dirty there.
+        let attributes = Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, ..attributes };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
-            return self.map_at(ctx, new, &attributes, guard).map_err(|error: MapError| match error {
-                MapError::Invalid | MapError::Overflow => RemapError::Invalid,
-                _ => RemapError::NoMemory,
+            let flags = attributes.flags.without(AreaFlags::NONLINEAR);
+            return self.map_at(ctx, new, &Attributes { flags, ..attributes }, guard).map_err(|error: MapError| {
+                match error {
+                    MapError::Invalid | MapError::Overflow => RemapError::Invalid,
+                    _ => RemapError::NoMemory,
+                }
             });
         };
         let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };
-        if !self.account.has_room_for(added / PAGE_SIZE) {
+        if !self.account.has_room_for(ctx.memory.commit(), added / PAGE_SIZE, &attributes) {
             return Err(RemapError::NoMemory);
         }
         let plan = Move { old, new, attributes, keep: request.keep };
@@ -263,15 +282,19 @@ impl<M: Machine> Core<M> {
     }
 
     /// Keeps the faults of the areas in `range` waiting, and waits for those under way.
-    fn close(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) {
+    pub(super) fn close(&self, ctx: Ctx<'_, M>, range: PageRange, guard: &StripeGuard<'_>) {
         self.index.each(range.start().as_u64(), range.end().as_u64(), guard, &mut |area| {
-            area.close();
+            if !mutant::is(mutant::Mutant::MoveWithoutClose) {
+                area.close();
+            }
             true
         });
-        ctx.wait_for_sections(self.section_name());
+        if !mutant::is(mutant::Mutant::MoveWithoutWait) {
+            ctx.wait_for_sections(self.section_name());
+        }
     }
 
-    fn open(&self, range: PageRange, guard: &StripeGuard<'_>) {
+    pub(super) fn open(&self, range: PageRange, guard: &StripeGuard<'_>) {
         self.index.each(range.start().as_u64(), range.end().as_u64(), guard, &mut |area| {
             area.open();
             true
@@ -285,10 +308,12 @@ impl<M: Machine> Core<M> {
         let rewrite = |window| Rewrite::Move { window, range: (low, high), by };
         self.prepare_tables(ctx, low, high, rewrite((0, 0)))?;
         self.make_room(ctx, (low, high), by)?;
-        self.insert_closed(ctx, plan, guard)?;
+        // From here on a failure leaves tables where no area is: they go with the next operation there.
+        self.insert_closed(ctx, plan, guard).inspect_err(|_| self.note_strays())?;
         let mut window = (0, 0);
         if !plan.keep {
             window = self.take_areas(ctx, plan.old, guard).inspect_err(|_| {
+                self.note_strays();
                 let undone = self.take_areas(ctx, plan.new, guard);
                 debug_assert!(undone.is_ok(), "a whole area is taken out without memory");
             })?;
@@ -307,7 +332,9 @@ impl<M: Machine> Core<M> {
             change.insert(plan.attributes.part(part))?;
             change.prepare(&place, low, high)?;
         }
-        changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
+        if !mutant::is(mutant::Mutant::MoveOpensEarly) {
+            changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
+        }
         Ok(self.commit_as(ctx, &mut changes, guard, Admission::Half, || {})?)
     }
 
@@ -351,8 +378,14 @@ impl<M: Machine> Core<M> {
             let mut sweep = Sweep::new(ctx, self.root, rewrite, true, &mut removed);
             sweep.strays = self.strays.load(crate::sync::Ordering::Relaxed);
             sweep.moved = Some(&mut moved);
-            let progress = self.round(ctx, &mut sweep, |sweep| sweep.run(at, high));
             let mut delta = Delta::default();
+            let progress = self.round(ctx, &mut sweep, |sweep| {
+                let progress = sweep.run(at, high);
+                if mutant::is(mutant::Mutant::MoveBeforeFlush) {
+                    sweep.install_early(&mut delta);
+                }
+                progress
+            });
             let section = ctx.enter(self.section_name());
             table::install(ctx, self.root, &mut moved, &mut removed, &mut delta);
             self.counters.post(ctx, &delta);

@@ -9,7 +9,7 @@ use crate::tlb::{Receipt, shootdown};
 use crate::{PageRange, VirtAddr};
 use core::mem;
 
-/// No frame for the copy of a shared table.
+/// No frame for the copy of a shared table, or for the table of a large page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct NoTables;
 
@@ -17,7 +17,10 @@ impl<M: Machine> Core<M> {
     /// Flushes what `removed` says and releases it. Outside sections, without table locks.
     pub(super) fn settle(&self, ctx: Ctx<'_, M>, removed: &mut Removed) {
         if !removed.needs_flush() {
-            debug_assert!(removed.frames.is_empty() && removed.tables.is_empty(), "removed, but no address noted");
+            debug_assert!(
+                removed.frames.is_empty() && removed.blocks.is_empty() && removed.tables.is_empty(),
+                "removed, but no address noted"
+            );
             return;
         }
         if mutant::is(mutant::Mutant::FreeBeforeFlush) {
@@ -113,8 +116,11 @@ impl<M: Machine> Core<M> {
         high: u64,
         rewrite: Rewrite,
     ) -> Result<(), NoTables> {
+        let moves_huge = ctx.memory.huge_ever() != 0 && rewrite.moves();
+        self.split_edges(ctx, low, high)?;
         // Relaxed: set under the stripe locks.
-        if !self.has_shared.load(Ordering::Relaxed) || self.has_private_path(ctx, low, high) {
+        let has_shared = self.has_shared.load(Ordering::Relaxed);
+        if !(has_shared || moves_huge) || self.has_private_path(ctx, low, high) {
             return Ok(());
         }
         let mut removed = Removed::new();
@@ -147,6 +153,7 @@ impl<M: Machine> Core<M> {
 /// Releases what was removed; the receipt proves that no CPU can reach it.
 fn release<M: Machine>(ctx: Ctx<'_, M>, removed: &mut Removed, _receipt: Receipt) {
     removed.frames.drain(..).for_each(|frame| ctx.put(frame, 1, 1));
+    removed.blocks.drain(..).for_each(|first| ctx.put_block(first));
     for table in removed.tables.drain(..) {
         match table {
             Unlinked::Shared(table, level) => settle_drop(ctx, table, level),

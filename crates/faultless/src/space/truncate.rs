@@ -6,7 +6,7 @@
 
 use super::Core;
 use crate::addr::{PAGE_SHIFT, PageRange, VirtAddr};
-use crate::area::{Area, Index, Sharing};
+use crate::area::{Area, AreaFlags, Index, Sharing};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
@@ -47,11 +47,15 @@ impl<M: Machine> Core<M> {
 
     /// Unmaps what shows the part. Fails only where a fork has shared a table anew since [`Core::prepare_zap`].
     pub(crate) fn zap(&self, ctx: Ctx<'_, M>, zap: &Zap<'_, M>) -> Result<(), NoMemory> {
+        let mut last = None;
         for stripe in 0..M::Format::STRIPES {
             let (low, high) = Index::<M>::bounds(stripe);
             // Also where the index shows nothing: an operation that took an area of the object out holds the lock until
             // its sweep and flush are done (ZP-07).
             let guard = self.lock(ctx, low, high);
+            // Not before: a mapping that moves to a stripe behind us holds all stripes on its way, taken in the same
+            // order, so it is through when we come to the first of them, or waits until we have passed the last (P11).
+            drop(last.take());
             let mut parts = Vec::new();
             self.index.each(low, high, &guard, &mut |area| {
                 parts.extend(zap.part_of(area));
@@ -61,6 +65,7 @@ impl<M: Machine> Core<M> {
                 let (low, high) = (range.start().as_u64(), range.end().as_u64());
                 self.sweep_alive(ctx, low, high, rewrite).map_err(|_| NoMemory)?;
             }
+            last = Some(guard);
         }
         Ok(())
     }
@@ -82,6 +87,10 @@ impl<M: Machine> Zap<'_, M> {
     fn part_of(&self, area: &Area<M>) -> Option<Part> {
         if !area.object.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, self.object)) {
             return None;
+        }
+        if area.flags.contains(AreaFlags::NONLINEAR) {
+            // Any page of the object may be anywhere (NL-03).
+            return Some((area.range, area.discard_nonlinear(self.pages, true)));
         }
         let (shown, (first, end)) = (area.offset >> PAGE_SHIFT, self.pages);
         let pages = area.range.len() >> PAGE_SHIFT;

@@ -75,6 +75,46 @@ pub enum Mutant {
     RelaxedSectionEnd,
     /// The beginning of a section does not carry what the one before did (P8).
     RelaxedSectionEnter,
+    /// A collapse copies before the old translations are flushed (P15).
+    NoCollapseFlush,
+    /// A collapse lets faults of its area go on (P15).
+    NoCollapseClose,
+    /// A collapse copies while accesses from outside may be on their way (P15).
+    NoCollapseWait,
+    /// A store from outside sets the dirty bit before it stores only, where a clean may take it away again (P10).
+    MarkOnlyBefore,
+    /// What is cleaned is not flushed, so that the MMU may store without setting the dirty bit (P10).
+    CleanWithoutFlush,
+    /// A move does not keep the faults of the old place waiting (P11).
+    MoveWithoutClose,
+    /// A move does not wait for the faults of the old place that are under way (P11).
+    MoveWithoutWait,
+    /// The new place takes faults before the pages are there (P11).
+    MoveOpensEarly,
+    /// The pages are at the new place before the old translations are flushed (P11).
+    MoveBeforeFlush,
+    /// A hole unmaps the pages before they have left the object (P12).
+    PunchLate,
+    /// What is taken out of an object leaves the slots of absent pages as they were (P12).
+    AbsentKeepsValue,
+    /// A cut through a page that was punched out has it read again (P12).
+    CutForgetsHole,
+    /// A page is pinned without a look at whether it is still mapped (P12).
+    PinWithoutRecheck,
+    /// A page is pinned that others have too (P12).
+    PinShared,
+    /// A pin is noted after its section has ended, when a fork may have passed (P12).
+    PinAfterSection,
+    /// A fork shares pinned pages like all others (P12).
+    ForkForgetsPins,
+    /// Clearing the soft-dirty bits does not wait for stores from outside that are under way (P14).
+    NoClearWait,
+    /// Clearing the soft-dirty bits does not look again for pages that were pinned meanwhile (P14).
+    NoPinnedPass,
+    /// The last pin goes without carrying what was stored while it stood (P14).
+    RelaxedUnpin,
+    /// A sweep leaves OFFSET entries as they are though their page leaves the object (P9).
+    OffsetStays,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

@@ -3,7 +3,7 @@
 //! Called by `object` only. Nodes are added by one compare-exchange each and live as long as the tree, so readers need
 //! no section. A slot is the frame number plus 1, or absent: 0 at first, later a stamp that it did not carry before.
 
-use super::{AtomicPtr, AtomicU64, Ordering, try_box};
+use super::{AtomicPtr, AtomicU64, Ordering, mutant, try_box};
 use crate::addr::FrameId;
 use alloc::boxed::Box;
 use core::ptr;
@@ -152,6 +152,9 @@ impl Radix {
     /// Gives the slots of `first..=last` the value `absent` and hands their frames (and the reference of each) to `take`.
     pub(crate) fn take(&self, first: u64, last: u64, absent: u64, mut take: impl FnMut(FrameId)) {
         visit(self.root.load(Ordering::Acquire), 0, (first, last), &mut |_, slot| {
+            if mutant::is(mutant::Mutant::AbsentKeepsValue) && frame_in(slot.load(Ordering::Acquire)).is_none() {
+                return;
+            }
             // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
             if let Some(frame) = frame_in(slot.swap(absent, Ordering::AcqRel)) {
                 take(frame);

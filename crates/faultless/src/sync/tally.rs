@@ -31,6 +31,14 @@ events! {
     FaultZero = "fault_zero",
     /// Write to untouched anonymous memory.
     FaultAnon = "fault_anon",
+    /// Write to untouched anonymous memory that got a large page.
+    FaultHuge = "fault_huge",
+    /// Write that would have got a large page, had there been frames in a row.
+    HugeFallbacks = "huge_fallbacks",
+    /// Large pages that became tables of small ones.
+    HugeSplits = "huge_splits",
+    /// Tables of small pages that became large ones.
+    HugeCollapses = "huge_collapses",
     /// A page of an object was mapped.
     FaultObject = "fault_object",
     /// A write to a private file mapping copied the page at once.

@@ -21,6 +21,8 @@ pub(crate) struct Recount {
     pages: BTreeMap<FrameId, (u32, u32)>,
     /// Parent entries (and roots) that name a table.
     tables: BTreeMap<FrameId, u32>,
+    /// Entries that map a large page.
+    huge: u64,
     /// Per root: what its space counts for.
     pub(crate) weights: Vec<Delta>,
     /// What is wrong, in words.
@@ -49,6 +51,11 @@ impl Recount {
         self.pages.entry(frame).or_default().0 += 1;
     }
 
+    fn add_mapping(&mut self, frame: FrameId) {
+        let counts = self.pages.entry(frame).or_default();
+        *counts = (counts.0 + 1, counts.1 + 1);
+    }
+
     fn visit<M: Machine>(&mut self, ctx: Ctx<'_, M>, table: FrameId, level: usize) {
         let shares = self.tables.entry(table).or_default();
         *shares += 1;
@@ -70,6 +77,13 @@ impl Recount {
                         }
                         self.visit(ctx, frame, level - 1);
                     }
+                    Upper::Huge => {
+                        if !is_noted {
+                            self.errors.push(format!("{table:?}: a sweep would not find a large page"));
+                        }
+                        self.huge += 1;
+                        super::huge::each_frame::<M::Format>(entry, |frame| self.add_mapping(frame));
+                    }
                     Upper::Empty | Upper::Poison => {}
                 }
             } else if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry) {
@@ -77,8 +91,7 @@ impl Recount {
                     self.errors.push(String::from("a writable entry refers to the zero frame (AN-01)"));
                 }
                 if !bits.special {
-                    let counts = self.pages.entry(frame).or_default();
-                    *counts = (counts.0 + 1, counts.1 + 1);
+                    self.add_mapping(frame);
                 }
             }
         }
@@ -87,6 +100,9 @@ impl Recount {
     /// Compares with the records of all frames.
     pub(crate) fn compare<M: Machine>(&mut self, ctx: Ctx<'_, M>) {
         let mut errors = Vec::new();
+        if self.huge != ctx.memory.huge_entries() {
+            errors.push(format!("{} large pages noted, recount {}", ctx.memory.huge_entries(), self.huge));
+        }
         ctx.memory.each_frame(|frame, record| match record.kind() {
             Kind::Anon | Kind::File | Kind::Memory => {
                 let expected = self.pages.get(&frame).copied().unwrap_or((0, 0));

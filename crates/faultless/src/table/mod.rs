@@ -13,6 +13,8 @@
 //! Absent on purpose: TLBs. What was removed comes back as [`Removed`], to be flushed and settled by `space`.
 
 mod audit;
+pub(crate) mod huge;
+mod nonlinear;
 mod relocate;
 mod rewrite;
 mod scan;
@@ -25,7 +27,7 @@ pub(crate) use relocate::{Moved, install, make_room};
 pub(crate) use scan::{Seen, scan};
 pub(crate) use share::{freeze, link_child, settle_drop, teardown, unfreeze};
 pub(crate) use sweep::{Progress, Rewrite, Sweep};
-pub(crate) use walk::{Found, Stop, find, is_private, load, populate};
+pub(crate) use walk::{Found, Look, Stop, find, is_private, load, look, populate};
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind};
@@ -35,6 +37,8 @@ use arrayvec::ArrayVec;
 
 /// Frames that one [`Removed`] holds. Small in model builds so that batches end.
 const FRAMES: usize = if cfg!(any(loom, shuttle)) { 8 } else { 256 };
+/// Large pages that one [`Removed`] holds.
+const BLOCKS: usize = if cfg!(any(loom, shuttle)) { 2 } else { 16 };
 /// Tables that one [`Removed`] holds.
 const TABLES: usize = if cfg!(any(loom, shuttle)) { 8 } else { 64 };
 
@@ -43,6 +47,8 @@ const TABLES: usize = if cfg!(any(loom, shuttle)) { 8 } else { 64 };
 pub(crate) struct Removed {
     /// Frames whose mapping (and the reference it held) is gone.
     pub(crate) frames: ArrayVec<FrameId, FRAMES>,
+    /// The first frames of large pages whose mapping is gone, with the references that it held.
+    pub(crate) blocks: ArrayVec<FrameId, BLOCKS>,
     /// Tables that left.
     pub(crate) tables: ArrayVec<Unlinked, TABLES>,
     low: u64,
@@ -62,7 +68,7 @@ impl Removed {
     /// Nothing yet. Inlined so that the buffers are never moved.
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Self { frames: ArrayVec::new(), tables: ArrayVec::new(), low: u64::MAX, high: 0 }
+        Self { frames: ArrayVec::new(), blocks: ArrayVec::new(), tables: ArrayVec::new(), low: u64::MAX, high: 0 }
     }
 
     /// Has any translation been narrowed or removed?

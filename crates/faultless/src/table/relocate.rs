@@ -5,9 +5,7 @@
 //! [`Moved`]; after the flush of the old place (ZP-10) [`install`] puts them in at the new one, whose area keeps faults
 //! waiting until then. [`make_room`] has made the tables that are needed, so installing cannot fail.
 //!
-//! A table may move while a fault of the old, dead area is on its way into it. If that fault still commits, it had loaded
-//! the entry before the area died, and the page it installs is the one that a fault just before the call would have
-//! installed: zeroes, or the same page of the same object.
+//! Protocol P11. No fault is on its way into what moves: the area was closed, and its sections have ended.
 
 use super::sweep::{Progress, Rewrite, Sweep};
 use super::walk::{Stop, load, populate_to};
@@ -67,6 +65,13 @@ impl<M: Machine> Sweep<'_, M> {
         Ok(true)
     }
 
+    /// Puts in at once what was taken out (a seeded bug).
+    pub(crate) fn install_early(&mut self, delta: &mut Delta) {
+        if let Some(moved) = self.moved.as_mut() {
+            install(self.ctx, self.root, moved, self.removed, delta);
+        }
+    }
+
     /// Is there room for another page on its way?
     pub(super) fn has_room(&self) -> bool {
         self.moved.as_ref().is_some_and(|moved| !moved.pages.is_full())
@@ -99,9 +104,10 @@ pub(crate) fn make_room<M: Machine>(
             last = last.max(seen.address);
         });
         let Some(next) = next else { break };
-        if by.is_multiple_of(covered) && next - at == covered {
-            // The table moves as it is, with pages or without.
-            populate_to(ctx, root, VirtAddr::new(at.wrapping_add(by)), 1, removed, delta)?;
+        let start = (next - 1) & !(covered - 1);
+        if by.is_multiple_of(covered) && range.0 <= start && next == start + covered {
+            // The table moves as it is, with pages or without (`Sweep::moves_whole`).
+            populate_to(ctx, root, VirtAddr::new(start.wrapping_add(by)), 1, removed, delta)?;
         } else if first <= last {
             populate_to(ctx, root, VirtAddr::new(first.wrapping_add(by)), 0, removed, delta)?;
             populate_to(ctx, root, VirtAddr::new(last.wrapping_add(by)), 0, removed, delta)?;
@@ -164,10 +170,10 @@ fn install_table<M: Machine>(
             Err(now) => old = now,
         }
     }
-    // A table that was left here, or that the fault of a dead area has just linked: it maps nothing.
-    if let Upper::Table { frame, .. } = M::Format::upper(old) {
+    // A table that was left here: it maps nothing. A child may have been given its share of it.
+    if let Upper::Table { frame, shared, .. } = M::Format::upper(old) {
         delta.tables -= 1;
         removed.note(address, PAGE_SIZE);
-        removed.tables.push(Unlinked::Private(frame));
+        removed.tables.push(if shared { Unlinked::Shared(frame, 0) } else { Unlinked::Private(frame) });
     }
 }

@@ -4,6 +4,7 @@
 
 use super::sweep::{Progress, Rewrite, Sweep, Visit};
 use super::walk::load;
+use super::{huge, span};
 use crate::addr::{PAGE_SIZE, Rights};
 use crate::frame::Kind;
 use crate::machine::format::{Leaf, Raw};
@@ -19,11 +20,11 @@ impl<M: Machine> Sweep<'_, M> {
         loop {
             let new = match M::Format::leaf(entry) {
                 Leaf::Poison => return Ok(()),
-                Leaf::Empty => match self.new_empty(entry) {
+                Leaf::Empty => match self.new_empty(entry, address) {
                     Some(new) => new,
                     None => return Ok(()),
                 },
-                Leaf::Page(..) | Leaf::None(..) => match self.new_mapped(entry, address, waited)? {
+                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) => match self.new_mapped(entry, address, waited)? {
                     Some(new) => new,
                     None => return Ok(()),
                 },
@@ -44,30 +45,99 @@ impl<M: Machine> Sweep<'_, M> {
         }
     }
 
+    /// Rewrites the HUGE entry at `start` whole if the operation is for all of it, or splits it. False if the slot is to be
+    /// looked at again.
+    #[cold]
+    pub(super) fn visit_huge(
+        &mut self,
+        slot: &AtomicEntry,
+        entry: Raw,
+        start: u64,
+        from: u64,
+        to: u64,
+    ) -> Result<bool, Progress> {
+        let covered = span::<M::Format>(1);
+        if matches!(self.rewrite, Rewrite::Discard { copies: false, .. }) {
+            return Ok(true); // anonymous, so it stays
+        }
+        if (from, to) != (start, start + covered) || matches!(self.rewrite, Rewrite::Move { .. }) {
+            let done = huge::split(self.ctx, slot, entry, &mut self.delta);
+            return done.map(|()| false).map_err(|_| Progress::NoMemory(from));
+        }
+        if self.only_unshare {
+            return Ok(true);
+        }
+        if self.rewrite.removes() && self.removed.blocks.is_full() {
+            return Err(Progress::Resume(start));
+        }
+        let new = match self.rewrite {
+            Rewrite::Clean if is_own_and_dirty::<M>(entry) => M::Format::cleaned(entry),
+            Rewrite::Clean => return Ok(true),
+            Rewrite::Settle | Rewrite::KeepPinned | Rewrite::Age => match self.noted(entry) {
+                Some(noted) => noted,
+                None => return Ok(true),
+            },
+            Rewrite::Protect { rights, unwatched, soft, .. } => protected::<M>(entry, rights, unwatched, soft),
+            // Nonlinear areas have none.
+            Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } => return Ok(true),
+            Rewrite::Remove { .. } | Rewrite::Discard { .. } | Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
+        };
+        // AcqRel: as `rewrite_leaf`. No generation: faults do nothing to the value but split it.
+        if slot.compare_exchange(entry, new, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            return Ok(false);
+        }
+        self.ctx.count(Event::EntriesSwept);
+        if self.rewrite.removes() {
+            self.delta.page(Kind::Anon, -huge::pages::<M::Format>().cast_signed());
+            self.removed.blocks.extend(huge::first_frame::<M::Format>(entry));
+            self.ctx.memory.add_huge(-1);
+        }
+        if self.rewrite.restricts() {
+            self.removed.note(start, covered);
+        }
+        Ok(true)
+    }
+
     /// Must EMPTY leaf entries get a new stamp?
     pub(super) fn stamps_leaves(&self) -> bool {
         self.rewrite.restamps() && !self.quiet && !mutant::is(mutant::Mutant::NoStamp)
     }
 
+    /// Must EMPTY leaf entries be looked at one by one?
+    pub(super) fn visits_empty(&self) -> bool {
+        self.stamps_leaves() || matches!(self.rewrite, Rewrite::Place { .. })
+    }
+
     /// What an EMPTY leaf becomes, if it must change.
-    fn new_empty(&self, entry: Raw) -> Option<Raw> {
+    fn new_empty(&self, entry: Raw, address: u64) -> Option<Raw> {
+        if let Rewrite::Place { linear, target } = self.rewrite {
+            return self.placed_empty(entry, address, linear, target);
+        }
         self.stamps_leaves().then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
     }
 
-    /// What a PAGE or NONE becomes. `Ok(None)` if it stays, or waits for the wrap guard.
+    /// What a PAGE, NONE or OFFSET becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
         let changed = match self.rewrite {
             Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
-            Rewrite::Remove { .. } | Rewrite::Discard { .. } if self.removed.frames.is_full() => {
-                return Err(Progress::Resume(address));
-            }
+            rewrite if rewrite.removes() && self.removed.frames.is_full() => return Err(Progress::Resume(address)),
             Rewrite::Remove { .. } | Rewrite::Discard { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::DiscardNonlinear { linear, pages, .. } => match self.unbound(entry, address, linear, pages) {
+                Some(changed) => changed,
+                None => return Ok(None),
+            },
+            Rewrite::Place { linear, target } => match self.placed(entry, address, linear, target) {
+                Some(changed) => changed,
+                None => return Ok(None),
+            },
             Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
             Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
             Rewrite::Clean => M::Format::cleaned(entry),
-            Rewrite::Protect { rights, narrows, unwatched } => {
-                let changed = protected::<M>(entry, rights, unwatched);
+            // No generation: whoever makes the page writable meanwhile makes it soft-dirty by the same exchange (P14).
+            Rewrite::Settle | Rewrite::KeepPinned | Rewrite::Age => return Ok(self.noted(entry)),
+            Rewrite::Protect { rights, narrows, unwatched, soft } => {
+                let changed = protected::<M>(entry, rights, unwatched, soft);
                 if !narrows {
                     return Ok((changed != entry).then_some(changed));
                 }
@@ -77,6 +147,23 @@ impl<M: Machine> Sweep<'_, M> {
         // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
         let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
         Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
+    }
+
+    /// The entry as the accounting views want it to begin with, if it must change.
+    #[cold]
+    fn noted(&self, entry: Raw) -> Option<Raw> {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return None;
+        };
+        // The zero frame is never stored to, and of memory without a record nobody knows who does.
+        let held = !bits.special && self.ctx.record(frame).is_held();
+        let noted = match self.rewrite {
+            Rewrite::Age => M::Format::unused(entry),
+            Rewrite::KeepPinned if held => M::Format::with_soft(entry),
+            Rewrite::Settle if !bits.special && !held => M::Format::without_soft(entry),
+            _ => entry,
+        };
+        (noted != entry).then_some(noted)
     }
 
     /// Does it map anonymous memory?
@@ -114,6 +201,9 @@ impl<M: Machine> Sweep<'_, M> {
     /// Books what a successful rewrite took away.
     fn note_rewritten(&mut self, entry: Raw, address: u64) {
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            if let Leaf::Offset(_) = M::Format::leaf(entry) {
+                self.note_moved(entry, address); // no page, and nothing to flush
+            }
             return;
         };
         self.ctx.count(Event::EntriesSwept);
@@ -124,6 +214,9 @@ impl<M: Machine> Sweep<'_, M> {
             }
             self.removed.note(address, PAGE_SIZE);
         } else if self.rewrite.restricts() {
+            if self.rewrite == Rewrite::Clean && mutant::is(mutant::Mutant::CleanWithoutFlush) {
+                return;
+            }
             self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }
@@ -136,8 +229,8 @@ fn is_own_and_dirty<M: Machine>(entry: Raw) -> bool {
 }
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;
-/// any other is left to the next write fault.
-fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
+/// any other is left to the next write fault, and so is the first store to one that is not soft-dirty.
+fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool, soft: bool) -> Raw {
     if rights.is_none() {
         return match M::Format::leaf(entry) {
             Leaf::Page(..) => M::Format::page_to_none(entry, M::Format::generation(entry)),
@@ -149,6 +242,9 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let writable = rights.contains(Rights::WRITE) && !bits.pending && (bits.exclusive || bits.write || unwatched);
+    let is_soft = bits.soft || soft;
+    let writable =
+        rights.contains(Rights::WRITE) && !bits.pending && is_soft && (bits.exclusive || bits.write || unwatched);
+    let page = if writable { M::Format::with_soft(page) } else { page };
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }

@@ -9,7 +9,7 @@ use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw, Upper};
 use crate::machine::{Format, Machine};
 
-/// A leaf entry that maps a page.
+/// A leaf entry that says something: it maps a page, or is OFFSET.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     /// The page's address.
@@ -18,6 +18,8 @@ pub(crate) struct Seen {
     pub(crate) entry: Raw,
     /// The product of the shares of all tables on the way: 1 if the path is this space's alone.
     pub(crate) shares: u64,
+    /// Is it part of a large page? Then the entry is what its table would hold.
+    pub(crate) large: bool,
 }
 
 /// Where a search stands: a table of a level, the address that its first entry covers, the shares so far.
@@ -29,7 +31,7 @@ struct At {
     shares: u64,
 }
 
-/// Calls `visit` with the mapped pages of the first leaf table that has any address of `from..to`. Returns the end of
+/// Calls `visit` with the entries that say something of the first leaf table that has any address of `from..to`. Returns the end of
 /// that table's part of the range, or `None` if there is no such table.
 pub(crate) fn scan<M: Machine>(
     ctx: Ctx<'_, M>,
@@ -49,10 +51,17 @@ fn search<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut i
     let last = ((to - 1 - at.base) >> shift::<M::Format>(at.level)) as usize;
     let slots = ctx.entries(at.table).iter().enumerate().take(last + 1).skip(first);
     for (index, slot) in slots {
-        let Upper::Table { frame, .. } = M::Format::upper(load(slot)) else {
-            continue;
-        };
         let base = at.base + covered * index as u64;
+        let entry = load(slot);
+        let frame = match M::Format::upper(entry) {
+            Upper::Table { frame, .. } => frame,
+            Upper::Huge => {
+                let end = to.min(base + covered);
+                large::<M>(at, entry, base, (from.max(base), end), visit);
+                return Some(end);
+            }
+            _ => continue,
+        };
         let below = At {
             table: frame,
             level: at.level - 1,
@@ -76,8 +85,16 @@ fn leaves<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut i
     let pages = ((from - at.base) / PAGE_SIZE) as usize..((to - at.base) / PAGE_SIZE) as usize;
     for (index, slot) in ctx.entries(at.table).iter().enumerate().take(pages.end).skip(pages.start) {
         let entry = load(slot);
-        if let Leaf::Page(..) | Leaf::None(..) = M::Format::leaf(entry) {
-            visit(Seen { address: at.base + index as u64 * PAGE_SIZE, entry, shares: at.shares });
+        if let Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) = M::Format::leaf(entry) {
+            visit(Seen { address: at.base + index as u64 * PAGE_SIZE, entry, shares: at.shares, large: false });
         }
+    }
+}
+
+/// The same for the pages `from..to` of a large page at `base`.
+fn large<M: Machine>(at: At, entry: Raw, base: u64, (from, to): (u64, u64), visit: &mut impl FnMut(Seen)) {
+    for index in ((from - base) / PAGE_SIZE)..((to - base) / PAGE_SIZE) {
+        let part = M::Format::part_of_huge(entry, index as usize);
+        visit(Seen { address: base + index * PAGE_SIZE, entry: part, shares: at.shares, large: true });
     }
 }

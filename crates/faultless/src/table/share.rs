@@ -6,7 +6,7 @@
 //! copiers do under the table's lock: clear W and EXCLUSIVE, and set SHARED one level down.
 
 use super::walk::{Stop, load};
-use super::{Delta, Removed, Unlinked, alloc_table, discard_table, part_shift, span};
+use super::{Delta, Removed, Unlinked, alloc_table, discard_table, huge, part_shift, span};
 use crate::addr::{FrameId, VirtAddr};
 use crate::frame::{Ctx, Frame, Kind, Retired};
 use crate::machine::format::{Leaf, PageBits, Raw, Upper};
@@ -161,7 +161,8 @@ fn copy_leaf<M: Machine, const PINS: bool>(ctx: Ctx<'_, M>, source: &AtomicEntry
     loop {
         let leaf = M::Format::leaf(entry);
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = leaf else {
-            return 0;
+            // What means a page of the object without mapping it means that to both.
+            return if let Leaf::Offset(_) = leaf { entry } else { 0 };
         };
         let common = M::Format::without_exclusive(entry);
         if !bits.special {
@@ -192,8 +193,10 @@ fn copy_leaf<M: Machine, const PINS: bool>(ctx: Ctx<'_, M>, source: &AtomicEntry
 fn copy_upper<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
     let mut entry = load(source);
     loop {
-        let Upper::Table { frame, .. } = M::Format::upper(entry) else {
-            return 0;
+        let frame = match M::Format::upper(entry) {
+            Upper::Table { frame, .. } => frame,
+            Upper::Huge => return copy_huge(ctx, source, entry),
+            _ => return 0,
         };
         let shared = M::Format::table(frame, true, false);
         ctx.record(frame).add_share();
@@ -207,6 +210,27 @@ fn copy_upper<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
                 ctx.record(frame).drop_share();
                 entry = now;
             }
+        }
+    }
+}
+
+/// The copy of a HUGE entry, as [`copy_leaf`] would copy the entries that it stands for. No page of it is pinned: a pin
+/// splits it.
+#[cold]
+fn copy_huge<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry, mut entry: Raw) -> Raw {
+    // The source entry holds the references, and under the table's lock nobody removes it.
+    huge::each_frame::<M::Format>(entry, |frame| ctx.record(frame).add_counts(1, 1));
+    ctx.memory.add_huge(1);
+    // Ends: under the lock of a shared table only the MMU changes the entry, and it sets at most two bits.
+    loop {
+        let common = M::Format::without_exclusive(entry);
+        if mutant::is(mutant::Mutant::CopyKeepsExclusive) {
+            return common;
+        }
+        // Acquire on failure, as `load`.
+        match source.compare_exchange(entry, common, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return common,
+            Err(now) => entry = now,
         }
     }
 }
@@ -234,8 +258,11 @@ pub(crate) fn settle_drop<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: us
 fn drop_entries<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
     if level > 0 {
         return each_linked(ctx, table, |_, slot| {
-            if let Upper::Table { frame, .. } = M::Format::upper(load(slot)) {
-                settle_drop(ctx, frame, level - 1);
+            let entry = load(slot);
+            match M::Format::upper(entry) {
+                Upper::Table { frame, .. } => settle_drop(ctx, frame, level - 1),
+                Upper::Huge => drop_huge(ctx, entry),
+                _ => {}
             }
         });
     }
@@ -247,6 +274,14 @@ fn drop_entries<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
         {
             ctx.put(frame, 1, 1);
         }
+    }
+}
+
+/// Drops what a HUGE entry holds.
+fn drop_huge<M: Machine>(ctx: Ctx<'_, M>, entry: Raw) {
+    if let Some(first) = huge::first_frame::<M::Format>(entry) {
+        ctx.put_block(first);
+        ctx.memory.add_huge(-1);
     }
 }
 
@@ -344,10 +379,10 @@ pub(crate) fn unfreeze<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, slots: core::
 pub(super) fn weigh<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize, delta: &mut Delta, sign: i64) {
     delta.tables += sign;
     if level > 0 {
-        return each_linked(ctx, table, |_, slot| {
-            if let Upper::Table { frame, .. } = M::Format::upper(load(slot)) {
-                weigh(ctx, frame, level - 1, delta, sign);
-            }
+        return each_linked(ctx, table, |_, slot| match M::Format::upper(load(slot)) {
+            Upper::Table { frame, .. } => weigh(ctx, frame, level - 1, delta, sign),
+            Upper::Huge => delta.page(Kind::Anon, sign * huge::pages::<M::Format>().cast_signed()),
+            _ => {}
         });
     }
     for slot in ctx.entries(table) {

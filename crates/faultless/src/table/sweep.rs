@@ -45,6 +45,23 @@ pub(crate) enum Rewrite {
         /// How far.
         by: u64,
     },
+    /// As `Discard`, in a nonlinear area: the pages whose indexes lie in `pages`. One that is not where the area's offset
+    /// says leaves its index behind (NL-03).
+    DiscardNonlinear {
+        /// The index that the area's offset gives to address 0, modulo 2^64.
+        linear: u64,
+        /// First index, and one past the last.
+        pages: (u64, u64),
+        /// As for `Discard`.
+        restamps: bool,
+    },
+    /// Remove it, and note in each entry that another page of the object belongs there (NL-02). All leaf tables exist.
+    Place {
+        /// The index that the area's offset gives to address 0, modulo 2^64.
+        linear: u64,
+        /// The index that the entries give to address 0 afterwards, modulo 2^64.
+        target: u64,
+    },
     /// Note it as clean (MADV_FREE): the next store sets its dirty bit again. Only pages that nobody else has.
     Clean,
     /// Give it these rights. `narrows` if some page may lose a right.
@@ -55,33 +72,47 @@ pub(crate) enum Rewrite {
         narrows: bool,
         /// May stores go to every page as it is, and unnoticed (a shared mapping of memory)?
         unwatched: bool,
+        /// Is every page soft-dirty anyway? If not, one that is clean stays write-protected.
+        soft: bool,
     },
+    /// Note it as not soft-dirty, and write-protect it, so that the next store is seen (P14). Pinned pages stay: their
+    /// holder stores to them without the MMU.
+    Settle,
+    /// Note the pinned pages as soft-dirty: some may have been pinned while they were settled.
+    KeepPinned,
+    /// Note it as not accessed.
+    Age,
 }
 
 impl Rewrite {
     /// Do pages leave?
     pub(super) fn removes(self) -> bool {
-        matches!(self, Self::Remove { .. } | Self::Discard { .. })
+        matches!(self, Self::Remove { .. } | Self::Discard { .. } | Self::DiscardNonlinear { .. } | Self::Place { .. })
+    }
+
+    /// Do pages go to another place?
+    pub(crate) fn moves(self) -> bool {
+        matches!(self, Self::Move { .. })
     }
 
     /// Must a fault that is under way notice? Not if pages only gain rights.
     pub(super) fn restricts(self) -> bool {
-        !matches!(self, Self::Protect { narrows: false, .. })
+        !matches!(self, Self::Protect { narrows: false, .. } | Self::KeepPinned)
     }
 
     /// Must EMPTY entries change too, so that a fault that saw one before fails?
     pub(super) fn restamps(self) -> bool {
         match self {
-            Self::Remove { .. } | Self::Move { .. } => true,
-            Self::Discard { restamps, .. } => restamps,
-            Self::Clean => false,
+            Self::Remove { .. } | Self::Move { .. } | Self::Place { .. } => true,
+            Self::Discard { restamps, .. } | Self::DiscardNonlinear { restamps, .. } => restamps,
+            Self::Clean | Self::Settle | Self::KeepPinned | Self::Age => false,
             Self::Protect { narrows, .. } => narrows,
         }
     }
 
     /// Are shared tables left alone?
     fn spares_shared(self) -> bool {
-        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean)
+        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean | Self::KeepPinned)
     }
 }
 
@@ -249,14 +280,16 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let mut entry = load(slot);
         // Ends: each round but the last follows another CPU's successful change of this slot.
         loop {
-            let Upper::Table { frame, shared, .. } = M::Format::upper(entry) else {
-                match self.restamp_upper(slot, entry) {
+            let table = match M::Format::upper(entry) {
+                Upper::Table { frame, shared, .. } => Some((frame, shared)),
+                Upper::Huge => None,
+                _ => match self.restamp_upper(slot, entry) {
                     Ok(()) => return Ok(()),
                     Err(now) => {
                         entry = now;
                         continue;
                     }
-                }
+                },
             };
             if self.moves_whole(level, start, from, to) {
                 if self.only_unshare || self.take_table(slot, entry, start)? {
@@ -265,6 +298,13 @@ impl<'a, M: Machine> Sweep<'a, M> {
                 entry = load(slot);
                 continue;
             }
+            let Some((frame, shared)) = table else {
+                if self.visit_huge(slot, entry, start, from, to)? {
+                    return Ok(());
+                }
+                entry = load(slot);
+                continue;
+            };
             if self.only_unshare && self.is_whole(level, start) {
                 return Ok(()); // dropped whole, with all that is shared below
             }
@@ -390,6 +430,10 @@ impl<'a, M: Machine> Sweep<'a, M> {
                     Upper::Poison => break,
                     Upper::Table { frame, shared: false, .. } if level > 1 => self.close(frame, level - 1, start)?,
                     Upper::Table { .. } => {}
+                    Upper::Huge => {
+                        debug_assert!(false, "a large page where no area is");
+                        break;
+                    }
                     _ if self.quiet => break,
                     _ => {}
                 }
@@ -438,7 +482,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
         let entries = self.ctx.entries(table);
         let mut index = ((from - start) / PAGE_SIZE) as usize;
         let entries = &entries[..((to - start) / PAGE_SIZE) as usize];
-        let skips_empty = !self.stamps_leaves();
+        let skips_empty = !self.visits_empty();
         // Ends: each round passes an entry.
         while let Some(slot) = entries.get(index) {
             if skips_empty && M::Format::all_empty(load(slot)) {

@@ -3,7 +3,7 @@
 //! [`find`] only looks. [`populate`] makes the path private and complete: it allocates missing tables by one
 //! compare-exchange each (PL-02) and unshares shared ones (P7). Both run inside a section and never block.
 
-use super::{Delta, Removed, alloc_table, discard_table, part_of, share, slot_of};
+use super::{Delta, Removed, alloc_table, discard_table, huge, part_of, share, slot_of};
 use crate::addr::{FrameId, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Raw, Upper};
@@ -19,6 +19,13 @@ pub(crate) enum Found<'a> {
         /// The leaf table it is in.
         table: FrameId,
         /// Is the path shared (and everything below it read-only)?
+        shared: bool,
+    },
+    /// A large page.
+    Huge {
+        /// The entry of level 1.
+        slot: &'a AtomicEntry,
+        /// As for [`Found::Leaf`].
         shared: bool,
     },
     /// A table is missing on the way.
@@ -51,6 +58,37 @@ pub(crate) fn load(entry: &AtomicEntry) -> Raw {
     entry.load(Ordering::Acquire)
 }
 
+/// A mapped address, looked at: the entry that decides, and what a leaf entry for the address says or would say.
+pub(crate) struct Look<'a> {
+    /// The leaf entry, or that of a large page.
+    pub(crate) slot: &'a AtomicEntry,
+    /// Its value.
+    pub(crate) entry: Raw,
+    /// The value of the leaf entry.
+    pub(crate) leaf: Raw,
+    /// As for [`Found::Leaf`].
+    pub(crate) shared: bool,
+}
+
+/// Looks at `address`; `None` if there is no table. Changes nothing.
+pub(crate) fn look<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr) -> Option<Look<'_>> {
+    match find(ctx, root, address) {
+        Found::Leaf { slot, shared, .. } => {
+            let entry = load(slot);
+            Some(Look { slot, entry, leaf: entry, shared })
+        }
+        Found::Huge { slot, shared } => {
+            let entry = load(slot);
+            if M::Format::upper(entry) != Upper::Huge {
+                return None; // split in between: as good as not there yet
+            }
+            let leaf = M::Format::part_of_huge(entry, slot_of::<M::Format>(address.as_u64(), 0));
+            Some(Look { slot, entry, leaf, shared })
+        }
+        _ => None,
+    }
+}
+
 /// Looks for the leaf entry of `address`.
 #[inline]
 pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr) -> Found<'_> {
@@ -58,21 +96,24 @@ pub(crate) fn find<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
     let mut path_shared = false;
     for level in (1..M::Format::LEVELS).rev() {
         let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), level)];
-        match M::Format::upper(load(slot)) {
-            Upper::Table { frame, shared, frozen: false } => {
-                path_shared |= shared;
-                table = frame;
-            }
-            Upper::Empty => return Found::Missing,
-            Upper::Frozen | Upper::Table { frozen: true, .. } => return Found::Frozen,
-            Upper::Poison => return Found::Poison,
-        }
+        let entry = load(slot);
+        let Some((frame, shared)) = M::Format::open_table(entry) else {
+            return match M::Format::upper(entry) {
+                Upper::Empty => Found::Missing,
+                Upper::Huge => Found::Huge { slot, shared: path_shared },
+                Upper::Frozen | Upper::Table { .. } => Found::Frozen,
+                Upper::Poison => Found::Poison,
+            };
+        };
+        path_shared |= shared;
+        table = frame;
     }
     let slot = &ctx.entries(table)[slot_of::<M::Format>(address.as_u64(), 0)];
     Found::Leaf { slot, table, shared: path_shared }
 }
 
-/// Is no table shared on the way to the leaf entry of `address`, as far as there are tables?
+/// Is no table shared on the way to the leaf entry of `address`, as far as there are tables, and is that not part of a
+/// large page?
 pub(crate) fn is_private<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr) -> bool {
     let mut table = root;
     for level in (1..M::Format::LEVELS).rev() {
@@ -119,6 +160,10 @@ pub(super) fn populate_to<'a, M: Machine>(
                     entry = share::unshare(ctx, slot, entry, frame, level - 1, address, removed)?;
                 }
                 Upper::Poison => return Err(Stop::Retry),
+                Upper::Huge => {
+                    huge::split(ctx, slot, entry, delta)?;
+                    entry = load(slot);
+                }
                 Upper::Empty => entry = link_table(ctx, table, address, entry, level, delta)?,
             }
         };

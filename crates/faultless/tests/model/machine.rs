@@ -28,10 +28,12 @@ struct Translation {
     dirty: bool,
 }
 
-/// A cached walk: the leaf table of a range, and whether the path permits stores.
+/// A walk: the table of the entry that maps the page, its level, and whether the path permits stores. Cached if that is
+/// a leaf table.
 #[derive(Clone, Copy)]
 struct Walk {
     table: FrameId,
+    level: usize,
     write: bool,
 }
 
@@ -103,10 +105,11 @@ impl<F: Format> ModelMachine<F> {
     /// Walks for an access and caches what it found; a fault drops what was cached for the page.
     fn walk(&self, mmu: &mut Mmu, page: u64, store: bool) -> Result<FrameId, PageFault> {
         let found = self.walk_table(mmu, page).and_then(|walk| {
-            let slot = &self.words(walk.table)[Self::slot(page, 0)];
-            let entry = touch(slot, store && walk.write)?;
-            let write = walk.write && decode(entry).write;
-            (write || !store).then_some(Translation { frame: decode(entry).frame, write, dirty: decode(entry).dirty })
+            let slot = &self.words(walk.table)[Self::slot(page, walk.level)];
+            let entry = decode(touch(slot, store && walk.write, walk.level == 1)?);
+            let write = walk.write && entry.write;
+            let frame = part(entry, walk.level, Self::slot(page, 0));
+            (write || !store).then_some(Translation { frame, write, dirty: entry.dirty })
         });
         mmu.pages[page as usize] = found;
         if found.is_none() {
@@ -120,13 +123,16 @@ impl<F: Format> ModelMachine<F> {
         let cached = &mut mmu.walks[(page >> F::INDEX_BITS) as usize];
         if cached.is_none() {
             let root = mmu.root.expect("a CPU that runs no space made an access");
-            let mut walk = Walk { table: root, write: true };
+            let mut walk = Walk { table: root, level: 0, write: true };
             for level in (1..F::LEVELS).rev() {
                 let entry = decode(self.words(walk.table)[Self::slot(page, level)].load(Acquire));
                 if !entry.present {
                     return None;
                 }
-                walk = Walk { table: entry.frame, write: walk.write && entry.write };
+                if level == 1 && entry.large {
+                    return Some(Walk { level, ..walk }); // not cached: the walk ends here
+                }
+                walk = Walk { table: entry.frame, level: 0, write: walk.write && entry.write };
             }
             *cached = Some(walk);
         }
@@ -140,6 +146,10 @@ impl<F: Format> ModelMachine<F> {
             let entry = decode(self.words(table)[Self::slot(page, level)].load(Acquire));
             if !entry.present {
                 return None;
+            }
+            if level == 1 && entry.large {
+                let frame = part(entry, level, Self::slot(page, 0));
+                return Some(Entry { write: write && entry.write, frame, ..entry });
             }
             (table, write) = (entry.frame, write && entry.write);
         }
@@ -195,18 +205,25 @@ pub struct Entry {
     pub present: bool,
     pub write: bool,
     pub dirty: bool,
+    pub large: bool,
     pub frame: FrameId,
 }
 
-fn decode(raw: u64) -> Entry {
-    Entry { present: raw & 1 != 0, write: raw & 2 != 0, dirty: raw & 64 != 0, frame: FrameId::new(raw << 12 >> 24) }
+/// The frame of page `index` of a table's worth, as an entry of `level` maps it.
+fn part(entry: Entry, level: usize, index: usize) -> FrameId {
+    FrameId::new(entry.frame.as_u64() + if level == 1 { index as u64 } else { 0 })
 }
 
-/// Sets accessed and, for a store that the entry permits, dirty. `None` if nothing is mapped.
-fn touch(slot: &AtomicEntry, store: bool) -> Option<u64> {
+fn decode(raw: u64) -> Entry {
+    let (present, write) = (raw & 1 != 0, raw & 2 != 0);
+    Entry { present, write, dirty: raw & 64 != 0, large: raw & 128 != 0, frame: FrameId::new(raw << 12 >> 24) }
+}
+
+/// Sets accessed and, for a store that the entry permits, dirty. `None` if nothing is mapped, or not in this size.
+fn touch(slot: &AtomicEntry, store: bool, large: bool) -> Option<u64> {
     let mut raw = slot.load(Acquire);
     loop {
-        if raw & 1 == 0 {
+        if raw & 1 == 0 || decode(raw).large != large {
             return None;
         }
         let touched = raw | 32 | if store && raw & 2 != 0 { 64 } else { 0 };

@@ -20,7 +20,7 @@ pub use faultless::{Access, Rights, Sharing};
 pub use machine::ModelMachine;
 pub use poison::Poison;
 pub use run::{Scenario, is_full, reach};
-pub use world::{Backed, RO, Space, Worker, World, pages, rw};
+pub use world::{Backed, Pins, RO, Space, Worker, World, pages, rw};
 
 /// A message from one thread to the others: what was done before is visible to whoever sees it raised.
 #[derive(Clone)]

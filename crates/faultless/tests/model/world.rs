@@ -3,13 +3,14 @@
 use super::machine::{Entry, ModelMachine};
 use faultless::machine::Format;
 use faultless::{
-    Access, Backing, Cpu, CpuId, FaultError, FrameId, Layout, MapRequest, Object, PAGE_SIZE, PageRange, Rights,
-    Sharing, VirtAddr, Vm,
+    Access, Backing, ClearRefs, Cpu, CpuId, Destination, FaultError, FrameId, HugePages, Layout, MapRequest, Object,
+    PAGE_SIZE, PageRange, Pinned, RemapRequest, Rights, Sharing, VirtAddr, Vm,
 };
 use std::sync::Arc;
 
 pub type Space<F> = Arc<faultless::Space<ModelMachine<F>>>;
 pub type Backed<F> = Arc<Object<ModelMachine<F>>>;
+pub type Pins<F> = Pinned<ModelMachine<F>>;
 
 pub const RO: Rights = Rights::READ;
 
@@ -67,7 +68,8 @@ impl<F: Format> World<F> {
             assert!(worker.cpu.collect(), "a section is still active");
         }
         let spaces: Vec<_> = spaces.iter().map(|space| &***space).collect();
-        if let Err(error) = self.vm.audit(&mut workers[0].cpu, &spaces, objects) {
+        let mut cpus = workers.each_mut().map(|worker| &mut worker.cpu);
+        if let Err(error) = self.vm.audit_all(&mut cpus, &spaces, objects) {
             panic!("audit: {error}");
         }
         workers
@@ -146,12 +148,55 @@ impl<F: Format> Worker<F> {
         assert_eq!(object.write(&mut self.cpu, offset, &value.to_le_bytes()), Ok(8));
     }
 
+    /// Has anonymous memory get large pages (of as many pages as a table has entries).
+    pub fn make_large(&mut self) {
+        let vm = self.cpu.vm().clone();
+        vm.set_huge_pages(&mut self.cpu, HugePages::Always);
+    }
+
+    /// Collapses pages. False if it was refused.
+    pub fn collapse(&mut self, space: &Space<F>, first: u64, count: u64) -> bool {
+        space.collapse(&mut self.cpu, pages(first, count)).is_ok()
+    }
+
     pub fn unmap(&mut self, space: &Space<F>, first: u64, count: u64) {
         space.unmap(&mut self.cpu, pages(first, count)).expect("memory");
     }
 
     pub fn protect(&mut self, space: &Space<F>, first: u64, count: u64, rights: Rights) {
         space.protect(&mut self.cpu, pages(first, count), rights).expect("mapped");
+    }
+
+    /// Makes pages of a shared mapping show those of its object from `index` on.
+    pub fn arrange(&mut self, space: &Space<F>, first: u64, count: u64, index: u64) {
+        space.remap_pages(&mut self.cpu, pages(first, count), index).expect("a shared mapping, and memory");
+    }
+
+    /// MADV_DONTNEED.
+    pub fn discard(&mut self, space: &Space<F>, first: u64, count: u64) {
+        space.discard(&mut self.cpu, pages(first, count), false).expect("mapped");
+    }
+
+    /// MADV_FREE.
+    pub fn free_lazily(&mut self, space: &Space<F>, first: u64, count: u64) {
+        space.free_lazily(&mut self.cpu, pages(first, count)).expect("private memory");
+    }
+
+    /// mremap to a place where nothing is; `keep` is MREMAP_DONTUNMAP.
+    pub fn move_pages(&mut self, space: &Space<F>, first: u64, count: u64, to: u64, keep: bool) {
+        let (addr, len, destination) = (at(first), count * PAGE_SIZE, Destination::Fixed(at(to)));
+        let request = RemapRequest { addr, old_len: len, new_len: len, destination, keep };
+        assert_eq!(space.remap(&mut self.cpu, request), Ok(at(to)));
+    }
+
+    /// Pins a page.
+    pub fn pin(&mut self, space: &Space<F>, page: u64, access: Access) -> Option<Pins<F>> {
+        space.pin(&mut self.cpu, pages(page, 1), access).ok()
+    }
+
+    /// fallocate(PUNCH_HOLE) of a page.
+    pub fn punch(&mut self, object: &Backed<F>, page: u64) {
+        object.punch_hole(&mut self.cpu, page * PAGE_SIZE, PAGE_SIZE).expect("memory");
     }
 
     pub fn fork(&mut self, space: &Space<F>) -> Space<F> {
@@ -188,6 +233,18 @@ impl<F: Format> Worker<F> {
     /// Clears the accessed and dirty bits of a page.
     pub fn age(&self, space: &Space<F>, page: u64) {
         self.machine().age(space.root(), page);
+    }
+
+    /// Forgets which pages were stored to.
+    pub fn clear_soft(&mut self, space: &Space<F>) {
+        space.clear_refs(&mut self.cpu, ClearRefs::SoftDirty).expect("memory");
+    }
+
+    /// Is the page noted as stored to, by its entry?
+    pub fn is_soft(&mut self, space: &Space<F>, page: u64) -> bool {
+        let mut soft = false;
+        space.pages(&mut self.cpu, pages(page, 1), |page| soft |= page.soft_dirty);
+        soft
     }
 
     /// One instruction: a load of a word.

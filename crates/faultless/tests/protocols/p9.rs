@@ -64,6 +64,50 @@ scenario! {
 }
 
 scenario! {
+    /// A nonlinear mapping shows the last page in the first place: the truncation finds it there (NL-03).
+    nonlinear (3, 5)
+    reaches ["seen", "signal"]
+    holds_with [NeverQuiet]
+    catches [OffsetStays, NoShootdown]
+    {
+        let (world, [mut a, mut b], space, object) = mapped(Sharing::Shared);
+        a.arrange(&space, 0, 1, 1);
+        let other = space.clone();
+        let running = spawn(move || (b.read(&other, 0, 0), b));
+        a.resize(&object, 1);
+        a.assert_gone(&space, 0);
+        let (seen, b) = running.join();
+        reach(if seen.is_some() { "seen" } else { "signal" });
+        assert!(seen.is_none() || seen == Some(33), "{seen:?}");
+        a.assert_gone(&space, 0);
+        assert_eq!(a.read(&space, 0, 0), None, "a page beyond the end");
+        world.audit([a, b], &[&space], &[&object]);
+    }
+}
+
+scenario! {
+    /// A page is read while another is put in its place: one of them is seen, then the new one, and the counts are right
+    /// whatever was displaced (NL-02).
+    rearrange (3, 5)
+    reaches ["old", "new"]
+    catches [NoShootdown]
+    {
+        let (world, [mut a, mut b], space, object) = mapped(Sharing::Shared);
+        a.write_object(&object, 1, 0, 44);
+        a.arrange(&space, 0, 1, 1);
+        let other = space.clone();
+        let running = spawn(move || (b.read(&other, 0, 0), b));
+        a.arrange(&space, 0, 1, 0);
+        assert_eq!(a.read(&space, 0, 0), Some(33), "the page that was put there");
+        let (seen, mut b) = running.join();
+        reach(if seen == Some(44) { "old" } else { "new" });
+        assert!(seen == Some(44) || seen == Some(33), "{seen:?}");
+        assert_eq!(b.read(&space, 0, 0), Some(33), "the page that was put there");
+        world.audit([a, b], &[&space], &[&object]);
+    }
+}
+
+scenario! {
     /// No table yet.
     read_table_absent (3, 4)
     reaches ["seen", "signal"]
@@ -287,6 +331,7 @@ scenario! {
     /// back.
     fill_against_truncate (4, 5)
     reaches ["seen", "zero"]
+    catches [AbsentKeepsValue]
     {
         let (world, [mut a, mut b]) = World::<Two>::new::<2>(40);
         let object = a.cpu.vm().new_file(4096, Arc::new(Store), "model").expect("memory");

@@ -148,7 +148,13 @@ impl<'a> Actor<'a> {
         let (range, mut pages) = self.range(page, PAGES.len());
         let rights = self.rng.pick(&[Rights::NONE, Rights::READ, Rights::READ | Rights::WRITE]);
         let (result, span) = self.stage.timed(|| on.space.protect(self.cpu.token(), range, rights));
-        if let Err(ProtectError::Unmapped(at) | ProtectError::Denied(at) | ProtectError::NoMemory(at)) = result {
+        if let Err(
+            ProtectError::Unmapped(at)
+            | ProtectError::Denied(at)
+            | ProtectError::NoMemory(at)
+            | ProtectError::Sealed(at),
+        ) = result
+        {
             pages.retain(|page| PAGES[*page] < at.as_u64());
         }
         self.note(span, on.number, &pages, What::Becomes(State::Mapped(rights)));

@@ -251,7 +251,8 @@ impl Stage {
             cpus.iter_mut().for_each(|cpu| {
                 cpu.token().collect();
             });
-            vm.audit(cpus[0].token(), spaces, &[&self.object]).map_err(|error| format!("audit: {error}"))
+            let mut cpus: Vec<_> = cpus.iter_mut().map(HostedCpu::token).collect();
+            vm.audit_all(&mut cpus, spaces, &[&self.object]).map_err(|error| format!("audit: {error}"))
         };
         audit(cpus, &alive)?;
         alive.iter().for_each(|space| space.exit(cpus[0].token()));

@@ -2,7 +2,10 @@
 
 use super::{Bench, at, range};
 use crate::sync::plain::Ordering::Relaxed;
-use crate::{Access, FaultError, ForkError, MapRequest, PAGE_SIZE, Rights, Space, UnmapError};
+use crate::{
+    Access, Destination, FaultError, ForkError, MapRequest, PAGE_SIZE, RemapError, RemapRequest, Rights, Space,
+    UnmapError,
+};
 
 /// Runs `operation` with the first, second, ... allocation failing until it succeeds; counts how often it failed.
 fn sweep(
@@ -34,6 +37,31 @@ fn touched(pages: u64) -> Bench {
     b.map(0, pages);
     (0..pages).for_each(|page| b.touch(page));
     b
+}
+
+#[test]
+fn a_move_of_tables_without_pages() {
+    // One on each side of a table border at the new place, the second behind a gap and empty.
+    let setup = || {
+        let mut b = Bench::new(64);
+        b.map(512, 2048);
+        [512, 2048].into_iter().for_each(|page| b.touch(page));
+        b.space.discard(&mut b.cpu, range(2048, 512), false).unwrap();
+        (b, std::vec![])
+    };
+    let request = RemapRequest {
+        addr: at(512),
+        old_len: 2048 * PAGE_SIZE,
+        new_len: 2048 * PAGE_SIZE,
+        destination: Destination::Fixed(at((1 << 18) - 512)),
+        keep: false,
+    };
+    let failures = sweep(setup, |b| {
+        let moved = b.space.remap(&mut b.cpu, request);
+        assert!(moved.is_ok() || moved == Err(RemapError::NoMemory), "{moved:?}");
+        moved.is_ok()
+    });
+    assert_eq!(failures, 1, "the upper table of the second");
 }
 
 fn forked(pages: u64) -> (Bench, std::vec::Vec<Space<super::TestMachine>>) {

@@ -29,6 +29,12 @@ fn bytes(bench: &mut Bench, page: u64) -> Vec<u8> {
     (0..4).map(|n| bench.byte(page + n)).collect()
 }
 
+fn bytes_of<const N: usize>(bench: &mut Bench, object: &Memory, offset: u64) -> [u8; N] {
+    let mut bytes = [1; N];
+    assert_eq!(object.read(&mut bench.cpu, offset, &mut bytes), Ok(N));
+    bytes
+}
+
 #[test]
 fn a_hole_is_seen_by_all_mappings_but_not_by_copies() {
     let mut bench = Bench::new(128);
@@ -79,6 +85,10 @@ fn a_hole_in_a_file_is_not_read_again() {
     object.punch_hole(&mut bench.cpu, 0, 2 * PAGE_SIZE).unwrap();
     assert_eq!(bytes(&mut bench, 0), [0, 0, 3, 4]);
     assert_eq!(pager.0.load(Relaxed), 3);
+    // A cut through the hole leaves what is before it zeroes: the pager still has the bytes.
+    object.punch_hole(&mut bench.cpu, 2 * PAGE_SIZE, PAGE_SIZE).unwrap();
+    object.resize(&mut bench.cpu, 2 * PAGE_SIZE + 100).unwrap();
+    assert_eq!(bytes_of(&mut bench, &object, 2 * PAGE_SIZE), [0; 100]);
     // What is cut off and grows again is no hole's business.
     object.resize(&mut bench.cpu, PAGE_SIZE).unwrap();
     object.resize(&mut bench.cpu, 4 * PAGE_SIZE).unwrap();

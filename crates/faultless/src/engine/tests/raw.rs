@@ -77,6 +77,15 @@ fn pieces_are_for_shared_areas_and_replace_nothing() {
 }
 
 #[test]
+fn runs_of_frames_are_cut_at_their_ends() {
+    // SAFETY: nothing maps them.
+    let frames = unsafe { crate::RawFrames::new(FrameId::new(10), 4) };
+    let cut = |frames: crate::RawFrames| (frames.base().as_u64(), frames.count());
+    assert_eq!((cut(frames.skip(1)), cut(frames.take(1))), ((11, 3), (10, 1)));
+    assert_eq!((cut(frames.skip(9)), cut(frames.take(9))), ((14, 0), (10, 4)));
+}
+
+#[test]
 fn a_private_store_copies_a_raw_frame() {
     let mut bench = Bench::new(128);
     let (page, frame) = window(&mut bench);

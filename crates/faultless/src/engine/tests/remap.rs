@@ -1,6 +1,7 @@
 //! mremap on one CPU: growing, shrinking, moving by entries and by whole tables, and what failures leave behind.
 
 use super::{BASE, Bench, at, get, range};
+use crate::sync::plain::Ordering::Relaxed;
 use crate::{Backing, Destination, MapRequest, PAGE_SIZE, RemapError, RemapRequest, Rights, Sharing, VirtAddr};
 use std::sync::Arc;
 use std::vec::Vec;
@@ -104,6 +105,24 @@ fn moves_what_is_shared_with_a_child() {
     bench.put(4096, 7);
     child.write(&mut bench.cpu, at(512), &[8]).unwrap();
     assert_eq!((bench.byte(4096), get(&child, &mut bench.cpu, 512)), (7, 8));
+    bench.finish(&[&child]);
+}
+
+#[test]
+fn a_table_left_by_a_failure_makes_room_also_where_a_child_shares_it() {
+    let mut bench = Bench::new(256);
+    bench.map(512, 1024);
+    [512, 1024].into_iter().for_each(|page| bench.put(page, 7));
+    // Entry by entry to two tables, of which the second cannot be had; the first stays where no area is.
+    bench.vm.machine().fail_after.store(2, Relaxed);
+    assert_eq!(remap(&mut bench, request(512, 1024, 1024, Destination::Fixed(at(4097)))), Err(RemapError::NoMemory));
+    bench.vm.machine().fail_after.store(0, Relaxed);
+    let child = bench.space.fork(&mut bench.cpu).unwrap();
+    assert_eq!(remap(&mut bench, request(512, 1024, 1024, Destination::Fixed(at(4096)))), Ok(at(4096)));
+    assert_eq!((bench.byte(4096), bench.byte(4608)), (7, 7));
+    child.map(&mut bench.cpu, MapRequest::anonymous(PAGE_SIZE).fixed(at(4096))).unwrap();
+    child.write(&mut bench.cpu, at(4096), &[8]).unwrap();
+    assert_eq!((bench.byte(4096), get(&child, &mut bench.cpu, 4096)), (7, 8));
     bench.finish(&[&child]);
 }
 

@@ -65,3 +65,21 @@ fn overlapping_or_reversed_ranges_are_refused() {
     assert!(Records::new(&[range(10, 10)]).is_none());
     assert!(Records::new(&[]).is_some_and(|records| records.find(0).is_none()));
 }
+
+#[test]
+fn each_free_frame_is_listed_once() {
+    let records = Records::new(&[range(3, 700)]).unwrap();
+    let mut zone = Zone::new();
+    zone.donate(&records, range(3, 700));
+    let mut taken = Vec::new();
+    zone.take_batch(&records, |frame| taken.push(frame));
+    taken.drain(5..).for_each(|frame| zone.give_loose(&records, frame));
+    let mut seen = BTreeSet::new();
+    zone.each(&records, &mut |first, count| {
+        for frame in first.as_u64()..first.as_u64() + count {
+            assert!(seen.insert(frame), "listed twice");
+        }
+    });
+    assert_eq!(seen.len() as u64, zone.free_frames());
+    assert!(taken.iter().all(|frame| !seen.contains(&frame.as_u64())) && taken.len() == 5);
+}

@@ -6,13 +6,14 @@ use core::mem::size_of;
 type F = X86_64;
 
 fn all_bits() -> impl Iterator<Item = PageBits> {
-    (0..64u32).map(|n| PageBits {
+    (0..128u32).map(|n| PageBits {
         write: n & 1 != 0,
         execute: n & 2 != 0,
         exclusive: n & 4 != 0,
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: n & 32 != 0,
+        soft: n & 65 != 0,
     })
 }
 
@@ -62,6 +63,22 @@ fn stamps_are_injective_and_stay_empty() {
 }
 
 #[test]
+fn offsets_round_trip() {
+    // NL-01. Every offset that a file may have fits: pages of a file of 2^63 bytes have indexes of 51 bits.
+    const { assert!(F::OFFSET_BITS >= 63 - 12) };
+    for index in [0, 1, 0xfff, 1 << 46, (1 << 47) - 1, 1 << 47, (1 << 51) - 1, (1 << 54) - 1, 0x2a_aaaa_aaaa_aaaa] {
+        for generation in 0..32 {
+            let entry = F::offset(index, generation);
+            assert_eq!(F::leaf(entry), Leaf::Offset(index));
+            assert_eq!(F::generation(entry), generation);
+            assert_eq!(F::leaf(F::with_generation(entry, 7)), Leaf::Offset(index));
+            assert!(!F::all_empty(entry) && !F::same_but_touched(entry, entry));
+            assert_ne!(entry & ABOVE_MEMORY, 0);
+        }
+    }
+}
+
+#[test]
 fn non_present_entries_keep_their_address_bits_above_memory() {
     // OT-01 and L1TF: an affected CPU must not find cacheable memory there.
     for stamp in [1, 77, (1 << 54) - 1] {
@@ -76,6 +93,7 @@ fn non_present_entries_keep_their_address_bits_above_memory() {
 fn the_mmu_sees_only_pages_as_present() {
     for entry in [
         F::empty(5, 5),
+        F::offset(5, 5),
         F::poison(),
         F::frozen_empty(),
         F::page_to_none(F::page(FrameId::new(3), PageBits::default(), 1), 2),
@@ -96,7 +114,11 @@ fn every_value_decodes() {
             Leaf::Page(..) => assert_eq!(x & 1, 1),
             _ => assert_eq!(x & 1, 0),
         }
-        let _ = F::upper(x);
+        let open = match F::upper(x) {
+            Upper::Table { frame, shared, frozen: false } => Some((frame, shared)),
+            _ => None,
+        };
+        assert_eq!(F::open_table(x), open);
     }
 }
 
@@ -112,6 +134,27 @@ fn tables_round_trip() {
 }
 
 #[test]
+fn a_large_page_stands_for_its_table() {
+    for frame in [0, 512, 0x55_5555_5400, (1 << 39) - 512].map(FrameId::new) {
+        for bits in all_bits() {
+            let entry = F::huge(frame, bits);
+            for huge in [entry, F::page_to_none(entry, 0)] {
+                assert_eq!(F::upper(huge), Upper::Huge);
+                assert!(!F::all_empty(huge));
+            }
+            assert_eq!(F::leaf(entry), Leaf::Page(frame, bits));
+            assert_eq!(F::none_to_page(F::page_to_none(entry, 0)) & LARGE, LARGE);
+            for index in [0, 1, 255, 511] {
+                let page = FrameId::new(frame.as_u64() + index as u64);
+                assert_eq!(F::part_of_huge(entry, index), F::page(page, bits, 0));
+                let none = F::page_to_none(F::page(page, bits, 0), 0);
+                assert_eq!(F::part_of_huge(F::page_to_none(entry, 0), index), none);
+            }
+        }
+    }
+}
+
+#[test]
 fn losing_exclusivity_takes_the_write_permission_of_private_pages_only() {
     let private = F::page(FrameId::new(9), PageBits { write: true, exclusive: true, ..PageBits::default() }, 0);
     let shared = F::page(FrameId::new(9), PageBits { write: true, ..PageBits::default() }, 0);
@@ -122,6 +165,22 @@ fn losing_exclusivity_takes_the_write_permission_of_private_pages_only() {
     assert!(
         matches!(F::leaf(F::without_exclusive(none)), Leaf::None(frame, bits) if frame == FrameId::new(9) && !bits.exclusive)
     );
+}
+
+#[test]
+fn what_may_be_written_is_soft_dirty() {
+    for bits in all_bits() {
+        let page = F::page(FrameId::new(5), PageBits { soft: false, ..bits }, 3);
+        for entry in [page, F::made_writable(page, true), F::page_to_none(page, 3)] {
+            let (Leaf::Page(_, now) | Leaf::None(_, now)) = F::leaf(entry) else { panic!() };
+            assert!(now.soft || !now.write, "a store would not be seen: {now:?}");
+            let cleared = F::without_soft(entry);
+            let (Leaf::Page(frame, clear) | Leaf::None(frame, clear)) = F::leaf(cleared) else { panic!() };
+            assert_eq!((frame, clear), (FrameId::new(5), PageBits { write: false, soft: false, ..now }));
+            assert_eq!(F::without_soft(F::with_soft(cleared)), cleared);
+            assert_eq!((F::generation(cleared), F::is_accessed(F::unused(cleared))), (3, false));
+        }
+    }
 }
 
 #[test]

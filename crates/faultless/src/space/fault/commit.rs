@@ -9,7 +9,7 @@ use crate::area::{Area, AreaFlags, Sharing};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
-use crate::object::PageState;
+use crate::object::{Object, PageState};
 use crate::space::Core;
 use crate::sync::{Event, Ordering, Section, mutant};
 use crate::table::{Found, Stop, find, load, populate};
@@ -50,9 +50,12 @@ impl<M: Machine> Core<M> {
         if mutant::is(mutant::Mutant::DeadCheckFirst) && area.is_dead() {
             return Err(Need::Retry);
         }
-        let Some(slot) = self.leaf_slot(ctx, address, area, access, work)? else {
-            ctx.count(Event::FaultSpurious);
-            return Ok(());
+        let slot = match self.leaf_slot::<FORCED>(ctx, address, area, access, work)? {
+            Path::Slot(slot) => slot,
+            Path::Done(event) => {
+                ctx.count(event);
+                return Ok(());
+            }
         };
         let entry = load(slot);
         // P1: after the load. A fault that loaded before the sweep fails its compare-exchange; one that loaded after
@@ -65,21 +68,36 @@ impl<M: Machine> Core<M> {
         attempt.run(access, flushed, work)
     }
 
-    /// The leaf entry, on a private path; `None` if the path is shared but the entry permits the access as it is.
-    fn leaf_slot<'a>(
+    /// The leaf entry, on a private path.
+    fn leaf_slot<'a, const FORCED: bool>(
         &'a self,
         ctx: Ctx<'a, M>,
         address: VirtAddr,
         area: &Area<M>,
         access: Access,
         work: &mut Work,
-    ) -> Result<Option<&'a AtomicEntry>, Need<M>> {
+    ) -> Result<Path<'a>, Need<M>> {
         match find(ctx, self.root, address) {
-            Found::Leaf { slot, shared: false, .. } => return Ok(Some(slot)),
+            Found::Leaf { slot, shared: false, .. } => return Ok(Path::Slot(slot)),
             Found::Leaf { slot, .. } if is_adequate::<M>(load(slot), access) && !area.is_dead() => {
-                return Ok(None);
+                return Ok(Path::Done(Event::FaultSpurious));
             }
-            Found::Leaf { .. } | Found::Missing => {}
+            Found::Huge { slot, shared }
+                if !FORCED && is_adequate_huge::<M>(slot, shared, access) && !area.is_dead() =>
+            {
+                return Ok(Path::Done(Event::FaultSpurious));
+            }
+            Found::Huge { shared: true, .. } if access == Access::Write && !FORCED => {
+                if self.take_huge_back(ctx, address, work)? && !area.is_dead() {
+                    return Ok(Path::Done(Event::FaultReuse));
+                }
+            }
+            Found::Missing if access == Access::Write && !FORCED && self.wants_huge(ctx, address, area) => {
+                if self.map_huge(ctx, address, area, work)? {
+                    return Ok(Path::Done(Event::FaultHuge));
+                }
+            }
+            Found::Leaf { .. } | Found::Missing | Found::Huge { .. } => {}
             Found::Frozen => return Err(Need::Wait),
             Found::Poison => return Err(Need::Retry),
         }
@@ -88,11 +106,37 @@ impl<M: Machine> Core<M> {
             self.note_strays(); // linked, perhaps, behind the sweep of the operation that killed the area
         }
         match populated {
-            Ok(slot) => Ok(Some(slot)),
-            Err(Stop::Retry) => Err(Need::Retry),
-            Err(Stop::Frozen) => Err(Need::Wait),
-            Err(Stop::NoMemory) => Err(Need::Frames),
+            Ok(slot) => Ok(Path::Slot(slot)),
+            Err(stop) => Err(stop.into()),
         }
+    }
+}
+
+/// Where a fault goes on.
+enum Path<'a> {
+    /// At this leaf entry, on a private path.
+    Slot(&'a AtomicEntry),
+    /// Nowhere: what was found, or what was done, is the answer.
+    Done(Event),
+}
+
+impl<M: Machine> From<Stop> for Need<M> {
+    fn from(stop: Stop) -> Self {
+        match stop {
+            Stop::Retry => Need::Retry,
+            Stop::Frozen => Need::Wait,
+            Stop::NoMemory => Need::Frames,
+        }
+    }
+}
+
+/// Does a large page permit the access?
+#[cold]
+fn is_adequate_huge<M: Machine>(slot: &AtomicEntry, shared: bool, access: Access) -> bool {
+    match M::Format::leaf(load(slot)) {
+        Leaf::Page(_, bits) if access == Access::Write => bits.write && !shared,
+        Leaf::Page(_, bits) => access == Access::Read || bits.execute,
+        _ => false,
     }
 }
 
@@ -173,6 +217,9 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
 
     /// The object's page for an empty entry, referenced: as mapped, unless it is only the source of a copy.
     fn look_up(&self, leaf: Leaf, access: Access) -> (Page, Option<FrameId>) {
+        if let Leaf::Offset(index) = leaf {
+            return self.look_up_offset(index);
+        }
         let Some(object) = &self.area.object else {
             return (if self.area.flags.contains(AreaFlags::RAW) { self.raw_hole() } else { Page::NoObject }, None);
         };
@@ -180,12 +227,39 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             return (Page::NoObject, None);
         }
         let copies = access == Access::Write && self.area.sharing == Sharing::Private;
-        match object.page(self.ctx, self.area.page_index(self.address), u32::from(!copies)) {
-            PageState::Resident(frame) if object.is_memory() => (Page::Memory, Some(frame)),
+        self.look_up_at(object, self.area.page_index(self.address), u32::from(!copies))
+    }
+
+    #[inline]
+    fn look_up_at(&self, object: &Object<M>, index: u64, mappings: u32) -> (Page, Option<FrameId>) {
+        match object.page(self.ctx, index, mappings) {
+            PageState::Resident(frame) if object.is_memory() && self.stores_unseen() => (Page::Memory, Some(frame)),
             PageState::Resident(frame) => (Page::Resident, Some(frame)),
             PageState::PastEnd => (Page::PastEnd, None),
-            PageState::Absent if object.must_read(self.area.page_index(self.address)) => (Page::MustRead, None),
+            PageState::Absent if object.must_read(index) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
+        }
+    }
+
+    /// Is a store to the area no news, for all of it is soft-dirty? If not, the first store to a page must fault (P14).
+    fn stores_unseen(&self) -> bool {
+        self.area.flags.contains(AreaFlags::SOFT_DIRTY)
+    }
+
+    /// The object's page for an OFFSET entry (NL-01). One in an area that cannot have any is not believed (F-13).
+    #[cold]
+    fn look_up_offset(&self, index: u64) -> (Page, Option<FrameId>) {
+        match &self.area.object {
+            Some(object) if self.area.flags.contains(AreaFlags::NONLINEAR) => self.look_up_at(object, index, 1),
+            _ => (Page::PastEnd, None),
+        }
+    }
+
+    /// The index of the object's page that belongs here.
+    fn page_index(&self) -> u64 {
+        match M::Format::leaf(self.entry) {
+            Leaf::Offset(index) => index,
+            _ => self.area.page_index(self.address),
         }
     }
 
@@ -294,7 +368,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         let Some(object) = &self.area.object else {
             return Err(Need::Retry);
         };
-        object.bring_in(self.ctx, self.area.page_index(self.address)).map_err(|_| Need::Frames)?;
+        object.bring_in(self.ctx, self.page_index()).map_err(|_| Need::Frames)?;
         Err(Need::Retry)
     }
 
@@ -302,7 +376,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         let Some(object) = &self.area.object else {
             return Err(Need::Retry);
         };
-        Err(Need::Page(Arc::clone(object), self.area.page_index(self.address)))
+        Err(Need::Page(Arc::clone(object), self.page_index()))
     }
 
     /// Leaves the section for a flush; a reference keeps the PENDING page what it is.

@@ -13,7 +13,7 @@ pub(super) enum Page {
     NoObject,
     /// In the cache of a file.
     Resident,
-    /// In memory that nothing stands behind: nobody must hear of stores.
+    /// In memory that nothing stands behind, and soft-dirty anyway: nobody must hear of stores.
     Memory,
     /// Not in the cache, and to be read from a pager.
     MustRead,
@@ -23,7 +23,7 @@ pub(super) enum Page {
     PastEnd,
 }
 
-/// Everything a decision depends on. `page` matters only for an empty entry, `alone` only for a write to a
+/// Everything a decision depends on. `page` matters only for an entry that maps nothing, `alone` only for a write to a
 /// write-protected page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Facts {
@@ -94,10 +94,10 @@ pub(super) fn decide(facts: &Facts) -> Plan {
     match facts.leaf {
         Leaf::Poison => Plan::Retry,
         Leaf::None(..) => Plan::Restore,
-        Leaf::Empty => decide_empty(facts),
+        Leaf::Empty | Leaf::Offset(_) => decide_empty(facts),
         Leaf::Page(_, bits) => match facts.access {
             Access::Execute if !bits.execute => Plan::Widen,
-            Access::Write if facts.forced && bits.exclusive && !bits.pending => Plan::Nothing,
+            Access::Write if facts.forced && bits.exclusive && !bits.pending && bits.soft => Plan::Nothing,
             Access::Write if !bits.write => decide_write(facts, bits.pending, bits.exclusive),
             _ => Plan::Nothing,
         },

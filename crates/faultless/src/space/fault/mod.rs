@@ -70,8 +70,8 @@ pub(super) struct Carried {
 
 /// What one fault carries from attempt to attempt.
 pub(super) struct Work {
-    removed: Removed,
-    delta: Delta,
+    pub(super) removed: Removed,
+    pub(super) delta: Delta,
     carried: Option<Carried>,
     major: bool,
 }

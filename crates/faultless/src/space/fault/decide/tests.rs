@@ -10,17 +10,18 @@ const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
 
 fn leaves() -> Vec<Leaf> {
     let frame = FrameId::new(7);
-    let pages = (0..32u32).map(|n| PageBits {
+    let pages = (0..64u32).map(|n| PageBits {
         write: n & 1 != 0,
         execute: n & 2 != 0,
         exclusive: n & 4 != 0,
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: false,
+        soft: n & 33 != 0,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
-    all.extend([Leaf::Empty, Leaf::Poison]);
+    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9)]);
     all
 }
 
@@ -51,7 +52,7 @@ fn nothing_is_done_for_an_adequate_entry() {
         };
         let adequate = match facts.access {
             Access::Read => true,
-            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending,
+            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending && bits.soft,
             Access::Execute => bits.execute,
         };
         assert_eq!(decide(&facts) == Plan::Nothing, adequate, "{facts:?}");
@@ -69,7 +70,7 @@ fn a_private_store_never_reaches_what_others_see() {
         }
         let plan = decide(&facts);
         if facts.forced && plan == Plan::Nothing {
-            assert!(bits.exclusive && !bits.pending, "{facts:?}");
+            assert!(bits.exclusive && !bits.pending && bits.soft, "{facts:?}");
             continue;
         }
         assert!(matches!(plan, Plan::Flush | Plan::Reuse | Plan::Copy), "{facts:?}: {plan:?}");
@@ -82,7 +83,7 @@ fn a_private_store_never_reaches_what_others_see() {
 
 #[test]
 fn an_empty_entry_gets_what_the_area_says() {
-    for facts in all_facts().filter(|facts| facts.leaf == Leaf::Empty) {
+    for facts in all_facts().filter(|facts| matches!(facts.leaf, Leaf::Empty | Leaf::Offset(_))) {
         let write = facts.access == Access::Write;
         let expected = match (facts.page, write, facts.sharing) {
             (Page::NoObject, true, _) => Plan::MapAnon,

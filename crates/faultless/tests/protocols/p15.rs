@@ -1,0 +1,203 @@
+//! P15: large pages. One entry stands for a table; splitting it changes nothing, collapsing copies.
+
+use crate::model::*;
+use crate::scenario;
+
+/// Large pages are of two pages.
+type Three = X86<3, 1, 2>;
+
+/// Two large pages' worth of memory that gets them, nothing of which was touched.
+fn untouched<const CPUS: usize>() -> (World<Three>, [Worker<Three>; CPUS], Space<Three>) {
+    let (world, mut workers) = World::<Three>::new::<CPUS>(48);
+    let space = workers[0].space();
+    workers[0].make_large();
+    workers[0].map(&space, 0, 4, rw());
+    workers.iter_mut().for_each(|worker| worker.run(&space));
+    (world, workers, space)
+}
+
+/// The same with the first large page there.
+fn large<const CPUS: usize>() -> (World<Three>, [Worker<Three>; CPUS], Space<Three>) {
+    let (world, mut workers, space) = untouched();
+    assert!(workers[0].write(&space, 0, 0, 5));
+    assert_eq!(world.vm.huge_entries(), 1);
+    (world, workers, space)
+}
+
+/// The same memory in small pages.
+fn small<const CPUS: usize>() -> (World<Three>, [Worker<Three>; CPUS], Space<Three>) {
+    let (world, mut workers) = World::<Three>::new::<CPUS>(48);
+    let space = workers[0].space();
+    workers[0].map(&space, 0, 2, rw());
+    workers.iter_mut().for_each(|worker| worker.run(&space));
+    assert!(workers[0].write(&space, 0, 0, 5));
+    (world, workers, space)
+}
+
+scenario! {
+    /// Two CPUs store to the same untouched large page.
+    touch_touch (3, 4)
+    {
+        let (world, [mut a, mut b], space) = untouched();
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 1, 1, 22));
+            b
+        });
+        assert!(a.write(&space, 0, 0, 11));
+        let b = running.join();
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(11), Some(22)), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// A large page comes while its area goes, and another one with other rights takes the place.
+    touch_remap (2, 3)
+    reaches ["stored before", "signal"]
+    holds_with [NeverQuiet]
+    catches [NoDeadCheck, NoUpperStamp, AlwaysQuiet, NoShootdown]
+    {
+        let (world, [mut a, mut b], space) = untouched();
+        assert!(a.write(&space, 2, 0, 1));
+        let other = space.clone();
+        let running = spawn(move || (b.write(&other, 0, 0, 7), b));
+        a.unmap(&space, 0, 2);
+        a.assert_gone(&space, 0);
+        a.map(&space, 0, 2, RO);
+        assert_eq!(a.read(&space, 0, 0), Some(0), "the new mapping shows the old page");
+        let (stored, b) = running.join();
+        reach(if stored { "stored before" } else { "signal" });
+        assert_eq!(a.read(&space, 0, 0), Some(0), "the read-only mapping was written");
+        a.assert_read_only(&space, 0);
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// One page of a large page goes while the other is stored to.
+    unmap_part (2, 3)
+    catches [NoShootdown]
+    {
+        let (world, [mut a, mut b], space) = large();
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 0, 1, 7), "the neighbour stays");
+            b
+        });
+        // Cached here, large as it is.
+        assert_eq!(a.read(&space, 1, 0), Some(0));
+        a.unmap(&space, 1, 1);
+        a.assert_gone(&space, 1);
+        let b = running.join();
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 0, 1)), (Some(5), Some(7)), "lost store");
+        assert_eq!(a.read(&space, 1, 0), None);
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// A part goes before any page is there: the fault of the other must not put a large page over the hole.
+    unmap_part_untouched (2, 3)
+    {
+        let (world, [mut a, mut b], space) = untouched();
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 0, 0, 7));
+            b
+        });
+        a.unmap(&space, 1, 1);
+        a.assert_gone(&space, 1);
+        let b = running.join();
+        a.assert_gone(&space, 1);
+        assert_eq!(a.read(&space, 0, 0), Some(7));
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// Parent and child, each on its CPU, store to the large page that they share.
+    shared_store (2, 2)
+    catches [CopyKeepsExclusive]
+    {
+        let (world, [mut a, mut b], space) = large();
+        b.leave(&space);
+        let child = a.fork(&space);
+        b.run(&child);
+        let other = child.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 0, 0, 7));
+            b
+        });
+        assert!(a.write(&space, 0, 0, 8) && a.write(&space, 1, 1, 9));
+        let mut b = running.join();
+        assert_eq!((a.read(&space, 0, 0), b.read(&child, 0, 0)), (Some(8), Some(7)), "another's store");
+        assert_eq!((a.read(&space, 1, 1), b.read(&child, 1, 1)), (Some(9), Some(0)), "another's store");
+        world.audit([a, b], &[&space, &child], &[]);
+    }
+}
+
+scenario! {
+    /// Small pages become a large one while one of them is stored to.
+    collapse_store (2, 3)
+    reaches ["collapsed"]
+    catches [NoCollapseFlush, NoCollapseClose]
+    {
+        let (world, [mut a, mut b], space) = small();
+        assert_eq!(b.read(&space, 0, 0), Some(5));
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 0, 1, 7));
+            b
+        });
+        if a.collapse(&space, 0, 2) {
+            reach("collapsed");
+        }
+        let b = running.join();
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 0, 1)), (Some(5), Some(7)), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// The same with a first touch of a page beside.
+    collapse_touch (2, 3)
+    reaches ["collapsed"]
+    catches [NoCollapseClose]
+    {
+        let (world, [mut a, mut b], space) = small();
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 1, 1, 7));
+            b
+        });
+        if a.collapse(&space, 0, 2) {
+            reach("collapsed");
+        }
+        let b = running.join();
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(5), Some(7)), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// The same with a store from outside, which asks no area and no TLB.
+    collapse_access (2, 3)
+    reaches ["collapsed"]
+    catches [NoCollapseWait]
+    {
+        let (world, [mut a, mut b], space) = small();
+        b.leave(&space);
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.store(&other, 0, 1, 7));
+            b
+        });
+        if a.collapse(&space, 0, 2) {
+            reach("collapsed");
+        }
+        let b = running.join();
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 0, 1)), (Some(5), Some(7)), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
