@@ -26,6 +26,7 @@ pub struct Calls {
     pub mremap: bool,
     pub remap_file_pages: bool,
     pub brk: bool,
+    pub mseal: bool,
     /// Modes of `fallocate`.
     pub fallocate: &'static [u32],
 }
@@ -61,6 +62,7 @@ impl Calls {
         mremap: true,
         remap_file_pages: true,
         brk: true,
+        mseal: true,
         fallocate: &[0, linux::FALLOC_FL_KEEP_SIZE, linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
     };
 }
@@ -246,7 +248,7 @@ impl Maker<'_> {
         let calls = self.shape.calls;
         let (at, len) = self.range();
         for _ in 0..8 {
-            match self.rng.below(11) {
+            match self.rng.below(12) {
                 0..3 if !calls.madvise.is_empty() => {
                     return Op::Advise { at, len, advice: self.rng.pick(calls.madvise) };
                 }
@@ -256,7 +258,7 @@ impl Maker<'_> {
                 6 if calls.mremap => return self.remap(at, len),
                 7 if calls.mlock => {
                     return match self.rng.below(6) {
-                        0 => Op::LockAll { flags: self.rng.below(8) as u32 },
+                        0 => Op::LockAll { flags: self.rng.pick(&[0, 2, 2, 4, 6, 8]) },
                         1 => Op::UnlockAll,
                         _ => Op::Lock { at, len, flags: self.rng.below(2) as u32 },
                     };
@@ -267,6 +269,10 @@ impl Maker<'_> {
                     return Op::Allocate { file: self.file(), mode: self.rng.pick(calls.fallocate), offset, len };
                 }
                 10 if calls.brk => return self.brk(),
+                // Seldom: what is sealed stays as it is.
+                11 if calls.mseal && self.rng.once_in(6) => {
+                    return Op::Seal { at, len, flags: u64::from(self.rng.once_in(20)) };
+                }
                 _ => {}
             }
         }

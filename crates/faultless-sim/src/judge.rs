@@ -443,6 +443,7 @@ fn is_tame(op: &Op) -> bool {
         | Op::Unlock { at, len }
         | Op::Protect { at, len, .. }
         | Op::Resident { at, len }
+        | Op::Seal { at, len, .. }
         | Op::Nonlinear { at, len, .. } => {
             // Beyond the user's half, or with an end beyond 2^64, nothing happens.
             arena::holds(at, len) || at >= 1 << 46 || at.checked_add(len).is_none()
@@ -451,6 +452,8 @@ fn is_tame(op: &Op) -> bool {
         Op::Allocate { mode, offset, len, .. } => {
             mode & linux::FALLOC_FL_PUNCH_HOLE == 0 || offset.saturating_add(len) >= arena::PAGE as i64
         }
+        // The process has memory outside of the arena as well.
+        Op::LockAll { flags } => flags & linux::MCL_CURRENT == 0,
         Op::Brk { to } => to <= arena::END || to >= 1 << 47,
         Op::Remap { at, old, new, flags, to } => {
             let fixed = flags & linux::MREMAP_FIXED != 0;

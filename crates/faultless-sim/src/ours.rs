@@ -14,7 +14,7 @@ use std::thread;
 use crate::accepted::follows;
 use faultless::machine::Format;
 use faultless::machine::format::{Leaf, Upper};
-use faultless::{AreaFlags, CpuId, FrameId, Layout, Machine, Object, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm};
+use faultless::{AreaFlags, CpuId, FrameId, Layout, Limits, Machine, Object, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm};
 use faultless_hosted::{Fast, FastConfig, HostedCpu, Hostile, HostileConfig, Mmu};
 use faultless_linux::{Errno, Memory};
 use linux_raw_sys::general as linux;
@@ -49,14 +49,15 @@ pub const CALLS: Calls = Calls {
         linux::MADV_POPULATE_READ,
         linux::MADV_POPULATE_WRITE,
     ],
-    map_flags: &[linux::MAP_GROWSDOWN],
+    map_flags: &[linux::MAP_GROWSDOWN, linux::MAP_LOCKED],
     msync: true,
     munlock: true,
-    mlock: false,
+    mlock: true,
     mincore: true,
     mremap: true,
     remap_file_pages: true,
     brk: true,
+    mseal: true,
     fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
 };
 
@@ -115,6 +116,7 @@ impl<M: Mmu> Ours<M> {
         };
         let space = vm.new_space(cpus[0].token(), layout).map_err(|error| format!("{error:?}"))?;
         space.set_brk(VirtAddr::new(arena::HEAP));
+        space.set_limits(Limits { locked: crate::host::LOCK_LIMIT / PAGE_SIZE, ..Limits::NONE });
         let mut processes: Vec<_> = (0..MOST_PROCESSES).map(|_| None).collect();
         processes[0] = Some(Memory::new(space));
         Ok(Self { cpus, processes, statuses: vec![None; MOST_PROCESSES], files, vm, steps: 0 })

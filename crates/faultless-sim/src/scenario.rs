@@ -55,6 +55,7 @@ pub enum Op {
     Nonlinear { at: u64, len: u64, page: u64 },
     Allocate { file: usize, mode: u32, offset: i64, len: i64 },
     Brk { to: u64 },
+    Seal { at: u64, len: u64, flags: u64 },
 }
 
 /// A step of one process.
@@ -141,6 +142,7 @@ impl Op {
             Op::Nonlinear { .. } => "remap_file_pages",
             Op::Allocate { .. } => "fallocate",
             Op::Brk { .. } => "brk",
+            Op::Seal { .. } => "mseal",
         }
     }
 }
@@ -174,6 +176,7 @@ impl fmt::Display for Op {
             Op::Sync { at, len, flags } | Op::Lock { at, len, flags } => {
                 write!(f, " {} {len:#x} {flags}", Address(at))
             }
+            Op::Seal { at, len, flags } => write!(f, " {} {len:#x} {flags}", Address(at)),
             Op::LockAll { flags } => write!(f, " {flags}"),
             Op::UnlockAll => Ok(()),
             Op::Remap { at, old, new, flags, to } => {

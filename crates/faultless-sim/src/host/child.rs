@@ -4,6 +4,7 @@
 //! processes are made by the bare system call. What the process itself needs (stack, code, its slot) is touched before
 //! each measured step, so that the faults it counts are those of the step.
 
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,6 +74,8 @@ struct Process<'c> {
     pagemap: i32,
     memory: i32,
     tester: i32,
+    /// Has it made threads before? What that needs of the program is there then.
+    warm: Cell<bool>,
 }
 
 /// The pages of the arena as /proc/self/pagemap has them.
@@ -80,7 +83,7 @@ type Pages = [u64; PAGES];
 
 /// The life of a process; the first of a scenario comes here from the tester, others from `fork`.
 pub(super) fn live(channel: &Channel, number: usize, tester: i32, layout: &MmMap) -> ! {
-    limit_stack();
+    set_limits();
     place_heap(layout);
     drop_privileges();
     probe::catch();
@@ -95,6 +98,7 @@ impl<'c> Process<'c> {
             pagemap: open(c"/proc/self/pagemap", libc::O_RDONLY),
             memory: open(c"/proc/self/mem", libc::O_RDONLY),
             tester,
+            warm: Cell::new(false),
         };
         process.slot.touch();
         touch_stack::<{ 512 << 10 }>();
@@ -112,15 +116,13 @@ impl<'c> Process<'c> {
         self.measured(code::CALL, [libc::SYS_getppid as u64, 0, 0, 0, 0, 0, 0]);
     }
 
-    /// The same for what threads do: a thread without tasks, for which nobody waits.
-    fn warm_up_thread(&self) {
+    /// The same for what threads do, and for making them.
+    fn warm_up_threads(&self) {
         self.slot.wait_in_vain();
         self.slot.fill_buffer(1, 0);
         black_box(self.slot.digest_buffer(1, 8));
-        let seat = Seat { slot: self.slot, tasks: self.slot.tasks(), thread: MOST_THREADS + 1, threads: 0 };
-        self.slot.prepare_burst();
-        // SAFETY: the seat is valid.
-        unsafe { thread_main((&raw const seat).cast()) };
+        self.run_threads(&self.slot.tasks()[..0], [true; MOST_THREADS]);
+        self.warm.set(true);
     }
 
     fn serve(self) -> ! {
@@ -176,31 +178,39 @@ impl<'c> Process<'c> {
     /// Threads do their tasks at the same time; the faults are those of all.
     fn burst(&self, count: usize) {
         touch_stack::<{ 96 << 10 }>();
-        self.warm_up();
-        self.warm_up_thread();
+        if !self.warm.get() {
+            self.warm_up_threads();
+        }
         let tasks = &self.slot.tasks()[..count];
         let has_some = |thread| tasks.iter().any(|task| task.thread.load(Ordering::Relaxed) == thread as u64);
-        let threads = (1..=MOST_THREADS).filter(|thread| has_some(*thread)).count() as u32;
+        let first = faults();
+        self.run_threads(tasks, std::array::from_fn(|index| has_some(index + 1)));
+        let last = faults();
+        self.set(MINOR, last.0 - first.0);
+        self.set(MAJOR, last.1 - first.1);
+    }
+
+    /// Makes the threads that are `wanted` and waits until they have done their tasks.
+    #[inline(never)]
+    fn run_threads(&self, tasks: &[Task], wanted: [bool; MOST_THREADS]) {
+        let threads = wanted.iter().filter(|wanted| **wanted).count() as u32;
         self.slot.prepare_burst();
         let seats: [Seat<'_>; MOST_THREADS] =
             std::array::from_fn(|index| Seat { slot: self.slot, tasks, thread: index + 1, threads });
         black_box(&seats);
-        let first = faults();
-        for seat in seats.iter().filter(|seat| has_some(seat.thread)) {
+        let wanted = |seat: &&Seat<'_>| wanted[seat.thread - 1];
+        for seat in seats.iter().filter(wanted) {
             let alive = self.slot.announce(seat.thread);
             // SAFETY: the stack is the thread's own, and the seat stays until it has ended.
             if unsafe { faultless_sim_thread(self.slot.stack_end(seat.thread), (&raw const *seat).cast(), alive) } < 0 {
                 exit(LOST);
             }
         }
-        for seat in seats.iter().filter(|seat| has_some(seat.thread)) {
+        for seat in seats.iter().filter(wanted) {
             if !self.slot.join(seat.thread, Duration::from_secs(10)) {
                 exit(LOST);
             }
         }
-        let last = faults();
-        self.set(MINOR, last.0 - first.0);
-        self.set(MAJOR, last.1 - first.1);
     }
 
     fn drop_pages(&self) {
@@ -437,14 +447,16 @@ fn exit(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Lets areas that grow have as much as scenarios expect, if that is allowed.
-fn limit_stack() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is valid.
-    unsafe { libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) };
-    limit.rlim_cur = super::STACK_LIMIT.min(limit.rlim_max);
-    // SAFETY: as above.
-    unsafe { libc::setrlimit(libc::RLIMIT_STACK, &raw const limit) };
+/// Sets the limits that scenarios expect, as far as that is allowed.
+fn set_limits() {
+    for (what, most) in [(libc::RLIMIT_STACK, super::STACK_LIMIT), (libc::RLIMIT_MEMLOCK, super::LOCK_LIMIT)] {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is valid.
+        unsafe { libc::getrlimit(what, &raw mut limit) };
+        limit.rlim_cur = most.min(limit.rlim_max);
+        // SAFETY: as above.
+        unsafe { libc::setrlimit(what, &raw const limit) };
+    }
 }
 
 /// Makes the heap begin in the arena, if that is allowed. Nothing here allocates, so nobody misses the old one.

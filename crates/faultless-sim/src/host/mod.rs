@@ -26,6 +26,8 @@ use child::code;
 
 /// Most bytes of a growing stack: all of the arena.
 pub const STACK_LIMIT: u64 = arena::SIZE;
+/// Most bytes that a process of a scenario may lock.
+pub const LOCK_LIMIT: u64 = 64 * arena::PAGE;
 /// Longest that a step may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -259,6 +261,7 @@ impl Host {
                 call(libc::SYS_fallocate, &[fd(file), mode.into(), offset, len])
             }
             Op::Brk { to } => call(libc::SYS_brk, &[to]),
+            Op::Seal { at, len, flags } => call(SYS_MSEAL, &[at, len, flags]),
             Op::Fork { child } => (code::FORK, vec![child as u64]),
             Op::Exit { code } => (code::EXIT, vec![code.into()]),
             Op::Wait { child } => {
@@ -435,6 +438,8 @@ fn answer_of(code: u64, words: &[u64; WORDS]) -> Answer {
     }
 }
 
+/// `mseal`, since Linux 6.10.
+const SYS_MSEAL: i64 = linux_raw_sys::general::__NR_mseal as i64;
 /// Flags that fix the address of a mapping.
 const FIXED: u32 = linux_raw_sys::general::MAP_FIXED | linux_raw_sys::general::MAP_FIXED_NOREPLACE;
 
@@ -449,7 +454,7 @@ fn may_come_in(op: &Op) -> (u64, u64) {
         | Op::Lock { at, len, .. }
         | Op::Protect { at, len, .. }
         | Op::Nonlinear { at, len, .. } => (down(at), up(at, len)),
-        Op::Remap { .. } | Op::LockAll { .. } => (arena::START, arena::END),
+        Op::Remap { .. } | Op::LockAll { .. } | Op::Brk { .. } => (arena::START, arena::END),
         _ => (0, 0),
     }
 }

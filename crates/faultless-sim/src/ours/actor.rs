@@ -17,6 +17,9 @@ use crate::view::{Answer, Trap};
 /// Largest size of a file.
 const MAX_FILE: u64 = i64::MAX as u64;
 
+/// What an ordinary process has, with little memory to lock.
+const LIMITS: Limits = Limits { locked: crate::host::LOCK_LIMIT, may_lock: false, ..Limits::NONE };
+
 /// Who executes, and for whom.
 pub(super) struct Actor<'a, M: Mmu> {
     /// It runs the process's space.
@@ -47,7 +50,7 @@ impl<M: Machine> MapFile<M> for Open<'_, M> {
 
 impl<M: Mmu> Actor<'_, M> {
     fn call<T>(&mut self, then: impl FnOnce(&mut Caller<'_, M>) -> Result<T, Errno>) -> Result<T, Errno> {
-        then(&mut Caller { memory: self.memory, cpu: self.cpu.token(), limits: Limits::NONE })
+        then(&mut Caller { memory: self.memory, cpu: self.cpu.token(), limits: LIMITS })
     }
 
     /// Executes one operation; those that make and end processes are not among them.
@@ -189,6 +192,7 @@ fn memory_call<M: Machine>(caller: &mut Caller<'_, M>, op: &Op) -> Result<(), Er
         Op::Unlock { at, len } => calls::munlock(caller, at, len),
         Op::LockAll { flags } => calls::mlockall(caller, flags),
         Op::UnlockAll => calls::munlockall(caller),
+        Op::Seal { at, len, flags } => calls::mseal(caller, at, len, flags),
         Op::Nonlinear { at, len, page } => {
             calls::remap_file_pages(caller, RemapFilePagesArgs { start: at, size: len, page, ..Default::default() })
         }

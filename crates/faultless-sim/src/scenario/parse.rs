@@ -218,7 +218,7 @@ impl<'t> Words<'t> {
 
     /// Calls whose first argument is an address.
     fn memory_op(&mut self, name: &str) -> Parsed<Option<Op>> {
-        const NAMES: [&str; 12] = [
+        const NAMES: [&str; 13] = [
             "mmap",
             "munmap",
             "mprotect",
@@ -231,6 +231,7 @@ impl<'t> Words<'t> {
             "mincore",
             "mremap",
             "remap_file_pages",
+            "mseal",
         ];
         if !NAMES.contains(&name) {
             return Ok(None);
@@ -255,6 +256,7 @@ impl<'t> Words<'t> {
                     "madvise" => Op::Advise { at, len, advice: self.small()? },
                     "msync" => Op::Sync { at, len, flags: self.small()? },
                     "mlock2" => Op::Lock { at, len, flags: self.small()? },
+                    "mseal" => Op::Seal { at, len, flags: self.number()? },
                     "munlock" => Op::Unlock { at, len },
                     "mincore" => Op::Resident { at, len },
                     "mremap" => {
