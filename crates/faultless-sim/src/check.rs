@@ -32,7 +32,14 @@ impl Plan {
     /// The usual plan.
     #[must_use]
     pub fn new(seed: u64, operations: u64) -> Self {
-        Self { seed, operations, steps: 200, processes: 6, bursts: 30, manner: Manner::STRICT }
+        Self {
+            seed,
+            operations,
+            steps: 200,
+            processes: 6,
+            bursts: 30,
+            manner: Manner { details: 20, ..Manner::STRICT },
+        }
     }
 
     /// The scenario of a seed.
@@ -112,7 +119,8 @@ pub fn check(plan: &Plan, mut tell: impl FnMut(&Progress)) -> Result<Progress, C
                 progress.executed.add(&executed);
             }
             Err(Failure::Differs(difference)) => {
-                let (scenario, difference) = shrink(&scenario, &difference, Manner { every: 1, ..plan.manner });
+                let (scenario, difference) =
+                    shrink(&scenario, &difference, Manner { every: 1, details: 1, ..plan.manner });
                 return Err(CheckError::Found(Box::new(Found { seed, scenario, difference })));
             }
             Err(failure) => return Err(CheckError::Failed(Box::new(Unjudged { seed, scenario, failure }))),

@@ -4,6 +4,10 @@
 //! it. Every so many steps, and at the end: mappings, resident pages and sizes of all processes. At the end also every
 //! byte that can be read, and faultless' recount of itself.
 
+mod canary;
+mod lives;
+mod tame;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
@@ -11,13 +15,17 @@ use std::io;
 use crate::accepted::same_mappings;
 use crate::arena;
 use crate::burst::{self, Task};
-use crate::host::{Host, lowest_address};
+use crate::host::Host;
 use crate::ours::Ours;
-use crate::scenario::{MOST_BURST, MOST_PROCESSES, Op, Scenario, Step};
+use crate::scenario::{MOST_BURST, Op, Scenario, Step};
+use crate::smaps::{self, Shares};
 use crate::view::{Burst, Mapping, Outcome, Page, Source, View};
+pub use canary::Canary;
 use faultless::{AreaFlags, Sharing};
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
+use lives::Lives;
+use tame::{is_tame, may_fault_around};
 
 /// Which machine faultless runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,11 +43,15 @@ pub struct Manner {
     pub machine: Machine,
     /// Look at the memory of all processes after so many steps.
     pub every: usize,
+    /// Look at their smaps and status as well after so many.
+    pub details: usize,
+    /// A wrong answer that the tester plants, to see that it finds it.
+    pub canary: Option<Canary>,
 }
 
 impl Manner {
     /// The fast machine, everything after each step.
-    pub const STRICT: Self = Self { machine: Machine::Fast, every: 1 };
+    pub const STRICT: Self = Self { machine: Machine::Fast, every: 1, details: 1, canary: None };
 }
 
 /// Where the two sides differ.
@@ -123,9 +135,12 @@ impl Executed {
 pub fn judge(scenario: &Scenario, manner: Manner) -> Result<Executed, Failure> {
     let host = Host::new(scenario)?;
     match manner.machine {
-        Machine::Fast => Trial::new(host, Ours::fast(scenario).map_err(Failure::Machine)?).run(scenario, manner.every),
+        Machine::Fast => {
+            Trial::new(host, Ours::fast(scenario).map_err(Failure::Machine)?, manner.canary).run(scenario, manner)
+        }
         Machine::Hostile(seed) => {
-            Trial::new(host, Ours::hostile(scenario, seed).map_err(Failure::Machine)?).run(scenario, manner.every)
+            Trial::new(host, Ours::hostile(scenario, seed).map_err(Failure::Machine)?, manner.canary)
+                .run(scenario, manner)
         }
     }
 }
@@ -139,15 +154,16 @@ struct Trial<M: Mmu> {
     names: HashMap<u64, u64>,
     step: usize,
     executed: Executed,
+    canary: Option<Canary>,
 }
 
 impl<M: Mmu> Trial<M> {
-    fn new(host: Host, ours: Ours<M>) -> Self {
-        Self { host, ours, lives: Lives::new(), names: HashMap::new(), step: 0, executed: Executed::default() }
+    fn new(host: Host, ours: Ours<M>, canary: Option<Canary>) -> Self {
+        Self { canary, host, ours, lives: Lives::new(), names: HashMap::new(), step: 0, executed: Executed::default() }
     }
 
-    fn run(mut self, scenario: &Scenario, every: usize) -> Result<Executed, Failure> {
-        let mut seen = 0;
+    fn run(mut self, scenario: &Scenario, manner: Manner) -> Result<Executed, Failure> {
+        let (mut seen, mut seen_details) = (0, 0);
         let mut at = 0;
         while at < scenario.steps.len() {
             self.step = at;
@@ -158,13 +174,18 @@ impl<M: Mmu> Trial<M> {
             }
             at += together.max(1);
             let executed = self.executed.operations();
-            if executed >= seen + every as u64 {
+            if executed >= seen + manner.every as u64 {
                 seen = executed;
                 self.compare_views()?;
+            }
+            if executed >= seen_details + manner.details as u64 {
+                seen_details = executed;
+                self.compare_details()?;
             }
         }
         self.step = scenario.steps.len();
         self.compare_views()?;
+        self.compare_details()?;
         self.compare_contents()?;
         let recount = self.ours.finish();
         recount.map_err(|what| self.lives.differs(self.step, "the recount", String::new(), what))?;
@@ -186,7 +207,8 @@ impl<M: Mmu> Trial<M> {
             return Ok(());
         }
         let host = self.host.step(step.process, &step.op)?;
-        let ours = self.ours.step(step.process, &step.op);
+        let mut ours = self.ours.step(step.process, &step.op);
+        Canary::outcome(self.canary, &mut ours);
         self.lives.note(step.process, &step.op);
         *self.executed.calls.entry(step.op.name()).or_default() += 1;
         self.compare_outcome(step.process, &step.op, &host, &ours)
@@ -219,7 +241,8 @@ impl<M: Mmu> Trial<M> {
         if tasks.is_empty() {
             return Ok(());
         }
-        let (host, ours) = (self.host.burst(process, &tasks)?, self.ours.burst(process, &tasks));
+        let (host, mut ours) = (self.host.burst(process, &tasks)?, self.ours.burst(process, &tasks));
+        Canary::burst(self.canary, &mut ours);
         for (at, answers) in host.answers.iter().zip(&ours.answers).enumerate() {
             if answers.0 != answers.1 {
                 self.step = first + kept[at];
@@ -343,7 +366,8 @@ impl<M: Mmu> Trial<M> {
     fn compare_views(&mut self) -> Result<(), Failure> {
         for process in self.lives.living() {
             let host = self.host.view(process)?;
-            let ours = self.ours.view(process);
+            let mut ours = self.ours.view(process);
+            Canary::view(self.canary, &mut ours);
             self.compare_mappings(process, &host, &ours)?;
             self.compare_pages(process, &host, &ours)?;
             if host.rss != ours.rss {
@@ -385,9 +409,30 @@ impl<M: Mmu> Trial<M> {
         Err(self.differs(process, "resident pages", text(host), text(ours)))
     }
 
+    fn compare_details(&mut self) -> Result<(), Failure> {
+        let mut shares = Shares::default();
+        for process in self.lives.living() {
+            let (host, host_status, base) = self.host.details(process)?;
+            let (mut ours, mut ours_status) = self.ours.details(process);
+            Canary::details(self.canary, &mut ours, &mut ours_status);
+            if let Some((host, ours)) = smaps::areas_differ(&host, &ours, self.lives.has_forked(process)) {
+                return Err(self.differs(process, "smaps", host, ours));
+            }
+            if let Some((host, ours)) = smaps::status_differs(&host_status, &base, &ours_status) {
+                return Err(self.differs(process, "status", host, ours));
+            }
+            shares.add(&host, &ours);
+        }
+        match shares.differ() {
+            Some((host, ours)) => Err(self.differs(0, "the sum of shares", host, ours)),
+            None => Ok(()),
+        }
+    }
+
     fn compare_contents(&mut self) -> Result<(), Failure> {
         for process in self.lives.living() {
-            let (host, ours) = (self.host.digests(process)?, self.ours.digests(process));
+            let (host, mut ours) = (self.host.digests(process)?, self.ours.digests(process));
+            Canary::contents(self.canary, &mut ours);
             if let Some(page) = (0..host.len()).find(|page| host[*page] != ours[*page]) {
                 let text = |sums: &[u64]| format!("page +{:#x} has digest {:#x}", page * 4096, sums[page]);
                 return Err(self.differs(process, "contents", text(&host), text(&ours)));
@@ -419,104 +464,5 @@ fn apart(host: &[Mapping], ours: &[Mapping]) -> (String, String) {
         // They differ in which shared memory is which.
         (a, b) if a == b => (format!("{host:?}"), format!("{ours:?}")),
         texts => texts,
-    }
-}
-
-/// May the step make several pages resident that are not anonymous?
-fn may_fault_around(op: &Op) -> bool {
-    match *op {
-        Op::Load { at, width } => at % arena::PAGE + u64::from(width) > arena::PAGE,
-        Op::Map { flags, .. } => flags & linux::MAP_TYPE != linux::MAP_PRIVATE || flags & linux::MAP_ANONYMOUS == 0,
-        Op::Advise { advice, .. } => matches!(advice, linux::MADV_POPULATE_READ | linux::MADV_POPULATE_WRITE),
-        Op::Lock { .. } | Op::LockAll { .. } | Op::Remap { .. } | Op::Protect { .. } | Op::Nonlinear { .. } => true,
-        _ => false,
-    }
-}
-
-/// May the host execute it? A call that reaches beyond the arena would hit the process itself.
-fn is_tame(op: &Op) -> bool {
-    match *op {
-        Op::Unmap { at, len }
-        | Op::Advise { at, len, .. }
-        | Op::Sync { at, len, .. }
-        | Op::Lock { at, len, .. }
-        | Op::Unlock { at, len }
-        | Op::Protect { at, len, .. }
-        | Op::Resident { at, len }
-        | Op::Seal { at, len, .. }
-        | Op::Nonlinear { at, len, .. } => {
-            // Beyond the user's half, or with an end beyond 2^64, nothing happens.
-            arena::holds(at, len) || at >= 1 << 46 || at.checked_add(len).is_none()
-        }
-        // `punch-first-page`.
-        Op::Allocate { mode, offset, len, .. } => {
-            mode & linux::FALLOC_FL_PUNCH_HOLE == 0 || offset.saturating_add(len) >= arena::PAGE as i64
-        }
-        // The process has memory outside of the arena as well.
-        Op::LockAll { flags } => flags & linux::MCL_CURRENT == 0,
-        Op::Brk { to } => to <= arena::END || to >= 1 << 47,
-        Op::Remap { at, old, new, flags, to } => {
-            let fixed = flags & linux::MREMAP_FIXED != 0;
-            arena::holds(at, old) && arena::holds(at, new) && (!fixed || arena::holds(to, new))
-        }
-        Op::Map { at, len, flags, .. } => {
-            let fixed = flags & (linux::MAP_FIXED | linux::MAP_FIXED_NOREPLACE) != 0;
-            !fixed || arena::holds(at, len) || at < lowest_address() || len > 1 << 46 || at >= (1 << 47) - arena::PAGE
-        }
-        _ => true,
-    }
-}
-
-/// Who was born of whom, who lives, who was waited for.
-struct Lives {
-    parents: [Option<usize>; MOST_PROCESSES],
-    born: [bool; MOST_PROCESSES],
-    ended: [bool; MOST_PROCESSES],
-    waited: [bool; MOST_PROCESSES],
-}
-
-impl Lives {
-    fn new() -> Self {
-        let no = [false; MOST_PROCESSES];
-        let mut born = no;
-        born[0] = true;
-        Self { parents: [None; MOST_PROCESSES], born, ended: no, waited: no }
-    }
-
-    fn living(&self) -> Vec<usize> {
-        (0..MOST_PROCESSES).filter(|process| self.lives(*process)).collect()
-    }
-
-    fn lives(&self, process: usize) -> bool {
-        self.born[process] && !self.ended[process]
-    }
-
-    /// Has the process a parent or a child?
-    fn has_forked(&self, process: usize) -> bool {
-        self.parents[process].is_some() || self.parents.contains(&Some(process))
-    }
-
-    /// Does the step make sense now?
-    fn permits(&self, process: usize, op: &Op) -> bool {
-        self.lives(process)
-            && match *op {
-                Op::Fork { child } => !self.born[child],
-                Op::Wait { child } => self.parents[child] == Some(process) && !self.waited[child],
-                _ => true,
-            }
-    }
-
-    fn note(&mut self, process: usize, op: &Op) {
-        match *op {
-            Op::Fork { child } => (self.born[child], self.parents[child]) = (true, Some(process)),
-            Op::Exit { .. } => self.ended[process] = true,
-            Op::Wait { child } => self.waited[child] = self.ended[child],
-            _ => {}
-        }
-    }
-
-    fn differs(&self, step: usize, what: &'static str, host: String, ours: String) -> Failure {
-        let process = self.living().first().copied().unwrap_or_default();
-        Failure::Differs(Box::new(Difference { step, process, what, host, ours }))
     }
 }

@@ -13,6 +13,7 @@
 //! | [`scenario`] | steps as data and as text | no |
 //! | [`generate`] | scenarios from a seed | no |
 //! | [`view`] | what is compared | no |
+//! | [`smaps`] | smaps and status, read and compared | no |
 //! | [`burst`] | what threads may do at the same time | no |
 //! | [`accepted`] | differences that are known, and why | no |
 //! | [`ours`] | a hosted machine that executes steps | no |
@@ -34,4 +35,5 @@ pub mod judge;
 pub mod ours;
 pub mod scenario;
 pub mod shrink;
+pub mod smaps;
 pub mod view;

@@ -16,12 +16,14 @@ use faultless::machine::Format;
 use faultless::machine::format::{Leaf, Upper};
 use faultless::{AreaFlags, CpuId, FrameId, Layout, Limits, Machine, Object, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm};
 use faultless_hosted::{Fast, FastConfig, HostedCpu, Hostile, HostileConfig, Mmu};
+use faultless_linux::text::{PageSums, Sizes, Text};
 use faultless_linux::{Errno, Memory};
 use linux_raw_sys::general as linux;
 
 use crate::arena;
 use crate::generate::Calls;
 use crate::scenario::{MOST_PROCESSES, MOST_THREADS, Op, Scenario};
+use crate::smaps::{self, Counts, Detail};
 use crate::view::{Answer, Burst, Mapping, Outcome, Page, Rss, Source, View};
 use actor::{Actor, refused};
 
@@ -269,6 +271,25 @@ impl<M: Mmu> Ours<M> {
         let rss =
             Rss { anon: usage.anon.cast_signed(), file: usage.file.cast_signed(), shmem: usage.shmem.cast_signed() };
         View { mappings, pages: self.pages(number), rss }
+    }
+
+    /// What smaps and status say of the process's memory. Nonlinear areas are left out: the host has others there.
+    pub fn details(&mut self, number: usize) -> (Vec<Detail>, Counts) {
+        let Actor { cpu, memory, .. } = self.actor(number);
+        let mut areas = Vec::new();
+        memory.space.areas(cpu.token(), |area| areas.push(area));
+        areas.retain(|area| !area.flags.contains(AreaFlags::NONLINEAR));
+        let mut text = Text::default();
+        for area in &areas {
+            let (start, end) = (area.range.start().as_u64(), area.range.end().as_u64());
+            let inode = u8::from(area.object.is_some());
+            text.0.extend_from_slice(format!("{start:x}-{end:x} ---- 0 0:0 {inode}\n").as_bytes());
+            PageSums::of(&memory.space, cpu.token(), area).write_area(area, &mut text);
+        }
+        let mut status = Text::default();
+        Sizes::of(memory, cpu.token()).write_status(&mut status);
+        let words = |text: &Text| String::from_utf8_lossy(&text.0).into_owned();
+        (smaps::areas(&words(&text)), smaps::status(&words(&status)))
     }
 
     /// The mappings, whose flags are given, with each nonlinear one as what Linux makes of it: one per run of pages

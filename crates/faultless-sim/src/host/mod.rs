@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use crate::arena;
 use crate::scenario::{FILES, FileRef, MOST_PROCESSES, Op, Scenario};
+use crate::smaps::{self, Counts, Detail};
 use crate::view::{Answer, Burst, Outcome, Rss, Source, Trap, View};
 use channel::{Channel, WORDS};
 use child::code;
@@ -54,6 +55,8 @@ struct Process {
     views: procfs::Views,
     /// Resident pages that are not the arena's.
     base: Rss,
+    /// What status says of the rest.
+    base_status: Counts,
 }
 
 impl Host {
@@ -98,9 +101,15 @@ impl Host {
         if !self.channel.slot(number).wait_done(LIMIT) {
             return Err(lost(number));
         }
-        let mut process = Process { pid, ended: pidfd(pid)?, views: procfs::Views::open(pid)?, base: Rss::default() };
-        let (rss, arena) = (process.views.rss()?, process.views.smaps()?.rss);
-        process.base = Rss { anon: rss.anon - arena.anon, file: rss.file - arena.file, shmem: rss.shmem - arena.shmem };
+        let mut views = procfs::Views::open(pid)?;
+        let (rss, areas) = (views.rss()?, views.smaps()?);
+        let pages = |name| areas.iter().map(|area| area.counts.get(name).copied().unwrap_or(0)).sum::<i64>() / 4;
+        let (all, anon) = (pages("Rss"), pages("Anonymous"));
+        // All files of scenarios are shared memory.
+        let base = Rss { anon: rss.anon - anon, file: rss.file, shmem: rss.shmem - (all - anon) };
+        let (mut base_status, own) = (views.status()?, smaps::contribution(&areas));
+        own.iter().for_each(|(name, kilobytes)| *base_status.entry(name).or_default() -= kilobytes);
+        let process = Process { pid, ended: pidfd(pid)?, views, base, base_status };
         self.processes[number] = Some(process);
         Ok(())
     }
@@ -311,7 +320,7 @@ impl Host {
     }
 
     fn fork(&mut self, number: usize, child: usize) -> io::Result<Outcome> {
-        let kept = if self.may_keep { self.process(number)?.views.smaps()?.kept } else { Vec::new() };
+        let kept = if self.may_keep { self.kept_from_children(number)? } else { Vec::new() };
         self.channel.slot(child).reset();
         self.channel.slot(number).set_ranges(&kept);
         let answer = self.send(number, &self.command(number, &Op::Fork { child }))?;
@@ -321,6 +330,13 @@ impl Host {
         }
         self.adopt(child, pid as i32)?;
         Ok(nothing())
+    }
+
+    /// The areas that a child does not get or gets without their contents (MADV_DONTFORK, MADV_WIPEONFORK).
+    fn kept_from_children(&mut self, number: usize) -> io::Result<Vec<(u64, u64)>> {
+        let mut areas = self.process(number)?.views.smaps()?;
+        areas.retain(|area| area.flags.contains("wf") || area.flags.contains("dc"));
+        Ok(areas.iter().map(|area| (area.start, area.end)).collect())
     }
 
     fn exit(&mut self, number: usize, code: u8) -> io::Result<Outcome> {
@@ -364,6 +380,16 @@ impl Host {
             mapping.source = file.map_or(mapping.source, Source::File);
         }
         Ok(View { mappings, pages: process.views.pages()?, rss })
+    }
+
+    /// What smaps and status say of the process's memory, and what of status is not about the arena.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::view`].
+    pub fn details(&mut self, number: usize) -> io::Result<(Vec<Detail>, Counts, Counts)> {
+        let process = self.process(number)?;
+        Ok((process.views.smaps()?, process.views.status()?, process.base_status.clone()))
     }
 
     /// A digest per page of the arena, 0 where it cannot be read. Makes all that can be read resident.

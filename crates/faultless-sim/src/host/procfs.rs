@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::arena;
+use crate::smaps::{self, Counts, Detail};
 use crate::view::{Mapping, Page, Rss, Source};
 
 /// The files of one process, kept open.
@@ -16,13 +17,6 @@ pub(super) struct Views {
     status: File,
     smaps: File,
     buffer: Vec<u8>,
-}
-
-/// What smaps says about the arena.
-#[derive(Default)]
-pub(super) struct Smaps {
-    pub(super) kept: Vec<(u64, u64)>,
-    pub(super) rss: Rss,
 }
 
 /// `struct prctl_mm_map`: where a program's parts are, as the program itself may say.
@@ -87,30 +81,21 @@ impl Views {
         }
     }
 
-    /// What smaps says about the arena: the areas that a child does not get or gets without their contents
-    /// (MADV_DONTFORK, MADV_WIPEONFORK), and the resident pages, all files of scenarios being shared memory.
-    pub(super) fn smaps(&mut self) -> io::Result<Smaps> {
+    /// What smaps says about the arena.
+    pub(super) fn smaps(&mut self) -> io::Result<Vec<Detail>> {
         let mut text = Vec::new();
         let mut count = 1;
         while count != 0 {
             count = self.smaps.read_at(&mut self.buffer, text.len() as u64)?;
             text.extend_from_slice(&self.buffer[..count]);
         }
-        let (mut found, mut last) = (Smaps::default(), None);
-        for line in String::from_utf8_lossy(&text).lines() {
-            last = parse(line).map(|(mapping, _)| (mapping.start, mapping.end)).or(last);
-            let Some(area) = last.filter(|(start, _)| arena::page_of(*start).is_some()) else { continue };
-            let pages = |name: &str| {
-                let value = line.strip_prefix(name)?.trim().trim_end_matches(" kB");
-                value.parse::<i64>().ok().map(|kilobytes| kilobytes / 4)
-            };
-            found.rss.shmem += pages("Rss:").unwrap_or(0) - pages("Anonymous:").unwrap_or(0);
-            found.rss.anon += pages("Anonymous:").unwrap_or(0);
-            if line.starts_with("VmFlags:") && (line.contains(" wf") || line.contains(" dc")) {
-                found.kept.push(area);
-            }
-        }
-        Ok(found)
+        Ok(smaps::areas(&String::from_utf8_lossy(&text)))
+    }
+
+    /// What status says.
+    pub(super) fn status(&mut self) -> io::Result<Counts> {
+        let count = self.status.read_at(&mut self.buffer, 0)?;
+        Ok(smaps::status(&String::from_utf8_lossy(&self.buffer[..count])))
     }
 
     /// The pages of the arena.
