@@ -30,6 +30,11 @@ pub const ACCEPTED: &[Accepted] = &[
         id: "fork-shares",
         how: "shares (Pss, Locked) of processes that forked or were forked are compared by the sum of Pss over all processes",
     },
+    Accepted {
+        id: "free-shared",
+        how: "once MADV_FREE was called, clean and dirty pages of processes that forked or were forked are compared by \
+              their sums",
+    },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
     Accepted {
         id: "object-dirty",

@@ -18,14 +18,14 @@ use crate::burst::{self, Task};
 use crate::host::Host;
 use crate::ours::Ours;
 use crate::scenario::{MOST_BURST, Op, Scenario, Step};
-use crate::smaps::{self, Shares};
+use crate::smaps::{self, Relatives, Shares};
 use crate::view::{Burst, Mapping, Outcome, Page, Source, View};
 pub use canary::Canary;
 use faultless::{AreaFlags, Sharing};
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
 use lives::Lives;
-use tame::{is_tame, may_fault_around};
+use tame::{frees, is_tame, may_fault_around};
 
 /// Which machine faultless runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -155,11 +155,22 @@ struct Trial<M: Mmu> {
     step: usize,
     executed: Executed,
     canary: Option<Canary>,
+    /// Has anybody called `MADV_FREE`?
+    has_freed: bool,
 }
 
 impl<M: Mmu> Trial<M> {
     fn new(host: Host, ours: Ours<M>, canary: Option<Canary>) -> Self {
-        Self { canary, host, ours, lives: Lives::new(), names: HashMap::new(), step: 0, executed: Executed::default() }
+        Self {
+            canary,
+            host,
+            ours,
+            lives: Lives::new(),
+            names: HashMap::new(),
+            step: 0,
+            executed: Executed::default(),
+            has_freed: false,
+        }
     }
 
     fn run(mut self, scenario: &Scenario, manner: Manner) -> Result<Executed, Failure> {
@@ -210,6 +221,7 @@ impl<M: Mmu> Trial<M> {
         let mut ours = self.ours.step(step.process, &step.op);
         Canary::outcome(self.canary, &mut ours);
         self.lives.note(step.process, &step.op);
+        self.has_freed |= frees(&step.op);
         *self.executed.calls.entry(step.op.name()).or_default() += 1;
         self.compare_outcome(step.process, &step.op, &host, &ours)
     }
@@ -255,6 +267,7 @@ impl<M: Mmu> Trial<M> {
             }
         }
         self.undo_fault_around(process, &tasks)?;
+        self.has_freed |= tasks.iter().any(|(_, op)| frees(op));
         tasks.iter().for_each(|(_, op)| *self.executed.calls.entry(op.name()).or_default() += 1);
         self.executed.together += tasks.len() as u64;
         self.compare_burst_faults(process, &host, &ours)
@@ -410,15 +423,20 @@ impl<M: Mmu> Trial<M> {
     }
 
     fn compare_details(&mut self) -> Result<(), Failure> {
-        let mut shares = Shares::default();
+        let (mut shares, had_threads) = (Shares::default(), self.executed.together != 0);
         for process in self.lives.living() {
+            let relatives = match (self.lives.has_forked(process), self.has_freed) {
+                (false, _) => Relatives::None,
+                (true, false) => Relatives::Some,
+                (true, true) => Relatives::Freed,
+            };
             let (host, host_status, base) = self.host.details(process)?;
             let (mut ours, mut ours_status) = self.ours.details(process);
             Canary::details(self.canary, &mut ours, &mut ours_status);
-            if let Some((host, ours)) = smaps::areas_differ(&host, &ours, self.lives.has_forked(process)) {
+            if let Some((host, ours)) = smaps::areas_differ(&host, &ours, relatives) {
                 return Err(self.differs(process, "smaps", host, ours));
             }
-            if let Some((host, ours)) = smaps::status_differs(&host_status, &base, &ours_status) {
+            if let Some((host, ours)) = smaps::status_differs(&host_status, &base, &ours_status, had_threads) {
                 return Err(self.differs(process, "status", host, ours));
             }
             shares.add(&host, &ours);

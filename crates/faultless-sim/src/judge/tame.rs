@@ -18,6 +18,11 @@ pub(super) fn may_fault_around(op: &Op) -> bool {
     }
 }
 
+/// Does it let pages go when memory runs short?
+pub(super) fn frees(op: &Op) -> bool {
+    matches!(op, Op::Advise { advice: linux::MADV_FREE, .. })
+}
+
 /// May the host execute it? A call that reaches beyond the arena would hit the process itself.
 pub(super) fn is_tame(op: &Op) -> bool {
     match *op {
