@@ -26,7 +26,20 @@ pub const ACCEPTED: &[Accepted] = &[
         how: "in a process that forked or was forked, an access may take more faults here, and a store to a private \
               mapping (also MADV_POPULATE_WRITE) fewer",
     },
+    Accepted {
+        id: "fork-shares",
+        how: "shares (Pss, Locked) of processes that forked or were forked are compared by the sum of Pss over all processes",
+    },
+    Accepted {
+        id: "free-shared",
+        how: "once MADV_FREE was called, clean and dirty pages of processes that forked or were forked are compared by \
+              their sums",
+    },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
+    Accepted {
+        id: "object-dirty",
+        how: "in mappings of files and shared memory, clean and dirty pages are compared by their sums",
+    },
     Accepted {
         id: "nonlinear-area",
         how: "a nonlinear mapping is shown as one per run of pages; calls that meet one, or have it made, where Linux \
