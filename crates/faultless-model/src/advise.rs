@@ -10,7 +10,7 @@ use crate::{PAGE, page_up};
 /// What populating does to a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Populate {
-    /// What the rights suggest: a store to private memory, else a load, else an instruction fetch, else nothing.
+    /// What the rights suggest: a store to private memory, else a load, without rights nothing.
     AsMapped,
     /// A load.
     Read,
@@ -106,8 +106,7 @@ impl World {
                 Populate::Read => Touch::Read,
                 Populate::Write => Touch::Write,
                 Populate::AsMapped if rights.write && !area.attributes.shared => Touch::Write,
-                Populate::AsMapped if rights.read => Touch::Read,
-                Populate::AsMapped if rights.execute => Touch::Execute,
+                Populate::AsMapped if !rights.are_none() => Touch::Read,
                 Populate::AsMapped => {
                     at = area.end;
                     continue;

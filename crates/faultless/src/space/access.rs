@@ -5,7 +5,7 @@
 
 use super::{Core, FaultError};
 use crate::addr::{Access, FrameId, PAGE_SIZE, VirtAddr};
-use crate::area::AreaFlags;
+use crate::area::{AreaFlags, Sharing};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
@@ -54,6 +54,8 @@ enum Held {
     Offset(u64),
     /// Nothing yet.
     Nothing,
+    /// What was there is lost (UFFDIO_POISON).
+    Lost,
 }
 
 /// How one page's copy went.
@@ -140,7 +142,11 @@ impl<M: Machine> Core<M> {
                     let stored = self.write_hidden(ctx, at, |frame| copy(frame, at.page_offset(), done, end));
                     match stored.map_err(|fault| AccessError { done, fault })? {
                         Step::Done => done = end,
-                        _ => self.make_own(ctx, at).map(drop).map_err(|fault| AccessError { done, fault })?,
+                        _ => match self.make_own(ctx, at) {
+                            Ok(_) => {}
+                            Err(FaultError::Denied) if self.is_hidden(ctx, at) => {} // a stack has grown down to here
+                            Err(fault) => return Err(AccessError { done, fault }),
+                        },
                     }
                 }
                 Step::Fault => {
@@ -150,6 +156,13 @@ impl<M: Machine> Core<M> {
             }
         }
         Ok(())
+    }
+
+    /// Is there private memory without rights?
+    fn is_hidden(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> bool {
+        let section = ctx.enter(self.section_name());
+        let area = self.index.find(at, &section);
+        area.is_some_and(|area| area.rights.is_none() && area.sharing == Sharing::Private)
     }
 
     /// Copies within one page if its entry permits, marking it as the MMU would.
@@ -226,6 +239,7 @@ impl<M: Machine> Core<M> {
             let object = area.object.as_ref().map(|object| (Arc::clone(object), index));
             let shown = match (mapped, &object) {
                 (Held::Frame(frame), _) => PageState::Resident(frame),
+                (Held::Lost, _) => return Err(FaultError::Bus),
                 (_, Some((object, index))) => object.page(ctx, *index, 0),
                 (_, None) => PageState::Resident(ctx.memory.zero_frame()),
             };
@@ -259,6 +273,7 @@ impl<M: Machine> Core<M> {
             Leaf::Page(frame, bits) | Leaf::None(frame, bits) => (frame, bits),
             Leaf::Empty => return Some(Held::Nothing),
             Leaf::Offset(index) => return Some(Held::Offset(index)),
+            Leaf::Lost => return Some(Held::Lost),
             Leaf::Poison => return None,
         };
         if bits.special {

@@ -161,8 +161,8 @@ fn copy_leaf<M: Machine, const PINS: bool>(ctx: Ctx<'_, M>, source: &AtomicEntry
     loop {
         let leaf = M::Format::leaf(entry);
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = leaf else {
-            // What means a page of the object without mapping it means that to both.
-            return if let Leaf::Offset(_) = leaf { entry } else { 0 };
+            // What says something without mapping a page says it to both.
+            return if let Leaf::Offset(_) | Leaf::Lost = leaf { entry } else { 0 };
         };
         let common = M::Format::without_exclusive(entry);
         if !bits.special {

@@ -111,7 +111,7 @@ impl<'a> Actor<'a> {
         if self.number != 0 {
             return;
         }
-        let is_table = PAGES[page] % super::TABLE == 0 && page < FIRST_OF_OBJECT && self.rng.once_in(2);
+        let is_table = PAGES[page].is_multiple_of(super::TABLE) && page < FIRST_OF_OBJECT && self.rng.once_in(2);
         let (range, pages) = match is_table {
             true => (page_range(page, super::TABLE / PAGE), vec![page]),
             false => self.range(page, if page < FIRST_OF_OBJECT { FIRST_OF_OBJECT } else { PAGES.len() }),

@@ -6,13 +6,14 @@ use core::mem::size_of;
 type F = X86_64;
 
 fn all_bits() -> impl Iterator<Item = PageBits> {
-    (0..64u32).map(|n| PageBits {
+    (0..128u32).map(|n| PageBits {
         write: n & 1 != 0,
         execute: n & 2 != 0,
         exclusive: n & 4 != 0,
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: n & 32 != 0,
+        marked: n & 64 != 0,
     })
 }
 
@@ -75,6 +76,26 @@ fn offsets_round_trip() {
             assert_ne!(entry & ABOVE_MEMORY, 0);
         }
     }
+}
+
+#[test]
+fn marks_and_losses_round_trip() {
+    for generation in 0..32 {
+        assert_eq!(F::leaf(F::lost(generation)), Leaf::Lost);
+        assert_eq!(F::generation(F::lost(generation)), generation);
+    }
+    assert!(F::lost(0) & ABOVE_MEMORY != 0 && F::lost(0) & PRESENT == 0 && !F::all_empty(F::lost(0)));
+    let bits = PageBits { write: true, exclusive: true, ..PageBits::default() };
+    let page = F::page(FrameId::new(9), bits, 3);
+    let marked = F::with_mark(page, true);
+    let shown = PageBits { write: false, marked: true, ..bits };
+    assert_eq!((F::leaf(marked), F::generation(marked)), (Leaf::Page(FrameId::new(9), shown), 3));
+    // PROT_NONE and back keeps it, and a page made writable has none.
+    let none = F::page_to_none(marked, 4);
+    assert_eq!(F::leaf(F::none_to_page(none)), Leaf::Page(FrameId::new(9), shown));
+    assert_eq!(F::leaf(F::with_mark(none, true)), F::leaf(none));
+    assert_eq!(F::leaf(F::with_mark(F::with_mark(none, false), true)), F::leaf(none));
+    assert!(matches!(F::leaf(F::made_writable(marked, true)), Leaf::Page(_, bits) if bits.write && !bits.marked));
 }
 
 #[test]

@@ -39,9 +39,23 @@ impl<M: Machine> Core<M> {
         section: &Section<'_>,
     ) -> Result<(), Need<M>> {
         let area = self.index.find(address, section).ok_or(Need::Area)?;
-        if area.is_pending() {
-            return Err(Need::Wait);
+        if area.needs_care() {
+            return self.attempt_with_care::<FORCED>(ctx, address, access, area, flushed, work);
         }
+        self.attempt_in::<FORCED, false>(ctx, address, access, area, flushed, work)
+    }
+
+    /// The same under the area that was found. `WATCHED`: somebody may have to be told first.
+    #[inline]
+    pub(super) fn attempt_in<const FORCED: bool, const WATCHED: bool>(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        area: &Area<M>,
+        flushed: Option<&Carried>,
+        work: &mut Work,
+    ) -> Result<(), Need<M>> {
         let may_force = FORCED && area.sharing == Sharing::Private && !area.rights.is_none();
         if !area.rights.allow(access) && !may_force {
             // A verdict on a dead area is none (hole 14).
@@ -63,6 +77,9 @@ impl<M: Machine> Core<M> {
         let checks = !mutant::is(mutant::Mutant::NoDeadCheck) && !mutant::is(mutant::Mutant::DeadCheckFirst);
         if checks && area.is_dead() {
             return Err(Need::Retry);
+        }
+        if WATCHED {
+            self.report(address, access, area, entry)?;
         }
         let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
         attempt.run(access, flushed, work)

@@ -95,6 +95,7 @@ pub(super) enum Stores {
 pub(super) fn decide(facts: &Facts) -> Plan {
     match facts.leaf {
         Leaf::Poison => Plan::Retry,
+        Leaf::Lost => Plan::Bus,
         Leaf::None(..) => Plan::Restore,
         Leaf::Empty | Leaf::Offset(_) => decide_empty(facts),
         Leaf::Page(_, bits) => match facts.access {

@@ -17,10 +17,11 @@ fn leaves() -> Vec<Leaf> {
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: false,
+        marked: false,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
-    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9)]);
+    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9), Leaf::Lost]);
     all
 }
 
