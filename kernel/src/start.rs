@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use faultless::{CpuId, Vm};
+use faultless::{CpuId, FrameId, HugePages, PAGE_SIZE, Page, RawFrames, Vm};
 
 use crate::arch::debug_port::{self, End};
 use crate::arch::idt::vector;
@@ -17,7 +17,7 @@ use crate::errno::Errno;
 use crate::machine::{self, KernelMachine};
 use crate::process::{self, ExecRequest, ExitStatus, Process, kill_group, table};
 use crate::sync::{Lock, Spin};
-use crate::{fs, random, report, sched};
+use crate::{fs, random, report, sched, shm, tunables};
 
 /// How the first process ended, once it has.
 static FIRST_STATUS: Lock<Option<report::Program>> = Lock::new(None);
@@ -31,14 +31,19 @@ static FREE_AT_START: AtomicU64 = AtomicU64::new(0);
 /// The first CPU: sets up memory, files and the first process, then schedules.
 pub fn first_cpu(online: usize, archive: Option<(u64, u64)>) -> ! {
     random::init();
+    let window = memory::take(fs::frames::KEPT * PAGE_SIZE);
     let frames = memory::hand_over();
     let machine = KernelMachine::new(online, frames);
     let vm = Vm::new(machine).expect("the machine has enough memory");
     // SAFETY: the other CPUs wait for `release_others`.
     unsafe { machine::install(vm) };
+    tunables::init();
     let cpu = make_local(0);
     report::boot(online);
+    // As distributions ship Linux.
+    machine::vm().set_huge_pages(&mut cpu.vm, HugePages::Advised);
     FREE_AT_START.store(machine::vm().stats().free_frames, Ordering::Relaxed);
+    open_window(cpu, window);
     start_program(cpu, archive);
     serial::enable_interrupt();
     boot::release_others(online);
@@ -54,6 +59,19 @@ pub fn other_cpu(index: usize) -> ! {
 fn make_local(index: usize) -> &'static mut CpuLocal {
     let token = machine::vm().cpu(CpuId::new(index as u32)).expect("each CPU asks once");
     CpuLocal::install(token)
+}
+
+/// Sets up the device that shows frames: those at `kept`, and pages that it allocates.
+fn open_window(cpu: &mut CpuLocal, kept: u64) {
+    // SAFETY: they were taken from the free memory before faultless was given the rest, and nobody else knows of them.
+    let kept = unsafe { RawFrames::new(FrameId::new(kept / PAGE_SIZE), fs::frames::KEPT) };
+    // SAFETY: the contents of a page of the driver are the programs' affair, and it has the page until
+    // `fs::shutdown`: no program is left then, and no mapping.
+    let vouch = |page: &Page<KernelMachine>| unsafe { RawFrames::new(page.frame(), 1) };
+    // Without memory the device has nothing to show, which it says when it is used.
+    if let Ok(window) = fs::frames::Window::new(cpu, kept, vouch) {
+        fs::frames::install(window);
+    }
 }
 
 fn start_program(cpu: &mut CpuLocal, archive: Option<(u64, u64)>) {
@@ -107,6 +125,7 @@ pub fn last_process_removed(cpu: &mut CpuLocal) {
         return;
     };
     fs::shutdown(cpu);
+    shm::shutdown();
     retire_others(cpu);
     let vm = machine::vm();
     let recount = vm.audit(&mut cpu.vm, &[], &[]).err().map(|e| alloc::format!("{e}"));

@@ -20,6 +20,7 @@ pub(crate) fn area_flags_of(flags: u32) -> AreaFlags {
     part(linux::MAP_GROWSDOWN, AreaFlags::GROWS_DOWN)
         | part(linux::MAP_NORESERVE, AreaFlags::NO_RESERVE)
         | part(linux::MAP_STACK, AreaFlags::NO_HUGE)
+        | part(linux::MAP_LOCKED, AreaFlags::LOCKED)
 }
 
 /// Rounds up to whole pages; zero if that passes the end of the address space, as in C.

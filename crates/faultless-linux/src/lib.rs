@@ -30,6 +30,7 @@
 //! | `errno`, `flags` | numbers and bits as the manual names them |
 //! | `memory` | who calls, with which memory and limits |
 //! | [`calls`] | one file per call |
+//! | [`pagemap`] | /proc: pagemap, clear_refs |
 //! | [`text`] | /proc: maps, smaps, statm, the memory lines of status |
 //!
 //! Absent on purpose: descriptors, user pointers, signals. What the core does not do is refused here, never accepted
@@ -44,6 +45,7 @@ pub mod calls;
 mod errno;
 pub mod flags;
 mod memory;
+pub mod pagemap;
 pub mod text;
 
 pub use errno::Errno;

@@ -2,14 +2,14 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use faultless::{AreaInfo, Cpu, ForkError, Machine, PageRange, Rights, Sharing, Space, VirtAddr};
+use faultless::{AreaFlags, AreaInfo, Cpu, ForkError, Machine, PageRange, Rights, Sharing, Space, VirtAddr};
 
 use crate::Errno;
 
 /// The memory of one process. Threads and `vfork` children share it.
 ///
-/// What Linux keeps per memory besides the space itself belongs here; today that is nothing, since the core keeps the
-/// break and has no locked memory.
+/// What Linux keeps per memory besides the space itself belongs here; today that is nothing: the core keeps the break,
+/// what is locked, and what later mappings are to be.
 pub struct Memory<M: Machine> {
     /// The space. It takes care of its own synchronisation.
     pub space: Arc<Space<M>>,
@@ -47,18 +47,23 @@ impl<M: Machine> fmt::Debug for Memory<M> {
     }
 }
 
-/// Soft resource limits, in bytes; `u64::MAX` is none.
+/// The flags of areas that say how they are locked.
+pub(crate) const LOCKING: AreaFlags = AreaFlags::LOCKED.union(AreaFlags::LOCKED_ON_FAULT);
+
+/// What a process may do that its space does not know: see [`faultless::Limits`] for the rest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// `RLIMIT_AS`.
-    pub address_space: u64,
-    /// `RLIMIT_DATA`.
+    /// `RLIMIT_DATA`, bytes: the heap alone may not become larger, whatever else there is.
     pub data: u64,
+    /// `RLIMIT_MEMLOCK`, bytes.
+    pub locked: u64,
+    /// `CAP_IPC_LOCK`: `locked` does not count.
+    pub may_lock: bool,
 }
 
 impl Limits {
     /// No limits.
-    pub const NONE: Self = Self { address_space: u64::MAX, data: u64::MAX };
+    pub const NONE: Self = Self { data: u64::MAX, locked: u64::MAX, may_lock: true };
 }
 
 /// A process in a memory call.
@@ -158,27 +163,19 @@ impl<M: Machine> Caller<'_, M> {
         if holes { Err(AreaError::Holes) } else { Ok(()) }
     }
 
-    /// `ENOMEM` if `bytes` more may not be mapped; what is mapped in `replaced` now does not count.
-    pub(crate) fn check_limits(
-        &mut self,
-        bytes: u64,
-        growth: Growth,
-        replaced: Option<PageRange>,
-    ) -> Result<(), Errno> {
-        let total_limit = self.limits.address_space;
-        let data_limit = if growth == Growth::Data { self.limits.data } else { u64::MAX };
-        if total_limit == u64::MAX && data_limit == u64::MAX {
-            return Ok(());
-        }
-        let (mut total, mut data) = (bytes, bytes);
-        self.each(|area| {
-            let kept = area.range.len() - overlap(area.range, replaced);
-            total = total.saturating_add(kept);
-            if is_data(&area) {
-                data = data.saturating_add(kept);
-            }
-        });
-        if total > total_limit || data > data_limit { Err(Errno::ENOMEM) } else { Ok(()) }
+    /// `ENOMEM` if `pages` more may not be mapped. The space looks again when it maps them.
+    pub(crate) fn check_limits(&self, pages: u64, growth: Growth) -> Result<(), Errno> {
+        let (extent, limits) = (self.memory.space.extent(), self.memory.space.limits());
+        let exceeds = |now: u64, most| now.saturating_add(pages) > most;
+        let too_much =
+            exceeds(extent.pages, limits.pages) || growth == Growth::Data && exceeds(extent.data, limits.data);
+        if too_much { Err(Errno::ENOMEM) } else { Ok(()) }
+    }
+
+    /// Has it so many areas that Linux would not move one, for fear of having to split others?
+    pub(crate) fn is_crowded(&self) -> bool {
+        let (extent, limits) = (self.memory.space.extent(), self.memory.space.limits());
+        extent.areas >= limits.areas.saturating_sub(3)
     }
 }
 
@@ -193,10 +190,5 @@ impl<M: Machine> fmt::Debug for Caller<'_, M> {
 pub(crate) fn is_data<M: Machine>(area: &AreaInfo<M>) -> bool {
     area.rights.contains(Rights::WRITE)
         && area.sharing == Sharing::Private
-        && !area.flags.contains(faultless::AreaFlags::STACK)
-}
-
-/// Bytes that both ranges have.
-fn overlap(range: PageRange, other: Option<PageRange>) -> u64 {
-    other.and_then(|other| range.intersect(other)).map_or(0, PageRange::len)
+        && !area.flags.contains(AreaFlags::GROWS_DOWN)
 }

@@ -7,13 +7,13 @@ use faultless::machine::X86_64;
 use faultless::{AtomicEntry, Cpu, CpuId, CpuSet, Flush, FrameId, FrameRange, Layout, Machine, MapRequest, Space, Vm};
 
 /// RAM as words that anybody may touch at any time.
-struct Bytes {
+pub(crate) struct Bytes {
     words: Vec<AtomicU64>,
-    ram: [FrameRange; 1],
+    pub(crate) ram: [FrameRange; 1],
 }
 
 impl Bytes {
-    fn new(frames: u64) -> Self {
+    pub(crate) fn new(frames: u64) -> Self {
         let words = (0..frames * 512).map(|_| AtomicU64::new(0)).collect();
         Self { words, ram: [FrameRange { start: FrameId::new(0), end: FrameId::new(frames) }] }
     }

@@ -52,13 +52,14 @@ pub use sync::mutant;
 
 pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, VirtAddr};
 pub use area::{AreaFlags, Report, Sharing, Ticket, Waiting, WatchModes, Watched, Watcher};
-pub use engine::{Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
+pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 
+pub use frame::CommitPolicy;
 pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
-pub use object::{Object, ObjectError, PageWriter, Pager, PagerError};
+pub use object::{HasWriters, Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
-    AccessError, AdviseError, AreaInfo, Backing, CollapseError, Destination, Extent, FaultError, Fill, ForkError,
-    HugePages, InsertError, Layout, Limits, MapError, MapRequest, NonlinearError, Page, PageInfo, PageKind, PinError,
-    Pinned, Placement, Populate, PopulateError, ProtectError, RemapError, RemapRequest, Resolved, Space, UnmapError,
-    Usage, WatchError,
+    AccessError, AdviseError, AreaInfo, Backing, ClearRefs, ClearRefsError, CollapseError, Destination, Extent,
+    FaultError, Fill, Footprint, ForkError, HugePages, InsertError, Layout, Limits, MapError, MapRequest,
+    NonlinearError, Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError,
+    RemapError, RemapRequest, Resolved, Space, UnmapError, Usage, WatchError,
 };

@@ -16,6 +16,8 @@ mod p11;
 mod p12;
 #[path = "protocols/p13.rs"]
 mod p13;
+#[path = "protocols/p14.rs"]
+mod p14;
 #[path = "protocols/p15.rs"]
 mod p15;
 #[path = "protocols/p2.rs"]

@@ -11,6 +11,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use faultless::{Object, ObjectError, PAGE_SIZE, PageWriter, Pager, PagerError};
 
+use linux_raw_sys::general::F_SEAL_SEAL;
+
 use super::inode::Inode;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
@@ -89,7 +91,7 @@ pub fn file_of_object(id: u64) -> Option<Arc<Inode>> {
 impl FileData {
     /// A file with these contents, to begin with.
     pub const fn new(image: &'static [u8]) -> FileData {
-        FileData { state: Lock::new(State::Image(image)), writing: Lock::new(()), seals: AtomicU32::new(0) }
+        FileData { state: Lock::new(State::Image(image)), writing: Lock::new(()), seals: AtomicU32::new(F_SEAL_SEAL) }
     }
 
     /// Size in bytes.
@@ -239,32 +241,65 @@ impl FileData {
         Ok(())
     }
 
-    /// Extends the file to `end` with pages that are there, so that writes from `start` on find room.
+    /// Makes pages for `start..end`, so that writes there find room; extends the file unless it shall keep its size.
     ///
     /// # Errors
     ///
-    /// `ENOSPC`, after which the file is as before; `EIO`, `EPERM` (sealed); `EOPNOTSUPP` if the range
-    /// begins inside the file: holes there cannot be told from data that a mapping is about to
-    /// change.
-    pub fn reserve(&self, inode: &Inode, cpu: &mut CpuLocal, start: u64, end: u64) -> Result<(), Errno> {
+    /// `ENOSPC`, after which the file is as before; `EIO`, `EPERM` (sealed).
+    pub fn allocate(
+        &self,
+        inode: &Inode,
+        cpu: &mut CpuLocal,
+        (start, end): (u64, u64),
+        keeps_size: bool,
+    ) -> Result<(), Errno> {
         let object = self.object(inode)?;
         let _writing = self.writing.lock();
-        let old = object.size();
-        if start < old.next_multiple_of(PAGE_SIZE) {
-            return Err(Errno::EOPNOTSUPP);
-        }
-        self.check_write(end > old)?;
+        self.check_growth(end > object.size())?;
+        let mut made = Vec::new();
         let mut at = start;
-        while at < end {
-            if let Err(errno) = put(&object, cpu, at, &[0]) {
-                object.resize(&mut cpu.vm, old).map_err(errno_of)?;
-                return Err(errno);
-            }
-            at = (at / PAGE_SIZE + 1) * PAGE_SIZE;
+        let mut result = Ok(());
+        // Ends: at the end, or when memory does.
+        while at < end && result.is_ok() {
+            result = make_page(&object, cpu, at, &mut made);
+            at = (at / PAGE_SIZE + 1).saturating_mul(PAGE_SIZE);
         }
-        object.resize(&mut cpu.vm, end).map_err(errno_of)?;
+        if let Err(errno) = result {
+            for (from, to) in made {
+                object.punch_hole(&mut cpu.vm, from, to - from).map_err(errno_of)?;
+            }
+            return Err(errno);
+        }
+        if !keeps_size && end > object.size() {
+            object.resize(&mut cpu.vm, end).map_err(errno_of)?;
+            inode.touch();
+        }
+        Ok(())
+    }
+
+    /// Makes a part of the file zeroes and gives its pages back.
+    ///
+    /// # Errors
+    ///
+    /// `EPERM` (sealed), `ENOSPC`, `EIO`.
+    pub fn punch(&self, inode: &Inode, cpu: &mut CpuLocal, start: u64, end: u64) -> Result<(), Errno> {
+        let object = self.object(inode)?;
+        let _writing = self.writing.lock();
+        if self.seals_writes() {
+            return Err(Errno::EPERM);
+        }
+        object.punch_hole(&mut cpu.vm, start, end - start).map_err(errno_of)?;
         inode.touch();
         Ok(())
+    }
+
+    /// Pages that it takes.
+    pub fn pages(&self) -> u64 {
+        match &*self.state.lock() {
+            State::Object(object, None) => object.resident_pages(),
+            State::Object(object, Some(_)) => object.size().div_ceil(PAGE_SIZE),
+            State::Image(bytes) => (bytes.len() as u64).div_ceil(PAGE_SIZE),
+        }
     }
 
     /// Keeps the pager from delivering what lies beyond `size`, now that there is an object.
@@ -291,6 +326,25 @@ fn put(object: &FileObject, cpu: &mut CpuLocal, offset: u64, bytes: &[u8]) -> Re
     // A page for a byte at worst, where the file had a hole.
     allow(growth.min(bytes.len() as u64).next_multiple_of(PAGE_SIZE))?;
     object.write(&mut cpu.vm, offset, bytes).map_err(errno_of)
+}
+
+/// Makes the page that holds a byte, and notes it if there was none.
+fn make_page(object: &FileObject, cpu: &mut CpuLocal, at: u64, made: &mut Vec<(u64, u64)>) -> Result<(), Errno> {
+    let page = at / PAGE_SIZE * PAGE_SIZE;
+    if object.is_resident(page) {
+        return Ok(());
+    }
+    allow(PAGE_SIZE)?;
+    if object.make_resident(&mut cpu.vm, page).map_err(errno_of)? {
+        match made.last_mut() {
+            Some((_, end)) if *end == page => *end = page + PAGE_SIZE,
+            _ => {
+                made.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
+                made.push((page, page + PAGE_SIZE));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Takes `bytes` from the allowance, which is renewed while enough frames are free.

@@ -5,6 +5,7 @@
 
 use linux_raw_sys::general as linux;
 
+use super::frames;
 use super::poll::Readiness;
 use super::tty::{self, Tty};
 use crate::arch::CpuLocal;
@@ -29,6 +30,8 @@ pub enum Device {
     ControllingTerminal,
     /// The console as a stream of bytes. It has no device number and looks like a pipe.
     Stream,
+    /// /dev/frames: frames that programs may map.
+    Frames,
     /// A number that no driver answers to.
     Unknown(u32, u32),
 }
@@ -56,6 +59,7 @@ impl Device {
             (1, 5) => Device::Zero,
             (1, 7) => Device::Full,
             (1, 8 | 9) => Device::Random(minor),
+            (frames::MAJOR, 0) => Device::Frames,
             (5, 0) => Device::ControllingTerminal,
             (5, 1) | (4, 64) => Device::Console(major, minor),
             _ => Device::Unknown(major, minor),
@@ -69,6 +73,7 @@ impl Device {
             Device::Zero => (1, 5),
             Device::Full => (1, 7),
             Device::Random(minor) => (1, minor),
+            Device::Frames => (frames::MAJOR, 0),
             Device::ControllingTerminal => (5, 0),
             Device::Console(major, minor) | Device::Unknown(major, minor) => (major, minor),
             Device::Stream => return 0,
@@ -106,6 +111,8 @@ impl Device {
             Device::Random(_) => randomness(cpu, to),
             Device::Console(..) | Device::ControllingTerminal => tty::console().read(cpu, to),
             Device::Stream => tty::console().read_stream(cpu, to),
+            // It has a position: the open file reads it.
+            Device::Frames => Err(Errno::EINVAL),
             Device::Unknown(..) => Err(Errno::ENXIO),
         }
     }
@@ -123,6 +130,7 @@ impl Device {
             Device::Random(_) => Ok(from.left()),
             Device::Console(..) | Device::ControllingTerminal => tty::console().write(cpu, from),
             Device::Stream => tty::console().write_stream(cpu, from),
+            Device::Frames => Err(Errno::EINVAL),
             Device::Unknown(..) => Err(Errno::ENXIO),
         }
     }

@@ -12,10 +12,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use linux_raw_sys::general as linux;
 
 use super::data::{MAX_SIZE, WriteAt};
+use super::device::Device;
+use super::frames;
 use super::inode::{Body, Inode};
 use super::locks::Owner;
 use super::pipe::Ends;
 use super::poll::Readiness;
+use super::proc::View;
 use super::quota::OpenTicket;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
@@ -48,6 +51,8 @@ pub struct OpenFile {
     flags: AtomicU32,
     /// (I) Of a FIFO whose other end was not open: how often it had been when this end was opened.
     partner_opens: Option<u64>,
+    /// (I) Of /proc/PID/mem and pagemap: what it looks at.
+    view: Option<View>,
     /// (L) The position, and the text of a /proc file as of its last read from the beginning.
     cursor: Lock<Cursor>,
     /// (I) Its place among all open files.
@@ -103,10 +108,11 @@ impl OpenFile {
     ///
     /// # Errors
     ///
-    /// `ENFILE`.
+    /// `ENFILE`; `ESRCH` for the memory of a process that is gone.
     pub fn new(inode: Arc<Inode>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
         let ticket = OpenTicket::new()?;
         let rights = Rights::of_flags(flags);
+        let view = if rights.path { None } else { View::of(&inode)? };
         let partner_opens = match &inode.body {
             Body::Fifo(pipe) if !rights.path => pipe.open(rights.ends()),
             _ => None,
@@ -116,6 +122,7 @@ impl OpenFile {
             rights,
             flags: AtomicU32::new(flags & (SHOWN | linux::O_ACCMODE)),
             partner_opens,
+            view,
             cursor: Lock::new(Cursor::default()),
             _ticket: ticket,
         }))
@@ -194,6 +201,9 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         check_range(at, to.room())?;
+        if let Some(view) = &self.view {
+            return self.at(at, |position, _| view.read(cpu, position, to));
+        }
         match &self.inode.body {
             Body::Regular(data) => self.at(at, |position, _| data.read(&self.inode, cpu, position, to)),
             Body::Proc(node) if !self.inode.is_directory() => self.at(at, |position, text| {
@@ -208,6 +218,7 @@ impl OpenFile {
             }),
             Body::Directory(_) | Body::Proc(_) => Err(Errno::EISDIR),
             Body::Fifo(pipe) => pipe.read(cpu, to),
+            Body::Device(Device::Frames) => self.at(at, |position, _| frames::read(cpu, position, to)),
             Body::Device(device) => device.read(cpu, to),
             Body::Event(counter) => counter.read(cpu, to),
             Body::Userfault(userfault) => userfault.read(cpu, to),
@@ -228,10 +239,14 @@ impl OpenFile {
             return Err(Errno::ESPIPE);
         }
         check_range(at, from.left())?;
+        if let Some(view) = &self.view {
+            return self.at(at, |position, _| view.write(cpu, position, from));
+        }
         match &self.inode.body {
             Body::Regular(_) => self.write_data(cpu, from, at, limit),
             Body::Proc(node) => node.write(cpu, from),
             Body::Fifo(pipe) => pipe.write(cpu, from),
+            Body::Device(Device::Frames) => self.at(at, |position, _| frames::write(cpu, position, from)),
             Body::Device(device) => device.write(cpu, from),
             Body::Event(counter) => counter.write(cpu, from),
             Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) | Body::Userfault(_) => {
@@ -256,7 +271,7 @@ impl OpenFile {
         }
     }
 
-    /// Runs `read` at the position, which then moves by what it returns, or at an offset.
+    /// Runs `read` (or a write) at the position, which then moves by what it returns, or at an offset.
     fn at(&self, at: At, read: impl FnOnce(u64, &mut Vec<u8>) -> Result<usize, Errno>) -> Result<usize, Errno> {
         let mut cursor = self.cursor.lock();
         let position = match at {

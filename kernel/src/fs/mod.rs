@@ -11,6 +11,7 @@
 //! | `data` | contents of regular files: faultless objects |
 //! | `locks`, `quota`, `seals` | what keeps users from each other and from the heap |
 //! | `pipe`, `device`, `tty`, `event`, `epoll`, `proc` | everything else that can be opened |
+//! | `frames` | an example of a driver whose frames programs map |
 //! | `file`, `table`, `context` | what a process holds of it |
 //!
 //! Nothing here waits. An operation that cannot go on is `EAGAIN`.
@@ -25,6 +26,7 @@ mod directory;
 mod epoll;
 mod event;
 mod file;
+pub mod frames;
 mod inode;
 mod locks;
 mod manifest;
@@ -51,7 +53,7 @@ use faultless::Machine;
 use linux_raw_sys::general as linux;
 
 pub use context::FsContext;
-pub use data::{FileData, MAX_SIZE};
+pub use data::{FileData, FileObject, MAX_SIZE};
 pub use device::{Device, randomness, split_number};
 pub use directory::FIRST_COOKIE;
 pub use epoll::{Control, Epoll, Event};
@@ -64,6 +66,7 @@ pub use namespace::{Nameless, Replace, Spot, create, link, new_directory, rename
 pub use pipe::{Ends, MAX_CAPACITY as MAX_PIPE_CAPACITY, Pipe};
 pub use poll::Readiness;
 pub use proc::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, set_current};
+pub use seals::F_SEAL_EXEC;
 pub use table::{FileTable, MAX_FILES, OnExec};
 pub use tty::Tty;
 pub use userfault::{Userfault, Waiter, bring_in, take_waiting};
@@ -134,9 +137,10 @@ pub fn first_tables(_cpu: &mut CpuLocal, manifest: &Manifest) -> (Arc<FileTable>
     (files, FsContext::new(directory.unwrap_or_else(namespace::root)))
 }
 
-/// Drops all files that have a name, and with them their pages.
+/// Drops all files that have a name, and with them their pages; and the pages of the driver.
 pub fn shutdown(_cpu: &mut CpuLocal) {
     namespace::dismantle();
+    frames::remove();
 }
 
 /// Takes what has come over the serial line.
@@ -216,6 +220,7 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
         (b"full", 1, 7, 0o666),
         (b"random", 1, 8, 0o666),
         (b"urandom", 1, 9, 0o666),
+        (b"frames", frames::MAJOR, 0, 0o600),
         (b"tty", 5, 0, 0o666),
         (b"console", 5, 1, 0o600),
     ] {
@@ -235,6 +240,12 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
         entries.lock().put(b"proc", proc);
     }
     let mut here = root.clone();
+    for name in [&b"sys"[..], b"kernel", b"mm", b"transparent_hugepage"] {
+        here = directory(&here, name, 0o755)?;
+    }
+    add(&here, b"enabled", proc::Node::HugePolicy.inode())?;
+    add(&here, b"hpage_pmd_size", Inode::new(Body::Regular(FileData::new(b"2097152\n")), 0o444))?;
+    here = root.clone();
     for name in [&b"sys"[..], b"devices", b"system", b"cpu"] {
         here = directory(&here, name, 0o755)?;
     }

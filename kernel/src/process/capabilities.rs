@@ -1,8 +1,7 @@
 //! Capabilities: kept and shown, and given up as on Linux.
 //!
-//! Called by `capget`, `capset` and /proc. There is one user, who owns everything, and nothing in this
-//! kernel asks for a capability; so they bound each other and no more. A process has one set of them,
-//! where Linux has one a thread.
+//! Called by `capget`, `capset` and /proc, and by who asks for one: to lock memory, to raise limits. There is one user,
+//! who owns everything. A process has one set of them, where Linux has one a thread.
 
 use crate::errno::Errno;
 
@@ -21,6 +20,11 @@ pub struct Capabilities {
 const ALL: u64 = 0x1ff_ffff_ffff & !(1 << 17);
 
 impl Capabilities {
+    /// `CAP_IPC_LOCK`: to lock as much memory as one likes.
+    pub const IPC_LOCK: u64 = 1 << 14;
+    /// `CAP_SYS_RESOURCE`: to raise limits.
+    pub const SYS_RESOURCE: u64 = 1 << 24;
+
     /// Those of root, which a program of root's has whatever there was before.
     pub const ROOT: Capabilities = Capabilities { effective: ALL, permitted: ALL, inheritable: 0 };
 

@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use faultless::VirtAddr;
 use linux_raw_sys::general as linux;
 
+use super::limits::MemoryRights;
 use super::table::{self, Refused};
 use super::{Capabilities, Ending, Family, Memory, Process, Usage};
 use crate::arch::user::{USER_END, copy_in, copy_out};
@@ -168,6 +169,8 @@ fn wait_for_release(thread: &Arc<Thread>, child: &Arc<Process>) -> Outcome {
     child.released.register(thread);
     // Acquire pairs with the Release in `Process::release_parent`.
     if child.has_released.load(Ordering::Acquire) {
+        // The child may have given the memory that was shared other limits.
+        thread.process.apply_limits();
         return Outcome::Done(i64::from(child.pid));
     }
     Outcome::Block
@@ -306,6 +309,7 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         usage: Usage::default(),
         children_usage: Usage::default(),
         started: AtomicU64::new(clock::monotonic()),
+        memory_rights: parent.memory_rights.clone(),
         capabilities: Lock::new(*parent.capabilities.lock()),
         limits: Lock::new(*parent.limits.lock()),
     }))
@@ -313,8 +317,9 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
 
 fn fork_memory(parent: &Process, cpu: &mut CpuLocal) -> Result<Arc<Memory>, Errno> {
     let memory = parent.memory();
-    let child = memory.linux.fork(&mut cpu.vm)?;
-    Ok(Memory::new(child, memory.image.clone()))
+    let child = Memory::new(memory.linux.fork(&mut cpu.vm)?, memory.image.clone());
+    child.barriers.store(memory.barriers.load(Ordering::Relaxed), Ordering::Relaxed);
+    Ok(child)
 }
 
 impl Process {
@@ -342,6 +347,7 @@ impl Process {
             usage: Usage::default(),
             children_usage: Usage::default(),
             started: AtomicU64::new(clock::monotonic()),
+            memory_rights: MemoryRights::default(),
             capabilities: Lock::new(Capabilities::ROOT),
             limits: Lock::new(super::default_limits()),
         }

@@ -8,13 +8,13 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
 use faultless::{
-    AreaFlags, Backing, Layout, MapRequest, Object, PageRange, Placement, Rights, Sharing, Space, VirtAddr,
+    AreaFlags, Backing, Layout, Limits, MapRequest, Object, PageRange, Placement, Rights, Sharing, Space, VirtAddr,
 };
 
 use super::elf::{self, Elf, Segment};
 use super::memory::Image;
 use super::stack::{self, Strings};
-use super::{Capabilities, DEFAULT_STACK_LIMIT, Memory, Process, exit, table};
+use super::{Capabilities, DEFAULT_STACK_LIMIT, Memory, Process, default_limits, exit, limits, table};
 use crate::arch::user::{self, copy_in, cstr};
 use crate::arch::{CpuLocal, UserContext, context, cpu, fpu};
 use crate::errno::Errno;
@@ -140,7 +140,7 @@ fn execute(
         return Ok(Outcome::Block);
     }
     let stack_limit = thread.process.limit(RLIMIT_STACK);
-    let (memory, entry) = load(cpu, &program, stack_limit)?;
+    let (memory, entry) = load(cpu, &program, stack_limit, thread.process.memory_limits())?;
     exit::leave_memory_behind(thread, cpu);
     let old = core::mem::replace(&mut *thread.process.memory.lock(), memory.clone());
     machine::switch_memory(cpu, Some(memory.clone()));
@@ -209,6 +209,7 @@ fn become_program(thread: &Arc<Thread>, cpu: &mut CpuLocal, program: &Program) {
     process.has_executed.store(true, Ordering::Relaxed);
     let inheritable = process.capabilities.lock().inheritable;
     *process.capabilities.lock() = Capabilities { inheritable, ..Capabilities::ROOT };
+    process.apply_limits();
     process.exit_signal.store(SIGCHLD, Ordering::Relaxed);
     process.executing.store(0, Ordering::Relaxed);
     process.release_parent();
@@ -282,10 +283,11 @@ fn open_interpreter(
 }
 
 /// Makes the new memory. Returns it with the address to start at.
-fn load(cpu: &mut CpuLocal, program: &Program, stack_limit: u64) -> Result<(Arc<Memory>, u64), Errno> {
+fn load(cpu: &mut CpuLocal, program: &Program, stack_limit: u64, limits: Limits) -> Result<(Arc<Memory>, u64), Errno> {
     let vm = machine::vm();
     let layout = Layout { stack_limit, ..Layout::linux() };
     let space = vm.new_space(&mut cpu.vm, layout).map_err(|_| Errno::ENOMEM)?;
+    space.set_limits(limits);
     match fill(cpu, &space, program) {
         Ok((image, entry)) => Ok((Memory::new(faultless_linux::Memory::new(space), Arc::new(image)), entry)),
         Err(errno) => {
@@ -450,7 +452,8 @@ pub fn spawn_first(
     fs_context: Arc<FsContext>,
 ) -> Result<Arc<Process>, Errno> {
     let program = find_program(cpu, &fs_context, request)?;
-    let (memory, entry) = load(cpu, &program, DEFAULT_STACK_LIMIT)?;
+    let limits = limits::memory_limits(&default_limits(), true);
+    let (memory, entry) = load(cpu, &program, DEFAULT_STACK_LIMIT, limits)?;
     let pid = table::new_id();
     let process = Arc::new(Process::first(pid, memory.clone()));
     *process.files.lock() = Some(files);

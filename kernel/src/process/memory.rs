@@ -5,7 +5,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use faultless::Space;
 use faultless_linux as linux;
@@ -21,6 +21,8 @@ pub struct Memory {
     pub linux: linux::Memory<KernelMachine>,
     /// (A) Live threads that use it.
     users: AtomicUsize,
+    /// (A) What `membarrier` was told of it.
+    pub barriers: AtomicU32,
     /// (I) What `execve` put into it; forked memory shares it.
     pub image: Arc<Image>,
 }
@@ -45,12 +47,18 @@ pub struct Image {
 impl Memory {
     /// Wraps a memory that has one user.
     pub fn new(linux: linux::Memory<KernelMachine>, image: Arc<Image>) -> Arc<Memory> {
-        Arc::new(Memory { linux, users: AtomicUsize::new(1), image })
+        Arc::new(Memory { linux, users: AtomicUsize::new(1), barriers: AtomicU32::new(0), image })
     }
 
     /// The space.
     pub fn space(&self) -> &Space<KernelMachine> {
         &self.linux.space
+    }
+
+    /// Does any thread use it?
+    pub fn is_used(&self) -> bool {
+        // Relaxed: the space says itself that it has been torn down.
+        self.users.load(Ordering::Relaxed) != 0
     }
 
     /// One more thread uses it. The caller must be a user already.

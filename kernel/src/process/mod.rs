@@ -13,6 +13,7 @@ mod elf;
 mod exec;
 mod exit;
 mod jobs;
+mod limits;
 mod memory;
 mod stack;
 pub mod table;
@@ -84,6 +85,8 @@ pub struct Process {
     pub children_usage: Usage,
     /// (A) `clock::monotonic` at creation.
     pub started: AtomicU64,
+    /// (A) What memory calls ask of `limits` and `capabilities`; see `limits`.
+    memory_rights: limits::MemoryRights,
     /// (L) What `capset` left.
     pub capabilities: Lock<Capabilities>,
     /// (L) Resource limits, indexed by `RLIMIT_*`: soft and hard.
@@ -233,8 +236,7 @@ fn default_limits() -> [(u64, u64); 16] {
     limits[STACK] = (DEFAULT_STACK_LIMIT, u64::MAX);
     limits[CORE] = (0, u64::MAX);
     limits[FILES] = (1024, 4096);
-    // Locking memory is not offered, and this is how Linux says so.
-    limits[LOCKED] = (0, 0);
+    limits[LOCKED] = (8 << 20, 8 << 20);
     // Linux derives both from the memory in the same way: half as many as it admits threads.
     let signals = (machine::vm().stats().total_frames / 64).max(1024);
     limits[SIGNALS] = (signals, signals);

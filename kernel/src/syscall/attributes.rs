@@ -10,7 +10,7 @@ use super::Calls;
 use super::Handler::Plain;
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{Body, Follow, Inode, MAX_SIZE, OpenFile, Stamp};
+use crate::fs::{Body, F_SEAL_EXEC, Follow, Inode, MAX_SIZE, OpenFile, Stamp};
 use crate::signal::{self, number};
 use crate::uaccess;
 
@@ -76,6 +76,10 @@ fn set_permissions(inode: &Inode, mode: u32) -> SysResult {
     }
     refuse_proc(inode)?;
     let mut attributes = inode.attributes.lock();
+    let sealed = inode.data().is_some_and(|data| data.seals() & F_SEAL_EXEC != 0);
+    if sealed && (attributes.permissions ^ mode) & 0o111 != 0 {
+        return Err(Errno::EPERM);
+    }
     attributes.permissions = mode & 0o7777;
     attributes.changed = Stamp::now();
     Ok(0)
@@ -251,17 +255,14 @@ fn check_size(call: &Call<'_>, size: u64) -> Result<(), Errno> {
     if size > MAX_SIZE { Err(Errno::EFBIG) } else { Ok(()) }
 }
 
-/// Only plain extension: its contract is that later writes in the range do not fail for lack of room,
-/// which zeroes written now give.
+/// What tmpfs does: makes pages, or a hole. Its other modes are refused as tmpfs refuses them.
 fn fallocate(call: &mut Call<'_>) -> SysResult {
     let (mode, offset, length) = (call.uint(1), call.long(2), call.long(3));
     let file = call.file(0)?;
     if offset < 0 || length <= 0 {
         return Err(Errno::EINVAL);
     }
-    if mode != 0 {
-        return Err(Errno::EOPNOTSUPP);
-    }
+    check_mode(mode)?;
     if !file.rights().write {
         return Err(Errno::EBADF);
     }
@@ -269,9 +270,32 @@ fn fallocate(call: &mut Call<'_>) -> SysResult {
         return Err(if file.is_seekable() { Errno::ENODEV } else { Errno::ESPIPE });
     };
     let end = offset.checked_add(length).ok_or(Errno::EFBIG)?.cast_unsigned();
-    check_size(call, end)?;
-    data.reserve(&file.inode, call.cpu, offset.cast_unsigned(), end)?;
+    let (start, keeps_size) = (offset.cast_unsigned(), mode & linux::FALLOC_FL_KEEP_SIZE != 0);
+    match mode & !linux::FALLOC_FL_KEEP_SIZE {
+        0 => {
+            if !keeps_size && end > data.size() {
+                check_size(call, end)?;
+            }
+            data.allocate(&file.inode, call.cpu, (start, end), keeps_size)?;
+        }
+        linux::FALLOC_FL_PUNCH_HOLE => data.punch(&file.inode, call.cpu, start, end)?,
+        _ => return Err(Errno::EOPNOTSUPP),
+    }
     Ok(0)
+}
+
+/// Is it one of the modes of `fallocate` that some file system could have?
+fn check_mode(mode: u32) -> Result<(), Errno> {
+    /// Not among the constants: zeroes that are written.
+    const WRITE_ZEROES: u32 = 0x80;
+    let keeps_size = mode & linux::FALLOC_FL_KEEP_SIZE != 0;
+    let known = match mode & !linux::FALLOC_FL_KEEP_SIZE {
+        0 | linux::FALLOC_FL_UNSHARE_RANGE | linux::FALLOC_FL_ZERO_RANGE => true,
+        linux::FALLOC_FL_PUNCH_HOLE => keeps_size,
+        linux::FALLOC_FL_COLLAPSE_RANGE | linux::FALLOC_FL_INSERT_RANGE | WRITE_ZEROES => !keeps_size,
+        _ => false,
+    };
+    if known { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 /// Contents live in memory and nowhere else: they are as safe as they will ever be.

@@ -135,7 +135,7 @@ fn on_file(file: &OpenFile, command: u32, argument: u64) -> SysResult {
         (_, linux::F_GETPIPE_SZ | linux::F_SETPIPE_SZ) => Err(Errno::EBADF),
         (Body::Regular(data), linux::F_GET_SEALS) => Ok(i64::from(data.seals())),
         (Body::Regular(_), linux::F_ADD_SEALS) if !file.rights().write => Err(Errno::EPERM),
-        (Body::Regular(data), linux::F_ADD_SEALS) => data.add_seals(argument as u32).map(|()| 0),
+        (Body::Regular(data), linux::F_ADD_SEALS) => data.add_seals(&file.inode, argument as u32).map(|()| 0),
         _ => Err(Errno::EINVAL),
     }
 }

@@ -117,5 +117,6 @@ fn capset(call: &mut Call<'_>) -> SysResult {
     let set = |n: usize| (half(n) | half(n + 3) << 32) & MEANINGFUL;
     let wanted = Capabilities { effective: set(0), permitted: set(1), inheritable: set(2) };
     call.process().capabilities.lock().change(wanted)?;
+    call.process().apply_limits();
     Ok(0)
 }

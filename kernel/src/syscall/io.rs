@@ -12,7 +12,7 @@ use super::Calls;
 use super::Handler::{Full, Plain};
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{At, Body, MAX_SIZE, OpenFile};
+use crate::fs::{At, Body, Device, MAX_SIZE, OpenFile};
 use crate::sched::Outcome;
 use crate::signal::{self, number};
 use crate::uaccess::{Source, UserBuffer};
@@ -222,10 +222,11 @@ fn lseek(call: &mut Call<'_>) -> SysResult {
     // The end is asked for before the position is locked: a size may need other locks.
     let size = file.inode.size();
     let kind = file.inode.kind();
+    let is_window = matches!(file.inode.body, Body::Device(Device::Frames));
     file.with_position(|position| {
         let start = match (whence, kind) {
-            // Devices have no position worth the name.
-            (_, linux::S_IFCHR) => return Ok(0),
+            // Other devices have no position worth the name.
+            (_, linux::S_IFCHR) if !is_window => return Ok(0),
             (linux::SEEK_SET, _) => 0,
             (linux::SEEK_CUR, _) => *position,
             (linux::SEEK_END, linux::S_IFREG) if file.inode.data().is_some() => size,

@@ -14,7 +14,7 @@ use super::time::TICK;
 use crate::clock;
 use crate::errno::{Errno, SysResult};
 use crate::fs::MAX_FILES;
-use crate::process::{Process, table};
+use crate::process::{Capabilities, Process, table};
 use crate::uaccess::{self, Layout};
 
 pub(super) const CALLS: Calls = &[
@@ -67,15 +67,19 @@ fn set(process: &Process, index: usize, new: Limit) -> Result<Limit, Errno> {
     let old = limits[index];
     match index as u32 {
         linux::RLIMIT_NOFILE if hard > MAX_FILES => return Err(Errno::EPERM),
-        // Locking memory is not offered: see `faultless_linux::calls`.
-        linux::RLIMIT_MEMLOCK if hard > old.1 => return Err(Errno::EPERM),
         linux::RLIMIT_CPU | linux::RLIMIT_RTTIME if new != old => return Err(Errno::EINVAL),
         _ => {}
     }
+    let may_raise = process.capabilities.lock().effective & Capabilities::SYS_RESOURCE != 0;
+    if hard > old.1 && !may_raise {
+        return Err(Errno::EPERM);
+    }
     limits[index] = new;
     drop(limits);
-    if index as u32 == linux::RLIMIT_STACK {
-        process.memory().space().set_stack_limit(soft);
+    match index as u32 {
+        linux::RLIMIT_STACK => process.memory().space().set_stack_limit(soft),
+        linux::RLIMIT_AS | linux::RLIMIT_DATA | linux::RLIMIT_MEMLOCK => process.apply_limits(),
+        _ => {}
     }
     Ok(old)
 }

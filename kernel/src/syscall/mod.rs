@@ -21,6 +21,7 @@ mod names;
 mod open;
 mod poll;
 mod scheduling;
+mod splice;
 mod status;
 mod system;
 mod table;

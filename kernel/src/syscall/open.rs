@@ -9,8 +9,8 @@ use super::Handler::{Full, Plain};
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
 use crate::fs::{
-    self, Body, Device, Ends, EventCounter, EventMode, FileData, FileTable, Follow, Inode, Last, OnExec, OpenFile,
-    Pipe, Place, Rights, Spot,
+    self, Body, Device, Ends, EventCounter, EventMode, F_SEAL_EXEC, FileData, FileTable, Follow, Inode, Last, OnExec,
+    OpenFile, Pipe, Place, Rights, Spot,
 };
 use crate::sched::{Outcome, RestartKind};
 use crate::uaccess;
@@ -274,7 +274,8 @@ fn memfd_create(call: &mut Call<'_>) -> SysResult {
     let flags = call.uint(1);
     let known = linux::MFD_CLOEXEC | linux::MFD_ALLOW_SEALING | linux::MFD_NOEXEC_SEAL | linux::MFD_EXEC;
     // Huge pages are not offered.
-    if flags & !known != 0 || flags & linux::MFD_NOEXEC_SEAL != 0 {
+    let sealed = flags & linux::MFD_NOEXEC_SEAL != 0;
+    if flags & !known != 0 || sealed && flags & linux::MFD_EXEC != 0 {
         return Err(Errno::EINVAL);
     }
     let at = call.word(0);
@@ -283,10 +284,12 @@ fn memfd_create(call: &mut Call<'_>) -> SysResult {
         return Err(Errno::EINVAL);
     }
     let data = FileData::new(&[]);
-    if flags & linux::MFD_ALLOW_SEALING == 0 {
-        data.set_initial_seals(linux::F_SEAL_SEAL);
+    if sealed {
+        data.set_initial_seals(F_SEAL_EXEC);
+    } else if flags & linux::MFD_ALLOW_SEALING != 0 {
+        data.set_initial_seals(0);
     }
-    let inode = Inode::new(Body::Regular(data), 0o777);
+    let inode = Inode::new(Body::Regular(data), if sealed { 0o666 } else { 0o777 });
     inode.set_label(&[b"memfd:", &name[..]].concat());
     let on_exec = OnExec::closing_if(flags & linux::MFD_CLOEXEC != 0);
     install(call, OpenFile::new(inode, linux::O_RDWR | linux::O_LARGEFILE)?, on_exec)

@@ -8,7 +8,7 @@ use super::Calls;
 use super::Handler::Plain;
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{self, Body, Follow, Inode, PATH_MAX, PROC_DEVICE, Stamp};
+use crate::fs::{self, Body, FileData, Follow, Inode, PATH_MAX, PROC_DEVICE, Stamp};
 use crate::uaccess::{self, Layout};
 
 pub(super) const CALLS: Calls = &[
@@ -37,6 +37,7 @@ struct Status {
     uid: u32,
     gid: u32,
     size: u64,
+    pages: u64,
     accessed: Stamp,
     modified: Stamp,
     changed: Stamp,
@@ -57,6 +58,7 @@ impl Status {
             uid: attributes.uid,
             gid: attributes.gid,
             size,
+            pages: inode.data().map_or(0, FileData::pages),
             accessed: attributes.accessed,
             modified: attributes.modified,
             changed: attributes.changed,
@@ -64,12 +66,9 @@ impl Status {
         }
     }
 
-    /// Sectors that the contents would take if there were no holes.
+    /// Sectors that the contents take.
     fn sectors(&self) -> u64 {
-        match self.mode & linux::S_IFMT {
-            linux::S_IFREG => self.size.div_ceil(BLOCK) * (BLOCK / SECTOR),
-            _ => 0,
-        }
+        self.pages * (BLOCK / SECTOR)
     }
 }
 

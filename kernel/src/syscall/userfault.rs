@@ -85,7 +85,7 @@ fn with<T>(
     then: impl FnOnce(&mut Caller<'_, KernelMachine>) -> Result<T, Errno>,
 ) -> Result<T, Errno> {
     let memory = userfault.memory().ok_or(gone)?;
-    let limits = Limits { address_space: u64::MAX, data: u64::MAX };
+    let limits = Limits::NONE;
     then(&mut Caller { memory: &memory.linux, cpu: &mut cpu.vm, limits })
 }
 
@@ -144,7 +144,7 @@ fn copy_pages(
 ) -> Result<Progress, Errno> {
     const PAGE: u64 = faultless::PAGE_SIZE;
     let (watcher, mut done, mut page) = (userfault.watcher(), 0, alloc::vec![0; PAGE as usize]);
-    let limits = Limits { address_space: u64::MAX, data: u64::MAX };
+    let limits = Limits::NONE;
     let whole = requests::range(&Caller { memory: &memory.linux, cpu: &mut cpu.vm, limits }, to, length)?;
     loop {
         let fetched = user::copy_in(cpu, from + done, &mut page).map_err(Errno::from);

@@ -1,6 +1,6 @@
 //! `brk`.
 
-use faultless::{Machine, VirtAddr};
+use faultless::{AreaFlags, Machine, PAGE_SIZE, VirtAddr};
 
 use crate::Caller;
 use crate::flags::page_align;
@@ -15,10 +15,20 @@ pub fn brk<M: Machine>(caller: &mut Caller<'_, M>, wanted: u64) -> u64 {
     }
     let (old, new) = (page_align(now), page_align(wanted));
     if new > old {
+        let pages = (new - old) / PAGE_SIZE;
+        let locks = caller.memory.space.default_flags().contains(AreaFlags::LOCKED);
         // The program's own data counts as well, but nobody remembers where it was.
-        if wanted - start > caller.limits.data || caller.check_limits(new - old, Growth::Data, None).is_err() {
+        let refused = wanted - start > caller.limits.data
+            || locks && !caller.may_lock(pages)
+            || caller.check_limits(pages, Growth::Data).is_err();
+        if refused {
             return now;
         }
     }
-    caller.memory.space.brk(caller.cpu, VirtAddr::new(wanted)).as_u64()
+    let is = caller.memory.space.brk(caller.cpu, VirtAddr::new(wanted)).as_u64();
+    if new > old && is == wanted {
+        // What cannot be had now is left to later faults.
+        let _ = caller.populate_locked(old, new);
+    }
+    is
 }

@@ -14,6 +14,8 @@ use crate::{Caller, Errno};
 enum Advice {
     /// A hint: it is checked, and nothing depends on it.
     Hint,
+    /// The same, refused by locked memory.
+    Cold,
     /// Flags to set and to clear.
     Flags(AreaFlags, AreaFlags),
     /// Contents for parents only; private anonymous memory.
@@ -27,6 +29,22 @@ enum Advice {
     Populate(Populate),
 }
 
+impl Advice {
+    /// Does it lose contents, here or for children?
+    fn discards(self) -> bool {
+        match self {
+            Self::Discard { .. } | Self::FreeLazily | Self::Remove | Self::WipeOnFork => true,
+            Self::Flags(set, _) => set.contains(AreaFlags::NO_FORK),
+            Self::Hint | Self::Cold | Self::Collapse | Self::Populate(_) => false,
+        }
+    }
+}
+
+/// Could the program not have lost the contents by storing? Sealed memory keeps them then.
+fn is_frozen<M: Machine>(area: &AreaInfo<M>) -> bool {
+    area.object.is_none() && area.sharing == Sharing::Private && !area.rights.contains(Rights::WRITE)
+}
+
 /// The advice of a number; `None` for what the core does not do (and Linux's own unknowns).
 fn advice_of(number: u32) -> Option<Advice> {
     use Advice::{Discard, Flags, FreeLazily, Hint, Remove, WipeOnFork};
@@ -35,7 +53,8 @@ fn advice_of(number: u32) -> Option<Advice> {
         linux::MADV_NORMAL => Flags(NONE, AreaFlags::RANDOM | AreaFlags::SEQUENTIAL),
         linux::MADV_RANDOM => Flags(AreaFlags::RANDOM, AreaFlags::SEQUENTIAL),
         linux::MADV_SEQUENTIAL => Flags(AreaFlags::SEQUENTIAL, AreaFlags::RANDOM),
-        linux::MADV_WILLNEED | linux::MADV_COLD => Hint,
+        linux::MADV_WILLNEED => Hint,
+        linux::MADV_COLD => Advice::Cold,
         linux::MADV_DONTNEED => Discard { locked_too: false },
         linux::MADV_DONTNEED_LOCKED => Discard { locked_too: true },
         linux::MADV_FREE => FreeLazily,
@@ -63,7 +82,7 @@ fn advice_of(number: u32) -> Option<Advice> {
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`, `EACCES`, `EFAULT`, `EAGAIN`.
+/// `EINVAL`, `ENOMEM`, `EACCES`, `EFAULT`, `EAGAIN`, `EPERM` (sealed).
 pub fn madvise<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, advice: u32) -> Result<(), Errno> {
     let advice = advice_of(advice).ok_or(Errno::EINVAL)?;
     let rounded = page_align(length);
@@ -91,8 +110,18 @@ fn advise<M: Machine>(
     part: PageRange,
 ) -> Result<(), Errno> {
     let space = &caller.memory.space;
+    if area.flags.contains(AreaFlags::SEALED) && advice.discards() && is_frozen(area) {
+        return Err(Errno::EPERM);
+    }
+    let droppable = area.flags.contains(AreaFlags::DROPPABLE);
     match advice {
         Advice::Hint | Advice::Populate(_) => Ok(()),
+        Advice::Cold if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::RAW) => Err(Errno::EINVAL),
+        Advice::Cold => Ok(()),
+        // What may be lost at any time is kept neither for children nor for dumps.
+        Advice::Flags(_, clear) if droppable && clear.intersects(AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP) => {
+            Err(Errno::EINVAL)
+        }
         Advice::Flags(set, clear) => space.set_flags(caller.cpu, part, set, clear, |_| true).map_err(errno_of),
         Advice::WipeOnFork if area.object.is_some() || area.sharing == Sharing::Shared => Err(Errno::EINVAL),
         Advice::WipeOnFork => {

@@ -2,12 +2,12 @@
 
 use alloc::sync::Arc;
 use faultless::{
-    Access, Backing, Machine, MapError, MapRequest, Object, PAGE_SIZE, PageRange, Placement, Rights, Sharing, VirtAddr,
+    Access, AreaFlags, Backing, CommitPolicy, Machine, MapError, MapRequest, Object, PAGE_SIZE, PageRange, Placement,
+    Rights, Sharing, VirtAddr,
 };
 use linux_raw_sys::general as linux;
 
 use crate::flags::{area_flags_of, is_page, page_align, rights_of};
-use crate::memory::Growth;
 use crate::{Caller, Errno};
 
 /// The flags that every kernel knew before `MAP_SHARED_VALIDATE`: the others are errors with it.
@@ -29,6 +29,9 @@ const LEGACY: u32 = linux::MAP_SHARED
     | linux::MAP_ABOVE4G
     | 21 << linux::MAP_HUGE_SHIFT
     | 30 << linux::MAP_HUGE_SHIFT;
+
+/// Memory that may be taken away when memory is short; not among the constants yet.
+const MAP_DROPPABLE: u32 = 8;
 
 /// Largest size of a file, and so the end of what can be mapped of one.
 const MAX_FILE: u64 = i64::MAX as u64;
@@ -63,6 +66,8 @@ pub enum MapTarget<M: Machine> {
     Object(Arc<Object<M>>),
     /// Zeroes, as of /dev/zero.
     Zero,
+    /// Frames that the file's driver puts into the mapping: [`MapFile::fill`].
+    Frames,
     /// Such files cannot be mapped.
     Unmappable,
 }
@@ -75,12 +80,27 @@ pub trait MapFile<M: Machine> {
     /// Has it a size, which offsets must not pass?
     fn is_regular(&self) -> bool;
 
+    /// Are stores forbidden to new mappings, whatever it was opened for (F_SEAL_WRITE, F_SEAL_FUTURE_WRITE)?
+    fn seals_writes(&self) -> bool {
+        false
+    }
+
     /// What a mapping shows. Asked only once everything else is known to be right.
     ///
     /// # Errors
     ///
     /// What the file's owner says; `ENOMEM` for instance.
     fn target(&self) -> Result<MapTarget<M>, Errno>;
+
+    /// Puts frames into `range`, a fresh mapping of [`MapTarget::Frames`] that shows the file from `offset` on. If that
+    /// fails the mapping goes again.
+    ///
+    /// # Errors
+    ///
+    /// What the driver says: `EINVAL` where a private mapping cannot be filled whole, for instance.
+    fn fill(&self, _caller: &mut Caller<'_, M>, _range: PageRange, _offset: u64) -> Result<(), Errno> {
+        Err(Errno::ENODEV)
+    }
 }
 
 /// For callers that map no files.
@@ -123,13 +143,32 @@ pub fn mmap<M: Machine>(
     }
     let file = check_file(args.flags, file)?;
     let args = check_range(caller, args)?;
-    let target = match target_of(&args, file) {
+    let target = match check_lock(caller, &args).and_then(|()| target_of(&args, file)) {
         Ok(target) => target,
-        // Linux looks for what is in the way before it looks at the file.
+        // Linux looks for what is in the way before it looks at limits and at the file.
         Err(_) if is_taken(caller, &args) => return Err(Errno::EEXIST),
         Err(errno) => return Err(errno),
     };
-    map(caller, &args, target)
+    let is_filled = matches!(target.backing, Backing::Frames);
+    let start = map(caller, &args, target)?;
+    if let Some(file) = file.filter(|_| is_filled) {
+        fill(caller, &args, start, file)?;
+    }
+    Ok(start)
+}
+
+/// Lets the driver fill a fresh mapping of its frames; takes the mapping away again if it cannot.
+fn fill<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    args: &MmapArgs,
+    start: u64,
+    file: &impl MapFile<M>,
+) -> Result<(), Errno> {
+    let range = PageRange::with_len(VirtAddr::new(start), args.length).map_err(|_| Errno::EINVAL)?;
+    file.fill(caller, range, args.offset).inspect_err(|_| {
+        // It is whole and nobody knows it. What another thread has put in its place meanwhile is lost, as on Linux.
+        let _ = caller.memory.space.unmap(caller.cpu, range);
+    })
 }
 
 /// The file that is to be mapped; none for anonymous memory.
@@ -199,12 +238,28 @@ fn is_taken<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs) -> bool {
     }
 }
 
-/// Checks the flags against the file, or without one.
-fn target_of<M: Machine>(args: &MmapArgs, file: Option<&impl MapFile<M>>) -> Result<Target<M>, Errno> {
-    if args.flags & linux::MAP_LOCKED != 0 {
-        // Nobody may lock memory: the limit is zero.
+/// The flags that the mapping gets, besides those of its type.
+fn all_flags<M: Machine>(caller: &Caller<'_, M>, args: &MmapArgs) -> AreaFlags {
+    let mut flags = area_flags_of(args.flags);
+    if flags.contains(AreaFlags::NO_RESERVE) && matches!(caller.cpu.vm().commit_policy(), CommitPolicy::Strict { .. }) {
+        // Who promises no more than there is takes no one's word that it will not be used.
+        flags = flags.without(AreaFlags::NO_RESERVE);
+    }
+    flags | caller.memory.space.default_flags()
+}
+
+/// May the mapping be locked, if it is to be?
+fn check_lock<M: Machine>(caller: &Caller<'_, M>, args: &MmapArgs) -> Result<(), Errno> {
+    let asks = args.flags & linux::MAP_LOCKED != 0;
+    if asks && !caller.may_lock_any() {
         return Err(Errno::EPERM);
     }
+    let locks = asks || caller.memory.space.default_flags().contains(AreaFlags::LOCKED);
+    if locks && !caller.may_lock(args.length / PAGE_SIZE) { Err(Errno::EAGAIN) } else { Ok(()) }
+}
+
+/// Checks the flags against the file, or without one.
+fn target_of<M: Machine>(args: &MmapArgs, file: Option<&impl MapFile<M>>) -> Result<Target<M>, Errno> {
     match file {
         Some(file) => target_in_file(args, file),
         None => anonymous(args),
@@ -216,6 +271,7 @@ fn anonymous<M: Machine>(args: &MmapArgs) -> Result<Target<M>, Errno> {
         linux::MAP_SHARED if args.flags & linux::MAP_GROWSDOWN != 0 => return Err(Errno::EINVAL),
         linux::MAP_SHARED => Sharing::Shared,
         linux::MAP_PRIVATE => Sharing::Private,
+        MAP_DROPPABLE if args.flags & (linux::MAP_LOCKED | linux::MAP_GROWSDOWN) == 0 => Sharing::Private,
         _ => return Err(Errno::EINVAL),
     };
     Ok(Target { backing: Backing::Anonymous, sharing, max_rights: Rights::ALL })
@@ -236,7 +292,11 @@ fn target_in_file<M: Machine>(args: &MmapArgs, file: &impl MapFile<M>) -> Result
             if protection & linux::PROT_WRITE != 0 && !write {
                 return Err(Errno::EACCES);
             }
-            let most = if write { Rights::ALL } else { Rights::READ | Rights::EXECUTE };
+            let sealed = file.seals_writes();
+            if protection & linux::PROT_WRITE != 0 && sealed {
+                return Err(Errno::EPERM);
+            }
+            let most = if write && !sealed { Rights::ALL } else { Rights::READ | Rights::EXECUTE };
             (Sharing::Shared, most)
         }
         linux::MAP_PRIVATE => (Sharing::Private, Rights::ALL),
@@ -248,6 +308,7 @@ fn target_in_file<M: Machine>(args: &MmapArgs, file: &impl MapFile<M>) -> Result
     let backing = match file.target()? {
         MapTarget::Object(object) => Backing::Object { object, offset },
         MapTarget::Zero => Backing::Anonymous,
+        MapTarget::Frames => Backing::Frames,
         MapTarget::Unmappable => return Err(Errno::ENODEV),
     };
     if flags & linux::MAP_GROWSDOWN != 0 {
@@ -266,13 +327,15 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
         (false, _) => Placement::Hint,
     };
     let sharing = target.sharing;
-    let is_data = rights.contains(Rights::WRITE) && sharing == Sharing::Private;
-    let growth = if is_data { Growth::Data } else { Growth::Other };
-    let replaced = match placement {
-        Placement::Fixed => PageRange::with_len(VirtAddr::new(args.address), args.length).ok(),
-        _ => None,
-    };
-    caller.check_limits(args.length, growth, replaced)?;
+    let mut flags = all_flags(caller, args);
+    if args.flags & linux::MAP_TYPE == MAP_DROPPABLE {
+        flags = flags | AreaFlags::DROPPABLE | AreaFlags::NO_RESERVE | AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP;
+    }
+    // Linux neither locks nor brings in what is raw; its driver fills it.
+    let is_raw = matches!(target.backing, Backing::Frames);
+    if is_raw {
+        flags = flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+    }
     let wanted = MapRequest {
         addr: VirtAddr::new(args.address),
         len: args.length,
@@ -281,14 +344,17 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
         max_rights: target.max_rights,
         sharing,
         backing: target.backing,
-        flags: area_flags_of(args.flags),
+        flags,
     };
     let start = if args.flags & linux::MAP_32BIT != 0 && !is_fixed {
         map_low(caller, wanted)?
     } else {
         caller.memory.space.map(caller.cpu, wanted).map_err(errno_of)?
     };
-    if args.flags & (linux::MAP_POPULATE | linux::MAP_NONBLOCK) == linux::MAP_POPULATE {
+    let locks =
+        flags.contains(AreaFlags::LOCKED) && !flags.intersects(AreaFlags::LOCKED_ON_FAULT | AreaFlags::DROPPABLE);
+    let populates = args.flags & (linux::MAP_POPULATE | linux::MAP_NONBLOCK) == linux::MAP_POPULATE;
+    if !is_raw && (locks || populates && !flags.contains(AreaFlags::LOCKED_ON_FAULT)) {
         populate(caller, start, args.length, rights, sharing);
     }
     Ok(start.as_u64())

@@ -14,8 +14,8 @@
 //! | [`userfaultfd`] | the requests of a `userfaultfd` |
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
-//! Absent on purpose, and therefore for the embedder to answer with `ENOSYS`: `mseal`, protection
-//! keys, `process_madvise`. The core does not offer what they need.
+//! | `mseal` | `mseal` |
+//! | `pkeys` | `pkey_alloc`, `pkey_free`, `pkey_mprotect`, as on a CPU without protection keys |
 
 mod brk;
 mod madvise;
@@ -24,8 +24,10 @@ mod mlock;
 mod mmap;
 mod mprotect;
 mod mremap;
+mod mseal;
 mod msync;
 mod munmap;
+mod pkeys;
 mod remap_file_pages;
 pub mod userfaultfd;
 
@@ -36,6 +38,8 @@ pub use mlock::{mlock, mlock2, mlockall, munlock, munlockall};
 pub use mmap::{FileRights, MapFile, MapTarget, MmapArgs, NoFile, mmap};
 pub use mprotect::mprotect;
 pub use mremap::{MremapArgs, mremap};
+pub use mseal::mseal;
 pub use msync::msync;
 pub use munmap::munmap;
+pub use pkeys::{pkey_alloc, pkey_free, pkey_mprotect};
 pub use remap_file_pages::{RemapFilePagesArgs, remap_file_pages};

@@ -10,8 +10,22 @@ use crate::{Caller, Errno};
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`, `EACCES`. Areas before the one that stopped it have been changed.
+/// `EINVAL`, `ENOMEM`, `EACCES`, `EPERM` (sealed). Areas before the one that stopped it have been changed.
 pub fn mprotect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, protection: u64) -> Result<(), Errno> {
+    protect_with(caller, start, length, protection, NO_KEY)
+}
+
+/// The protection key of `mprotect`: none.
+const NO_KEY: i32 = -1;
+
+/// The same with a protection key, of which there are none.
+pub(super) fn protect_with<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    start: u64,
+    length: u64,
+    protection: u64,
+    key: i32,
+) -> Result<(), Errno> {
     const GROWS: u32 = linux::PROT_GROWSDOWN | linux::PROT_GROWSUP;
     const KNOWN: u32 = linux::PROT_READ | linux::PROT_WRITE | linux::PROT_EXEC | linux::PROT_SEM;
     let grows = protection as u32 & GROWS;
@@ -27,6 +41,9 @@ pub fn mprotect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64,
         return Err(Errno::ENOMEM);
     }
     if protection & !u64::from(KNOWN) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    if key != NO_KEY {
         return Err(Errno::EINVAL);
     }
     if start >= caller.memory.end() {
@@ -58,10 +75,25 @@ fn protect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, rights:
     // What lies beyond the user half is not mapped, but what lies before it is changed first.
     let top = caller.memory.end();
     let range = PageRange::new(VirtAddr::new(start), VirtAddr::new(end.min(top))).map_err(|_| Errno::ENOMEM)?;
-    match caller.memory.space.protect(caller.cpu, range, rights) {
+    let done = caller.memory.space.protect(caller.cpu, range, rights);
+    if rights.contains(Rights::WRITE) && caller.memory.space.extent().locked != 0 {
+        // Locked private memory is made one's own when it becomes writable, as far as the call came.
+        let stop = match done {
+            Ok(()) => range.end(),
+            Err(
+                ProtectError::Denied(at)
+                | ProtectError::Unmapped(at)
+                | ProtectError::NoMemory(at)
+                | ProtectError::Sealed(at),
+            ) => at,
+        };
+        let _ = caller.populate_locked(start, stop.as_u64());
+    }
+    match done {
         Ok(()) if end > top => Err(Errno::ENOMEM),
         Ok(()) => Ok(()),
         Err(ProtectError::Denied(_)) => Err(Errno::EACCES),
+        Err(ProtectError::Sealed(_)) => Err(Errno::EPERM),
         Err(ProtectError::Unmapped(_) | ProtectError::NoMemory(_)) => Err(Errno::ENOMEM),
     }
 }

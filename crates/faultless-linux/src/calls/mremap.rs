@@ -1,10 +1,13 @@
 //! `mremap`.
 
-use faultless::{Destination, Machine, PageRange, RemapError, RemapRequest, Rights, Sharing, VirtAddr};
+use faultless::{
+    AreaFlags, Destination, Machine, PAGE_SIZE, PageRange, RemapError, RemapRequest, Rights, Sharing, UnmapError,
+    VirtAddr,
+};
 use linux_raw_sys::general as linux;
 
 use crate::flags::{is_page, page_align};
-use crate::memory::{AreaError, Growth};
+use crate::memory::{AreaError, Growth, LOCKING};
 use crate::{Caller, Errno};
 
 /// The arguments of `mremap`.
@@ -35,6 +38,10 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     // Out of the list, in which areas are whole.
     let area = caller.find(|area| area.range.contains(VirtAddr::new(address)));
     let area = area.ok_or(Errno::EFAULT)?;
+    if area.flags.contains(AreaFlags::SEALED) {
+        return Err(Errno::EPERM);
+    }
+    let locked = area.flags.contains(AreaFlags::LOCKED);
     let keep = flags & linux::MREMAP_DONTUNMAP != 0;
     let fixed = flags & linux::MREMAP_FIXED != 0;
     if fixed && old == new && old != 0 {
@@ -56,20 +63,42 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     }
     let growth = if keep { new } else { new - old };
     if growth != 0 {
+        if locked && !caller.may_lock(growth / PAGE_SIZE) {
+            return Err(Errno::EAGAIN);
+        }
         let is_data = area.sharing == Sharing::Private && area.rights.contains(Rights::WRITE);
-        caller.check_limits(growth, if is_data { Growth::Data } else { Growth::Other }, None)?;
+        caller.check_limits(growth / PAGE_SIZE, if is_data { Growth::Data } else { Growth::Other })?;
+    }
+    let crowded = caller.is_crowded();
+    if crowded && (fixed || keep) {
+        return Err(Errno::ENOMEM);
     }
     let destination = match flags & linux::MREMAP_MAYMOVE {
+        // Who has nearly as many areas as there may be does not move.
+        _ if crowded => Destination::InPlace,
         0 => Destination::InPlace,
         _ if fixed || keep && is_free(caller, new_address, new) => Destination::Fixed(VirtAddr::new(new_address)),
         _ => Destination::Anywhere,
     };
-    remap(caller, RemapRequest { addr: VirtAddr::new(address), old_len: old, new_len: new, destination, keep })
+    let addr = VirtAddr::new(address);
+    let at = remap(caller, RemapRequest { addr, old_len: old, new_len: new, destination, keep })?;
+    if locked && new > old {
+        // What cannot be had now is left to later faults.
+        let _ = caller.populate_locked(at + old, at + new);
+    }
+    Ok(at)
 }
 
 fn remap<M: Machine>(caller: &mut Caller<'_, M>, request: RemapRequest) -> Result<u64, Errno> {
     match caller.memory.space.remap(caller.cpu, request) {
-        Ok(at) => Ok(at.as_u64()),
+        Ok(at) => {
+            if let (true, Ok(left)) = (request.keep, PageRange::with_len(request.addr, request.old_len)) {
+                // What stays without its pages is not locked any more.
+                let space = &caller.memory.space;
+                let _ = space.set_flags(caller.cpu, left, AreaFlags::NONE, LOCKING, |_| true);
+            }
+            Ok(at.as_u64())
+        }
         Err(RemapError::Invalid) => Err(Errno::EINVAL),
         Err(RemapError::Unmapped) => Err(Errno::EFAULT),
         Err(RemapError::NoMemory) => Err(Errno::ENOMEM),
@@ -110,7 +139,10 @@ fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) ->
 fn cut<M: Machine>(caller: &mut Caller<'_, M>, address: u64, new: u64, old: u64) -> Result<(), Errno> {
     let end = address.checked_add(old).filter(|end| *end <= caller.memory.end()).ok_or(Errno::EINVAL)?;
     let tail = PageRange::new(VirtAddr::new(address + new), VirtAddr::new(end)).map_err(|_| Errno::EINVAL)?;
-    caller.memory.space.unmap(caller.cpu, tail).map_err(|_| Errno::ENOMEM)
+    caller.memory.space.unmap(caller.cpu, tail).map_err(|error| match error {
+        UnmapError::Sealed => Errno::EPERM,
+        UnmapError::Invalid | UnmapError::NoMemory => Errno::ENOMEM,
+    })
 }
 
 /// What needs no look at the mapping; lengths are rounded. Without `MREMAP_FIXED` the new address is a hint, and is

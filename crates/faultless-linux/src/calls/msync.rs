@@ -1,6 +1,6 @@
 //! `msync`.
 
-use faultless::{Machine, PAGE_SIZE};
+use faultless::{AreaFlags, Machine, PAGE_SIZE};
 use linux_raw_sys::general as linux;
 
 use crate::flags::is_page;
@@ -10,7 +10,7 @@ use crate::{Caller, Errno};
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`.
+/// `EINVAL`, `ENOMEM`, `EBUSY` (MS_INVALIDATE of locked memory).
 pub fn msync<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, flags: u32) -> Result<(), Errno> {
     let both = linux::MS_ASYNC | linux::MS_SYNC;
     if flags & !(both | linux::MS_INVALIDATE) != 0 || !is_page(start) || flags & both == both {
@@ -20,5 +20,9 @@ pub fn msync<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, fl
     if end < start {
         return Err(Errno::ENOMEM);
     }
-    caller.check_mapped(start, end)
+    let checked = caller.each_area(start, end, |_, area, _| {
+        let kept = flags & linux::MS_INVALIDATE != 0 && area.flags.contains(AreaFlags::LOCKED);
+        if kept { Err(Errno::EBUSY) } else { Ok(()) }
+    });
+    Ok(checked?)
 }

@@ -9,7 +9,7 @@ use crate::{Caller, Errno};
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`.
+/// `EINVAL`, `ENOMEM`, `EPERM` (sealed).
 pub fn munmap<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64) -> Result<(), Errno> {
     let end = caller.memory.end();
     if !is_page(start) || start > end || length > end - start {
@@ -19,5 +19,6 @@ pub fn munmap<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64) -
     caller.memory.space.unmap(caller.cpu, range).map_err(|error| match error {
         UnmapError::Invalid => Errno::EINVAL,
         UnmapError::NoMemory => Errno::ENOMEM,
+        UnmapError::Sealed => Errno::EPERM,
     })
 }

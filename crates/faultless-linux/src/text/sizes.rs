@@ -23,6 +23,8 @@ pub struct Sizes {
     pub shmem: u64,
     /// Private writable mappings.
     pub data: u64,
+    /// Locked mappings.
+    pub locked: u64,
     /// The stack.
     pub stack: u64,
     /// The program's code.
@@ -35,8 +37,6 @@ pub struct Sizes {
 
 impl Sizes {
     /// The sizes of a memory; `text` is left to the embedder, who knows where the program's code is.
-    ///
-    /// Nobody notes the largest sum of mappings: `peak` is the present one, a lower bound.
     pub fn of<M: Machine>(memory: &Memory<M>, cpu: &mut Cpu<M>) -> Self {
         let usage = memory.space.usage();
         let mut sizes = Self {
@@ -45,6 +45,8 @@ impl Sizes {
             file: usage.file,
             shmem: usage.shmem,
             tables: usage.tables,
+            peak: memory.space.extent().peak,
+            locked: memory.space.extent().locked,
             ..Self::default()
         };
         memory.space.areas(cpu, |area| {
@@ -58,7 +60,7 @@ impl Sizes {
                 sizes.executable += pages;
             }
         });
-        sizes.peak = sizes.total;
+        sizes.peak = sizes.peak.max(sizes.total);
         sizes
     }
 
@@ -87,7 +89,7 @@ impl Sizes {
         let lines = [
             ("VmPeak", self.peak.max(self.total)),
             ("VmSize", self.total),
-            ("VmLck", 0),
+            ("VmLck", self.locked),
             ("VmPin", 0),
             ("VmHWM", self.resident_peak.max(resident)),
             ("VmRSS", resident),

@@ -1,72 +1,39 @@
 //! `smaps` and `smaps_rollup`: what the pages of an area are.
 
 use core::ops::AddAssign;
-use faultless::{AreaFlags, AreaInfo, Machine, Rights, Sharing};
+use faultless::{AreaFlags, AreaInfo, Cpu, Footprint, Machine, PAGE_SIZE, Rights, Sharing, Space};
 
 use super::{Text, put};
 
-/// The pages of an area by what they are. Sizes are in bytes, so that a proportional share is exact enough to sum.
-///
-/// The core does not report them per area yet; whoever can count them fills this in.
+/// The pages of one area, or of several, by what they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PageSums {
-    /// Resident.
-    pub resident: u64,
-    /// Each page divided by how many map it.
-    pub proportional: u64,
-    /// The part of `proportional` that is dirty.
-    pub proportional_dirty: u64,
-    /// The part of `proportional` that is anonymous, of files, of shared memory; only a rollup shows it.
-    pub proportional_kinds: [u64; 3],
-    /// Mapped more than once, and not dirty.
-    pub shared_clean: u64,
-    /// Mapped more than once, and dirty.
-    pub shared_dirty: u64,
-    /// Mapped here only, and not dirty.
-    pub private_clean: u64,
-    /// Mapped here only, and dirty.
-    pub private_dirty: u64,
-    /// Accessed.
-    pub referenced: u64,
-    /// Anonymous.
-    pub anonymous: u64,
-    /// To be freed when memory is short.
-    pub lazy_free: u64,
-    /// Swapped out.
-    pub swapped: u64,
-    /// Locked; the proportional share, as Linux has it.
+    /// What the core counts.
+    pub pages: Footprint,
+    /// Share of the pages that are locked, as [`Footprint`] has shares.
     pub locked: u64,
 }
 
 impl AddAssign for PageSums {
     fn add_assign(&mut self, other: Self) {
-        self.resident += other.resident;
-        self.proportional += other.proportional;
-        self.proportional_dirty += other.proportional_dirty;
-        for (sum, part) in self.proportional_kinds.iter_mut().zip(other.proportional_kinds) {
-            *sum += part;
-        }
-        self.shared_clean += other.shared_clean;
-        self.shared_dirty += other.shared_dirty;
-        self.private_clean += other.private_clean;
-        self.private_dirty += other.private_dirty;
-        self.referenced += other.referenced;
-        self.anonymous += other.anonymous;
-        self.lazy_free += other.lazy_free;
-        self.swapped += other.swapped;
+        self.pages += other.pages;
         self.locked += other.locked;
     }
 }
 
 impl PageSums {
+    /// The sums of an area. Looking changes nothing.
+    pub fn of<M: Machine>(space: &Space<M>, cpu: &mut Cpu<M>, area: &AreaInfo<M>) -> Self {
+        let pages = space.footprint(cpu, area.range);
+        Self { pages, locked: if area.flags.contains(AreaFlags::LOCKED) { pages.share() } else { 0 } }
+    }
+
     /// The lines of one area in `smaps`, after its line of `maps`.
     pub fn write_area<M: Machine>(&self, area: &AreaInfo<M>, text: &mut Text) {
         line(text, "Size", area.range.len());
-        line(text, "KernelPageSize", 4096);
-        line(text, "MMUPageSize", 4096);
-        line(text, "Rss", self.resident);
-        line(text, "Pss", self.proportional);
-        line(text, "Pss_Dirty", self.proportional_dirty);
+        line(text, "KernelPageSize", PAGE_SIZE);
+        line(text, "MMUPageSize", PAGE_SIZE);
+        self.write_shares(text);
         self.write_rest(text);
         put!(text, "THPeligible:    {:8}\n", 0);
         vm_flags(area, text);
@@ -74,31 +41,48 @@ impl PageSums {
 
     /// The lines of `smaps_rollup`, after its head.
     pub fn write_rollup(&self, text: &mut Text) {
-        line(text, "Rss", self.resident);
-        line(text, "Pss", self.proportional);
-        line(text, "Pss_Dirty", self.proportional_dirty);
-        for (name, part) in ["Pss_Anon", "Pss_File", "Pss_Shmem"].into_iter().zip(self.proportional_kinds) {
-            line(text, name, part);
-        }
+        self.write_shares(text);
+        line(text, "Pss_Anon", bytes(self.pages.anon_share));
+        line(text, "Pss_File", bytes(self.pages.file_share));
+        line(text, "Pss_Shmem", bytes(self.pages.shmem_share));
         self.write_rest(text);
     }
 
-    fn write_rest(&self, text: &mut Text) {
-        line(text, "Shared_Clean", self.shared_clean);
-        line(text, "Shared_Dirty", self.shared_dirty);
-        line(text, "Private_Clean", self.private_clean);
-        line(text, "Private_Dirty", self.private_dirty);
-        line(text, "Referenced", self.referenced);
-        line(text, "Anonymous", self.anonymous);
-        line(text, "KSM", 0);
-        line(text, "LazyFree", self.lazy_free);
-        for huge in ["AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb", "Private_Hugetlb"] {
-            line(text, huge, 0);
-        }
-        line(text, "Swap", self.swapped);
-        line(text, "SwapPss", self.swapped);
-        line(text, "Locked", self.locked);
+    fn write_shares(&self, text: &mut Text) {
+        line(text, "Rss", self.pages.resident * PAGE_SIZE);
+        line(text, "Pss", bytes(self.pages.share()));
+        line(text, "Pss_Dirty", bytes(self.pages.dirty_share));
     }
+
+    fn write_rest(&self, text: &mut Text) {
+        let pages = &self.pages;
+        let counts = [
+            ("Shared_Clean", pages.shared_clean),
+            ("Shared_Dirty", pages.shared_dirty),
+            ("Private_Clean", pages.private_clean),
+            ("Private_Dirty", pages.private_dirty),
+            ("Referenced", pages.referenced),
+            ("Anonymous", pages.anonymous),
+            ("KSM", 0),
+            ("LazyFree", pages.lazy_free),
+            ("AnonHugePages", pages.anon_huge),
+            ("ShmemPmdMapped", 0),
+            ("FilePmdMapped", 0),
+            ("Shared_Hugetlb", 0),
+            ("Private_Hugetlb", 0),
+            ("Swap", 0),
+            ("SwapPss", 0),
+        ];
+        for (name, count) in counts {
+            line(text, name, count * PAGE_SIZE);
+        }
+        line(text, "Locked", bytes(self.locked));
+    }
+}
+
+/// The whole bytes of a share.
+const fn bytes(share: u64) -> u64 {
+    share >> Footprint::FRACTION_BITS
 }
 
 /// Width of a name with its colon.
@@ -109,10 +93,13 @@ fn line(text: &mut Text, name: &str, bytes: u64) {
     put!(text, "{name}:{:pad$}{:8} kB\n", "", bytes / 1024);
 }
 
-/// The line `VmFlags` of an area: two letters per property.
+/// The line `VmFlags` of an area: two letters per property, in Linux's order. Absent: `ac`, which the embedder knows who
+/// counts what is committed.
 pub fn vm_flags<M: Machine>(area: &AreaInfo<M>, text: &mut Text) {
     let shared = area.sharing == Sharing::Shared;
     let may = |right| area.max_rights.contains(right);
+    let has = |flag| area.flags.contains(flag);
+    let raw = has(AreaFlags::RAW);
     let flags = [
         ("rd", area.rights.contains(Rights::READ)),
         ("wr", area.rights.contains(Rights::WRITE)),
@@ -123,8 +110,22 @@ pub fn vm_flags<M: Machine>(area: &AreaInfo<M>, text: &mut Text) {
         ("mw", may(Rights::WRITE)),
         ("me", may(Rights::EXECUTE)),
         ("ms", shared),
-        ("gd", area.flags.contains(AreaFlags::GROWS_DOWN)),
-        ("nr", area.flags.contains(AreaFlags::NO_RESERVE)),
+        ("gd", has(AreaFlags::GROWS_DOWN)),
+        ("pf", raw),
+        ("lo", has(AreaFlags::LOCKED)),
+        ("io", raw),
+        ("sr", has(AreaFlags::SEQUENTIAL)),
+        ("rr", has(AreaFlags::RANDOM)),
+        ("dc", has(AreaFlags::NO_FORK)),
+        ("de", raw),
+        ("lf", has(AreaFlags::LOCKED_ON_FAULT)),
+        ("nr", has(AreaFlags::NO_RESERVE)),
+        ("wf", has(AreaFlags::WIPE_ON_FORK)),
+        ("dd", raw || has(AreaFlags::NO_DUMP)),
+        ("sd", has(AreaFlags::SOFT_DIRTY)),
+        ("hg", has(AreaFlags::HUGE)),
+        ("nh", has(AreaFlags::NO_HUGE)),
+        ("sl", has(AreaFlags::SEALED)),
     ];
     put!(text, "VmFlags: ");
     for (letters, _) in flags.into_iter().filter(|(_, set)| *set) {

@@ -3,6 +3,7 @@
 use super::*;
 use alloc::string::String;
 use alloc::vec;
+use faultless::{Footprint, PAGE_SIZE};
 
 fn shown(write: impl FnOnce(&mut Text)) -> String {
     let mut text = Text::default();
@@ -39,12 +40,16 @@ fn sizes_are_told_as_linux_tells_them() {
 
 #[test]
 fn a_rollup_has_linux_own_lines() {
-    let mut sums = PageSums { resident: 1764 << 10, shared_clean: 1612 << 10, ..PageSums::default() };
-    sums += PageSums { private_dirty: 112 << 10, proportional_kinds: [112 << 10, 0, 0], ..PageSums::default() };
+    let sums_of = |pages| PageSums { pages, ..PageSums::default() };
+    let mut sums = sums_of(Footprint { resident: 441, shared_clean: 403, ..Footprint::default() });
+    // A page is a third of three's.
+    let share = 28 * (PAGE_SIZE << Footprint::FRACTION_BITS) + (PAGE_SIZE << Footprint::FRACTION_BITS) / 3;
+    sums += sums_of(Footprint { private_dirty: 28, anon_share: share, ..Footprint::default() });
     let text = shown(|text| sums.write_rollup(text));
     let wanted = vec![
         "Rss:                1764 kB",
-        "Pss_Anon:            112 kB",
+        "Pss:                 113 kB",
+        "Pss_Anon:            113 kB",
         "Shared_Clean:       1612 kB",
         "Private_Dirty:       112 kB",
         "ShmemPmdMapped:        0 kB",

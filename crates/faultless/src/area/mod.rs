@@ -65,6 +65,13 @@ impl AreaFlags {
     pub const NO_HUGE: Self = Self(4096);
     /// Frames that the embedder maps by number, with or without records: never counted, copied or freed.
     pub const RAW: Self = Self(8192);
+    /// Each of its pages counts as soft-dirty, there or not: new mappings do, until that is cleared. No reason to keep
+    /// two areas apart: one that comes of both has it if either had (P14).
+    pub const SOFT_DIRTY: Self = Self(1 << 14);
+    /// Its pages count as promised (Linux's VM_ACCOUNT). Set where private memory becomes writable, and stays then.
+    pub const ACCOUNTED: Self = Self(1 << 20);
+    /// Its pages may be taken at any time instead of being swapped (MAP_DROPPABLE).
+    pub const DROPPABLE: Self = Self(1 << 21);
     /// Shows pages of its object in another order than theirs (remap_file_pages).
     pub const NONLINEAR: Self = Self(1 << 24);
 
@@ -80,10 +87,39 @@ impl AreaFlags {
         self.0 & other.0 != 0
     }
 
+    /// As a number, for a word that threads share.
+    pub(crate) const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// What [`AreaFlags::bits`] gave.
+    pub(crate) const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// The flags of both.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// All flags but those of `other`.
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// No reason to keep two areas apart; the one that comes of both has what either had.
+    const JOINED: Self = Self(Self::SOFT_DIRTY.0 | Self::ACCOUNTED.0);
+
+    /// Could one area have these flags and `other`?
+    pub(crate) const fn joins(self, other: Self) -> bool {
+        (self.0 ^ other.0) & !Self::JOINED.0 == 0
+    }
+
+    /// The flags of one area made of one with these and one with `other`.
+    pub(crate) const fn joined_with(self, other: Self) -> Self {
+        Self(self.0 | other.0 & Self::JOINED.0)
     }
 }
 
@@ -225,19 +261,50 @@ impl<M: Machine> Attributes<M> {
     pub(crate) fn extend_down(&mut self, before: &Self) {
         if let Ok(range) = PageRange::new(before.range.start(), self.range.end()) {
             (self.range, self.offset) = (range, before.offset);
+            self.flags = self.flags.joined_with(before.flags);
         }
     }
 
-    /// Ends at `end`, which is behind its start.
-    pub(crate) fn extend_up(&mut self, end: VirtAddr) {
-        if let Ok(range) = PageRange::new(self.range.start(), end) {
+    /// Shows what `after`, which continues it, shows up to its end.
+    pub(crate) fn extend_up(&mut self, after: &Self) {
+        if let Ok(range) = PageRange::new(self.range.start(), after.range.end()) {
             self.range = range;
+            self.flags = self.flags.joined_with(after.flags);
         }
     }
 
-    /// Do stores go straight to the object's pages, which are memory with nothing behind it that must hear of them?
+    /// Do stores go straight to the object's pages, which are memory with nothing behind it that must hear of them? That
+    /// they are no news to the soft-dirty bits either is asked apart.
     pub(crate) fn is_unwatched(&self) -> bool {
         self.sharing == Sharing::Shared && self.object.as_ref().is_some_and(|object| object.is_memory())
+    }
+
+    /// Tells the object, if there is one, that so many more areas show it.
+    pub(crate) fn note_object(&self, areas: i64) {
+        if let Some(object) = &self.object {
+            object.note_areas(areas, self.may_store());
+        }
+    }
+
+    /// May stores ever go to the object?
+    pub(crate) fn may_store(&self) -> bool {
+        self.sharing == Sharing::Shared && self.max_rights.contains(Rights::WRITE)
+    }
+
+    /// Does it count for RLIMIT_DATA: private, writable, no stack?
+    #[inline]
+    pub(crate) fn is_data(&self) -> bool {
+        self.sharing == Sharing::Private
+            && self.rights.contains(Rights::WRITE)
+            && !self.flags.contains(AreaFlags::GROWS_DOWN)
+    }
+
+    /// The flags it has with `rights`: private memory that may be stored to is promised, unless nothing is reserved.
+    #[inline]
+    pub(crate) fn flags_with(&self, rights: Rights) -> AreaFlags {
+        let exempt = AreaFlags::NO_RESERVE | AreaFlags::RAW;
+        let is_promised = rights.contains(Rights::WRITE) && self.sharing == Sharing::Private;
+        if is_promised && !self.flags.intersects(exempt) { self.flags | AreaFlags::ACCOUNTED } else { self.flags }
     }
 
     /// Bytes to leave free below.
@@ -269,7 +336,7 @@ impl<M: Machine> Attributes<M> {
             && self.rights == next.rights
             && self.max_rights == next.max_rights
             && self.sharing == next.sharing
-            && self.flags == next.flags
+            && self.flags.joins(next.flags)
             && watch::are_same(self.watch.as_ref(), next.watch.as_ref())
     }
 }

@@ -2,11 +2,12 @@
 
 use super::{Cpu, OutOfMemory, Vm};
 use crate::area::AreaFlags;
+use crate::frame::CommitPolicy;
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError};
 use crate::space::{
-    AccessError, AdviseError, Extent, InsertError, Limits, NonlinearError, Page, PageInfo, PinError, Pinned, Populate,
-    PopulateError, RemapError, RemapRequest, Space, Zap,
+    AccessError, AdviseError, AreaInfo, ClearRefs, ClearRefsError, Extent, Footprint, InsertError, Limits,
+    NonlinearError, Page, PageInfo, PinError, Pinned, Populate, PopulateError, RemapError, RemapRequest, Space, Zap,
 };
 use crate::sync::mutant;
 use crate::{Access, PAGE_SIZE, PageRange, RawFrames, VirtAddr};
@@ -98,13 +99,43 @@ impl<M: Machine> Space<M> {
         self.core.pin(cpu.ctx_in(&self.core.memory), range, access)
     }
 
+    /// Copies out of the space as a debugger does: also what an area without rights would show. Its rights, and what is
+    /// mapped there, stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_forced(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
+    /// Copies out of the space what reads would show, as for a dump: what was never touched costs neither pages nor tables,
+    /// and stays untouched.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_shown(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_shown(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
+    /// Copies out of the space what is mapped for reading at this moment: no fault is resolved, nothing waits. For callers
+    /// that must not, as a profiler in an interrupt.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] with [`FaultError::Unmapped`](crate::FaultError) at the first page that is not there.
+    pub fn read_present(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_present(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
     /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
     /// page that others have too is copied first, so nobody else sees the bytes.
     ///
     /// # Errors
     ///
     /// [`AccessError`] says how far it came and why it stopped: [`FaultError::Denied`](crate::FaultError) at a shared
-    /// mapping that is not writable, and where the area grants no rights at all.
+    /// mapping that is not writable.
     pub fn write_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
         self.core.write_forced(cpu.ctx_in(&self.core.memory), addr, from)
     }
@@ -146,6 +177,51 @@ impl<M: Machine> Space<M> {
         self.core.account.set_limits(limits);
     }
 
+    /// Calls `visit` with each area that meets `range`, ascending, as [`Space::areas`] does. What the first has below the
+    /// range is left out.
+    pub fn areas_in(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(AreaInfo<M>)) {
+        let (low, high) = (range.start().as_u64(), range.end().as_u64());
+        self.core.areas_between(cpu.ctx_in(&self.core.memory), low, high, visit);
+    }
+
+    /// Forgets which pages were used, or which were stored to, so that [`Space::pages`] tells from now on. When it
+    /// returns, no CPU can use a page without that being noted. Tables that are shared are copied for it: what other
+    /// spaces know stays as it is. Pages that are pinned stay soft-dirty.
+    ///
+    /// # Errors
+    ///
+    /// [`ClearRefsError`] for want of memory.
+    pub fn clear_refs(&self, cpu: &mut Cpu<M>, refs: ClearRefs) -> Result<(), ClearRefsError> {
+        self.core.clear_refs(cpu.ctx_in(&self.core.memory), refs)
+    }
+
+    /// Makes the present number of pages the highest ever seen ([`Usage::peak`](crate::Usage)).
+    pub fn reset_peak(&self) {
+        self.core.counters.reset_peak();
+    }
+
+    /// What the pages of `range` are, summed. Changes nothing.
+    pub fn footprint(&self, cpu: &mut Cpu<M>, range: PageRange) -> Footprint {
+        self.core.footprint(cpu.ctx_in(&self.core.memory), range)
+    }
+
+    /// The limits that [`Space::set_limits`] or fork left.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.core.account.limits()
+    }
+
+    /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
+    pub fn set_default_flags(&self, flags: AreaFlags) {
+        self.core.account.set_defaults(flags);
+    }
+
+    /// The flags that every new area gets.
+    #[must_use]
+    pub fn default_flags(&self) -> AreaFlags {
+        self.core.account.defaults()
+    }
+
     /// Calls `visit` with each mapped page of `range`, ascending: a snapshot, table by table, taken without a lock.
     pub fn pages(&self, cpu: &mut Cpu<M>, range: PageRange, visit: impl FnMut(PageInfo)) {
         self.core.pages(cpu.ctx_in(&self.core.memory), range, visit);
@@ -175,6 +251,24 @@ impl<M: Machine> Page<M> {
 }
 
 impl<M: Machine> Vm<M> {
+    /// Pages promised to programs: private writable mappings without [`AreaFlags::NO_RESERVE`], and memory objects by
+    /// their size where they were made so (Committed_AS).
+    #[must_use]
+    pub fn committed(&self) -> u64 {
+        self.memory.commit().pages()
+    }
+
+    /// What may be promised (vm.overcommit_memory); [`CommitPolicy::Always`] at first.
+    #[must_use]
+    pub fn commit_policy(&self) -> CommitPolicy {
+        self.memory.commit().policy()
+    }
+
+    /// Changes what later operations may promise; what is promised stays.
+    pub fn set_commit_policy(&self, policy: CommitPolicy) {
+        self.memory.commit().set_policy(policy);
+    }
+
     /// A page of zeroes of the embedder's own, to be mapped with [`Space::insert_page`].
     ///
     /// # Errors
@@ -215,13 +309,29 @@ impl<M: Machine> Object<M> {
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
         if mutant::is(mutant::Mutant::PunchLate) {
             registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
-            self.punch(ctx, pages);
-            return Ok(());
         }
-        self.punch(ctx, pages);
-        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
+        let closed = self.begin_punch(ctx, pages);
+        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the page gone.
         ctx.machine().heavy_barrier();
-        registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
+        let done = match mutant::is(mutant::Mutant::PunchLate) {
+            true => Ok(()),
+            false => registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory),
+        };
+        self.end_punch(&closed);
+        done
+    }
+
+    /// Brings the page that holds byte `offset` into the cache, also behind the end (fallocate). True if it was not there.
+    ///
+    /// # Errors
+    ///
+    /// [`ObjectError`] if it cannot be had.
+    pub fn make_resident(&self, cpu: &mut Cpu<M>, offset: u64) -> Result<bool, ObjectError> {
+        let index = offset / PAGE_SIZE;
+        if self.has_page(index) {
+            return Ok(false);
+        }
+        self.bring_in(cpu.ctx_in(self.memory()), index).map(|_| true)
     }
 
     /// Is the page that holds byte `offset` in the cache?

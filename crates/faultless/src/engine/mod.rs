@@ -12,9 +12,10 @@ mod stats;
 mod watch;
 
 pub use audit::AuditError;
-pub use stats::Stats;
+pub use stats::{Census, Stats};
 
 use crate::addr::{Access, CpuId, FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};
+use crate::area::AreaFlags;
 use crate::frame::{CpuLocal, Ctx, Memory, MemoryError};
 use crate::machine::Machine;
 use crate::object::{Object, ObjectError, Pager};
@@ -22,7 +23,7 @@ use crate::space::{
     AccessError, AreaInfo, Backing, Core, FaultError, ForkError, Layout, MapError, MapRequest, ProtectError, Registry,
     Resolved, Space, UnmapError, Usage, Zap,
 };
-use crate::sync::Ordering;
+use crate::sync::{NoMemory, Ordering};
 use crate::table;
 use alloc::sync::Arc;
 use core::fmt;
@@ -128,6 +129,17 @@ impl<M: Machine> Vm<M> {
         Ok(Arc::new(Object::new(Arc::clone(&self.memory), self.registry.next_id(), size, None, label)))
     }
 
+    /// As [`Vm::new_memory`], and its size counts as promised for as long as the object lives (shared anonymous memory,
+    /// SysV shm).
+    ///
+    /// # Errors
+    ///
+    /// [`OutOfMemory`] if so much may not be promised.
+    pub fn new_promised_memory(&self, size: u64, label: &str) -> Result<Arc<Object<M>>, OutOfMemory> {
+        let object = Object::promised(Arc::clone(&self.memory), self.registry.next_id(), size, label);
+        object.map(Arc::new).map_err(|NoMemory| OutOfMemory)
+    }
+
     /// A file of `size` bytes whose pages are read by `pager` when they are first wanted.
     ///
     /// # Errors
@@ -141,6 +153,12 @@ impl<M: Machine> Vm<M> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::collect(&self.memory)
+    }
+
+    /// Counts the frames by what they are used for. Looks at each frame's record, so it costs time.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        Census::take(&self.memory)
     }
 }
 
@@ -270,7 +288,11 @@ impl<M: Machine> Space<M> {
         if let Backing::Object { object, .. } = &request.backing {
             assert!(core::ptr::eq(object.memory(), ctx.memory), "an object of another Vm");
         }
-        self.core.map(ctx, request, |size| vm.new_memory(size, "/dev/zero (deleted)").ok())
+        let label = "/dev/zero (deleted)";
+        let is_free = request.flags.contains(AreaFlags::NO_RESERVE);
+        self.core.map(ctx, request, |size| {
+            if is_free { vm.new_memory(size, label).ok() } else { vm.new_promised_memory(size, label).ok() }
+        })
     }
 
     /// Unmaps what is in `range`. When it returns, no CPU can use a translation of it.

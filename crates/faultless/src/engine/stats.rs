@@ -1,9 +1,48 @@
 //! The counters of a [`Vm`](crate::Vm), summed.
 
-use crate::frame::Memory;
+use crate::frame::{Kind, Memory};
 use crate::machine::Machine;
 use crate::sync::{Event, Held};
 use alloc::vec::Vec;
+
+/// Frames by what they are used for, counted one by one. Exact when nobody works; else each frame is counted as it was
+/// when it was looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Census {
+    /// Anonymous pages.
+    pub anon: u64,
+    /// Pages of files, mapped or not.
+    pub file: u64,
+    /// Pages of memory objects, mapped or not.
+    pub shmem: u64,
+    /// Of `file` and `shmem`, those that are mapped.
+    pub mapped: u64,
+    /// Page tables, the roots too.
+    pub tables: u64,
+    /// Free, on the allocator's lists or in a CPU's cache.
+    pub free: u64,
+}
+
+impl Census {
+    pub(super) fn take<M: Machine>(memory: &Memory<M>) -> Self {
+        let mut census = Self::default();
+        memory.each_frame(|_, record| {
+            match record.kind() {
+                Kind::Anon => census.anon += 1,
+                Kind::File => census.file += 1,
+                Kind::Memory => census.shmem += 1,
+                Kind::Table => census.tables += 1,
+                _ => {}
+            }
+            let is_object_page = matches!(record.kind(), Kind::File | Kind::Memory);
+            census.mapped += u64::from(is_object_page && record.counts().1 != 0);
+        });
+        // All but the frame of zeroes. Free frames are not looked at: the record of a block is that of its first.
+        let used = census.anon + census.file + census.shmem + census.tables + 1;
+        census.free = memory.total_frames().saturating_sub(used);
+        census
+    }
+}
 
 /// Counters since the start. Exact when nobody works.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -10,9 +10,11 @@ mod machine;
 mod mappings;
 mod nonlinear;
 mod pins;
+mod promises;
 mod raw;
 mod remap;
 mod sharing;
+mod views;
 mod watch;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};

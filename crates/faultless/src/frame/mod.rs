@@ -5,12 +5,15 @@
 //! after an unmap (`tlb` and `space` decide; here a count reaches zero).
 
 mod audit;
+mod commit;
 mod cpu;
 mod record;
 mod records;
 mod zone;
 
 pub(crate) use audit::recount_free;
+pub(crate) use commit::Commit;
+pub use commit::CommitPolicy;
 pub(crate) use cpu::{CpuLocal, Retired};
 pub(crate) use record::{Kind, Record};
 
@@ -35,6 +38,7 @@ pub(crate) struct Memory<M: Machine> {
     huge: PlainU64,        // alone atomic: HUGE entries, modulo 2^64
     huge_policy: AtomicU8, // alone atomic: see `HugePages`
     huge_ever: AtomicU8,   // alone atomic: the most that the policy ever was
+    commit: Commit,        // says itself
 }
 
 /// A tally alone in its cache lines.
@@ -109,6 +113,7 @@ impl<M: Machine> Memory<M> {
             huge: PlainU64::new(0),
             huge_policy: AtomicU8::new(0),
             huge_ever: AtomicU8::new(0),
+            commit: Commit::new(total),
         })
     }
 
@@ -134,6 +139,12 @@ impl<M: Machine> Memory<M> {
         self.zero
     }
 
+    /// What was promised.
+    #[inline]
+    pub(crate) fn commit(&self) -> &Commit {
+        &self.commit
+    }
+
     /// Notes a pin of an anonymous page to which the caller holds a reference.
     pub(crate) fn add_pin(&self, frame: FrameId) {
         self.record(frame).add_pin();
@@ -144,7 +155,8 @@ impl<M: Machine> Memory<M> {
     /// Takes a pin back; before the reference is dropped.
     pub(crate) fn drop_pin(&self, frame: FrameId) {
         self.record(frame).drop_pin();
-        self.pins.fetch_sub(1, Ordering::Relaxed);
+        // Release pairs with `has_pins`: who sees no pin left sees what was stored while there was one (P14).
+        self.pins.fetch_sub(1, mutant::weaken(mutant::Mutant::RelaxedUnpin, Ordering::Release));
     }
 
     /// Counts HUGE entries that came or went.
@@ -184,7 +196,8 @@ impl<M: Machine> Memory<M> {
     /// Does any pin of an anonymous page stand?
     #[inline]
     pub(crate) fn has_pins(&self) -> bool {
-        self.pins.load(Ordering::Relaxed) != 0 && !mutant::is(mutant::Mutant::ForkForgetsPins)
+        // Acquire pairs with `drop_pin`.
+        self.pins.load(Ordering::Acquire) != 0 && !mutant::is(mutant::Mutant::ForkForgetsPins)
     }
 
     /// The section words.

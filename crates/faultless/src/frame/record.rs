@@ -118,6 +118,15 @@ impl Record {
         self.kind.load(Relaxed) >= PIN
     }
 
+    /// May somebody besides the entries that map this anonymous page store to it? Whoever pins or reaches into one holds
+    /// a reference for that.
+    pub(crate) fn is_held(&self) -> bool {
+        // Acquire (in `counts`) pairs with the AcqRel of the reference's drop: if nobody holds it any more, the stores
+        // that were done through it are visible (P14).
+        let (references, mappings) = self.counts();
+        references > mappings && self.kind() == Kind::Anon
+    }
+
     /// Notes that the parts of an upper table whose bits are set are about to name tables.
     #[inline]
     pub(crate) fn note_parts(&self, parts: u64) {

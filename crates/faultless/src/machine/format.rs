@@ -7,7 +7,7 @@
 //!
 //! | kind | bit 0 | bits 1-3 | payload |
 //! |---|---|---|---|
-//! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; MARKED 58; NX 63 |
+//! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; SOFT 57; MARKED 58; NX 63 |
 //! | EMPTY | 0 | 0 | stamp: 4-50 and 57-63; generation 52-56; bit 51 set unless the stamp is 0 |
 //! | POISON | 0 | 1 | none: the table is leaving, start over |
 //! | NONE | 0 | 3 | a page without rights (PROT_NONE): frame inverted in 12-50, bit 51 set; flags as PAGE |
@@ -24,8 +24,8 @@
 //! | EMPTY | 0 | stamp as above, no generation |
 //! | POISON, FROZEN | 0 | none |
 //!
-//! Bit 51 of a non-present entry keeps the address bits above any installed memory (L1TF). Bit 57 of PAGE is kept free
-//! for soft-dirty.
+//! Bit 51 of a non-present entry keeps the address bits above any installed memory (L1TF). SOFT (soft-dirty, P14) is set
+//! in every PAGE that has W.
 
 use crate::addr::FrameId;
 
@@ -109,7 +109,7 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn empty(stamp: u64, generation: u64) -> Raw;
     /// The end of an entry's life.
     fn poison() -> Raw;
-    /// A leaf that maps `frame`.
+    /// A leaf that maps `frame`; soft-dirty if it may be written.
     fn page(frame: FrameId, bits: PageBits, generation: u64) -> Raw;
     /// A leaf that maps nothing, but says which page of the object belongs here; `index` has `OFFSET_BITS`.
     fn offset(index: u64, generation: u64) -> Raw;
@@ -127,7 +127,7 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn none_to_page(entry: Raw) -> Raw;
     /// The same PAGE with other rights; keeps everything else.
     fn with_rights(entry: Raw, write: bool, execute: bool) -> Raw;
-    /// The same PAGE made writable, exclusive as told, accessed and dirty, no longer PENDING or marked.
+    /// The same PAGE made writable, exclusive as told, accessed, dirty and soft-dirty, no longer PENDING or marked.
     fn made_writable(entry: Raw, exclusive: bool) -> Raw;
     /// The same PAGE or NONE without EXCLUSIVE and, if it had EXCLUSIVE, without write permission.
     fn without_exclusive(entry: Raw) -> Raw;
@@ -135,6 +135,15 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn is_accessed(entry: Raw) -> bool;
     /// The same PAGE without its accessed and dirty bits.
     fn cleaned(entry: Raw) -> Raw;
+    /// The same PAGE or NONE without its accessed bit.
+    fn unused(entry: Raw) -> Raw;
+    /// Is this PAGE or NONE soft-dirty: stored to, or permitted to be, since that was last cleared? A value apart from the
+    /// other bits, for ordinary faults do not ask.
+    fn is_soft(entry: Raw) -> bool;
+    /// The same PAGE or NONE, soft-dirty.
+    fn with_soft(entry: Raw) -> Raw;
+    /// The same PAGE or NONE, neither soft-dirty nor writable.
+    fn without_soft(entry: Raw) -> Raw;
     /// The same leaf with another generation.
     fn with_generation(entry: Raw, generation: u64) -> Raw;
     /// Do two leaf values differ only in what the MMU sets (accessed, dirty)?
@@ -175,6 +184,7 @@ const SPECIAL: Raw = 1 << 11;
 const FRAME: Raw = ((1 << 52) - 1) & !0xfff;
 const GENERATION_SHIFT: u32 = 52;
 const GENERATION: Raw = 0x1f << GENERATION_SHIFT;
+const SOFT: Raw = 1 << 57;
 const MARKED: Raw = 1 << 58;
 const NO_EXECUTE: Raw = 1 << 63;
 
@@ -195,7 +205,7 @@ const STAMP_HIGH_SHIFT: u32 = 57;
 pub const STAMP_BITS: u32 = 54;
 /// Frame bits of a NONE entry, stored inverted.
 const NONE_FRAME: Raw = ((1 << 51) - 1) & !0xfff;
-const NONE_KEEPS: Raw = ACCESSED | DIRTY | LARGE | EXCLUSIVE | PENDING | SPECIAL | MARKED | NO_EXECUTE;
+const NONE_KEEPS: Raw = ACCESSED | DIRTY | LARGE | EXCLUSIVE | PENDING | SPECIAL | SOFT | MARKED | NO_EXECUTE;
 
 /// x86-64 paging with `LEVELS` levels of `2^INDEX_BITS` entries and generations of `GENERATION_BITS`.
 ///
@@ -284,7 +294,7 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
             | USER
             | ACCESSED
             | frame.as_u64() << 12
-            | flag(bits.write, WRITE)
+            | flag(bits.write, WRITE | SOFT)
             | flag(!bits.execute, NO_EXECUTE)
             | flag(bits.exclusive, EXCLUSIVE)
             | flag(bits.pending, PENDING)
@@ -345,12 +355,13 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
 
     #[inline]
     fn with_rights(entry: Raw, write: bool, execute: bool) -> Raw {
+        debug_assert!(!write || entry & SOFT != 0, "writable, but not soft-dirty");
         entry & !(WRITE | NO_EXECUTE) | flag(write, WRITE) | flag(!execute, NO_EXECUTE)
     }
 
     #[inline]
     fn made_writable(entry: Raw, exclusive: bool) -> Raw {
-        entry & !(PENDING | MARKED) | WRITE | ACCESSED | DIRTY | flag(exclusive, EXCLUSIVE)
+        entry & !(PENDING | MARKED) | WRITE | ACCESSED | DIRTY | SOFT | flag(exclusive, EXCLUSIVE)
     }
 
     #[inline]
@@ -370,6 +381,27 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn cleaned(entry: Raw) -> Raw {
         entry & !(ACCESSED | DIRTY)
+    }
+
+    #[inline]
+    fn unused(entry: Raw) -> Raw {
+        entry & !ACCESSED
+    }
+
+    #[inline]
+    fn is_soft(entry: Raw) -> bool {
+        entry & SOFT != 0
+    }
+
+    #[inline]
+    fn with_soft(entry: Raw) -> Raw {
+        entry | SOFT
+    }
+
+    #[inline]
+    fn without_soft(entry: Raw) -> Raw {
+        // Bit 1 of a NONE entry belongs to its kind.
+        entry & !(SOFT | flag(entry & PRESENT != 0, WRITE))
     }
 
     #[inline]
@@ -403,7 +435,8 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn huge(frame: FrameId, bits: PageBits) -> Raw {
         debug_assert!(frame.as_u64().is_multiple_of(1 << INDEX_BITS), "a large page is aligned to its size");
-        Self::page(frame, bits, 0) | LARGE
+        // Soft-dirty: it is made for a store, or of pages of which some may be that.
+        Self::page(frame, bits, 0) | LARGE | SOFT
     }
 
     #[inline]

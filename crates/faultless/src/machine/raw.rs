@@ -33,4 +33,17 @@ impl RawFrames {
     pub const fn count(self) -> u64 {
         self.count
     }
+
+    /// The same without the first `count`, or without any.
+    #[must_use]
+    pub const fn skip(self, count: u64) -> Self {
+        let count = if count < self.count { count } else { self.count };
+        Self { base: FrameId::new(self.base.as_u64() + count), count: self.count - count }
+    }
+
+    /// The first `count` of them, or all.
+    #[must_use]
+    pub const fn take(self, count: u64) -> Self {
+        Self { base: self.base, count: if count < self.count { count } else { self.count } }
+    }
 }

@@ -6,13 +6,17 @@
 //! its contents).
 
 mod punch;
+mod shown;
+
+pub use shown::HasWriters;
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
+use crate::sync::plain::AtomicI64;
 use crate::sync::{
-    AtomicBool, AtomicU64, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_hole, mutant, slot_value,
-    spin_hint,
+    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_closed, is_hole,
+    mutant, slot_value, spin_hint,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -80,6 +84,10 @@ pub struct Object<M: Machine> {
     /// Truncations so far: stamps for the slots that they empty.
     cuts: AtomicU64, // (A)
     pages: Radix,    // (A) lock-free
+    promised: u64,   // fixed: pages that count as promised for as long as it lives
+    areas: AtomicI64, // (A) areas that show it
+    /// Areas through which stores may ever come; below zero while there may be none.
+    writers: AtomicI64, // (A)
     pager: Option<Arc<dyn Pager>>, // fixed
     memory: Arc<Memory<M>>, // fixed
     machine: PhantomData<fn() -> M>,
@@ -92,6 +100,8 @@ pub(crate) enum PageState {
     Resident(FrameId),
     /// Not in the cache: a memory object makes it, a file must read it.
     Absent,
+    /// It is being punched out: wait, outside sections.
+    Closed,
     /// Beyond the end of the object.
     PastEnd,
 }
@@ -110,10 +120,40 @@ pub(crate) enum PutIn {
 impl<M: Machine> Object<M> {
     /// An object of `size` bytes.
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
+        Self::make(memory, id, size, pager, label, 0)
+    }
+
+    /// Memory whose size is promised for as long as it lives.
+    pub(crate) fn promised(memory: Arc<Memory<M>>, id: u64, size: u64, label: &str) -> Result<Self, NoMemory> {
+        let promised = size.div_ceil(PAGE_SIZE);
+        memory.commit().promise(promised, 0)?;
+        Ok(Self::make(memory, id, size, None, label, promised))
+    }
+
+    fn make(
+        memory: Arc<Memory<M>>,
+        id: u64,
+        size: u64,
+        pager: Option<Arc<dyn Pager>>,
+        label: &str,
+        promised: u64,
+    ) -> Self {
         let readable = AtomicU64::new(if pager.is_some() { size } else { 0 });
-        let (torn, cuts) = (AtomicBool::new(false), AtomicU64::new(0));
-        let (size, pages) = (AtomicU64::new(size), Radix::new());
-        Self { id, label: label.into(), size, readable, torn, cuts, pages, pager, memory, machine: PhantomData }
+        Self {
+            id,
+            label: label.into(),
+            size: AtomicU64::new(size),
+            readable,
+            torn: AtomicBool::new(false),
+            cuts: AtomicU64::new(0),
+            pages: Radix::new(),
+            promised,
+            areas: AtomicI64::new(0),
+            writers: AtomicI64::new(0),
+            pager,
+            memory,
+            machine: PhantomData,
+        }
     }
 
     /// A number that no other object of the same `Vm` has.
@@ -188,7 +228,7 @@ impl<M: Machine> Object<M> {
             // Acquire pairs with the AcqRel in `insert`: the page is filled.
             let value = slot.load(Ordering::Acquire);
             let Some(frame) = frame_in(value) else {
-                return PageState::Absent;
+                return if is_closed(value) { PageState::Closed } else { PageState::Absent };
             };
             if !ctx.record(frame).try_get(mappings) {
                 spin_hint();
@@ -202,7 +242,8 @@ impl<M: Machine> Object<M> {
     }
 
     /// Brings the page into the cache: zeroed, or read by the pager. May block in the pager: outside sections, no
-    /// locks held. True if the pager was asked.
+    /// locks held. True if the pager was asked; false also if the page is still being punched out after a moment: the
+    /// caller looks again.
     ///
     /// The absent slot is looked at before the size, and the page is put in only if the slot is still the same: what a
     /// truncation cut off while the page was read does not come back.
@@ -210,6 +251,10 @@ impl<M: Machine> Object<M> {
         let slot = self.pages.get_or_make(index).map_err(|_| ObjectError::OutOfMemory)?;
         // Acquire pairs with the AcqRel of the truncation that wrote the value: the size of then is seen below.
         let absent = slot.load(Ordering::Acquire);
+        if is_closed(absent) {
+            wait_for_punch(ctx);
+            return Ok(false);
+        }
         if frame_in(absent).is_some() {
             return Ok(false);
         }
@@ -280,6 +325,10 @@ impl<M: Machine> Object<M> {
                     self.bring_in(ctx, index)?;
                     continue;
                 }
+                PageState::Closed => {
+                    wait_for_punch(ctx);
+                    continue;
+                }
                 PageState::PastEnd => return Ok(done), // truncated meanwhile
             }
             done += part;
@@ -294,12 +343,17 @@ impl<M: Machine> Object<M> {
         while done < from.len() {
             let (index, start) = split(offset + done as u64);
             let part = (from.len() - done).min(PAGE_SIZE as usize - start);
-            let PageState::Resident(frame) = self.cached(ctx, index, 0) else {
-                match self.bring_in(ctx, index) {
+            let frame = match self.cached(ctx, index, 0) {
+                PageState::Resident(frame) => frame,
+                PageState::Closed => {
+                    wait_for_punch(ctx);
+                    continue;
+                }
+                _ => match self.bring_in(ctx, index) {
                     Ok(_) => continue,
                     Err(error) if done == 0 => return Err(error),
                     Err(_) => return Ok(done),
-                }
+                },
             };
             ctx.machine().write(frame, start, &from[done..done + part]);
             ctx.put(frame, 1, 0);
@@ -379,6 +433,13 @@ impl<M: Machine> Object<M> {
     }
 }
 
+/// A moment for who punches a hole, and may be waiting for this CPU to forget the page.
+#[cold]
+fn wait_for_punch<M: Machine>(ctx: Ctx<'_, M>) {
+    ctx.relax();
+    spin_hint();
+}
+
 /// Zeroes a frame from byte `start` on.
 fn zero_from<M: Machine>(ctx: Ctx<'_, M>, frame: FrameId, start: usize) {
     zero(ctx, frame, start, PAGE_SIZE as usize);
@@ -402,6 +463,7 @@ fn split(offset: u64) -> (u64, usize) {
 impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let memory = &self.memory;
+        memory.commit().adjust(-self.promised.cast_signed());
         self.pages.take(0, u64::MAX, absent_value(0), |frame| {
             if memory.record(frame).drop_counts(1, 0) {
                 memory.free_without_cpu(frame);

@@ -86,6 +86,9 @@ impl<M: Machine> Core<M> {
             }
             let no_memory = |_| AdviseError::NoMemory(part.start());
             self.split_edges(ctx, part.start().as_u64(), part.end().as_u64()).map_err(no_memory)?;
+            if set.contains(AreaFlags::SEALED) {
+                self.note_sealed();
+            }
             let middle = Attributes { flags, ..area.part(part) };
             let mut changes = Changes::new();
             let place = self.index.place(part.start().as_u64(), guard);

@@ -1,6 +1,7 @@
 //! brk: the heap that grows and shrinks at its end.
 
 use super::Core;
+use super::extent::Admission;
 use crate::addr::{PAGE_SIZE, PageRange, Rights, VirtAddr};
 use crate::area::{AreaFlags, Attributes, Changes, Sharing, StripeGuard};
 use crate::frame::Ctx;
@@ -73,7 +74,7 @@ impl<M: Machine> Core<M> {
                 rights: Rights::READ | Rights::WRITE,
                 max_rights: Rights::ALL,
                 sharing: Sharing::Private,
-                flags: AreaFlags::NONE,
+                flags: self.account.defaults() | AreaFlags::ACCOUNTED | AreaFlags::SOFT_DIRTY,
                 object: None,
                 offset: part.start().as_u64(),
                 watch: None,
@@ -83,7 +84,7 @@ impl<M: Machine> Core<M> {
                 return false;
             }
         }
-        self.commit_all(ctx, &mut changes, guard, || {}).is_ok()
+        self.commit_as(ctx, &mut changes, guard, Admission::Fresh, || {}).is_ok()
     }
 
     /// Is nothing in the range, in the page behind it, or (if a stack follows) in the stack's guard gap?

@@ -7,13 +7,13 @@
 use super::extent::Growth;
 use super::settle::NoTables;
 use super::{Core, Registry};
-use crate::PageRange;
 use crate::area::{AreaFlags, Attributes, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Machine, Scope};
 use crate::sync::{Event, NoMemory, Ordering, mutant};
 use crate::table::{self, Rewrite};
 use crate::tlb::shootdown;
+use crate::{PAGE_SIZE, PageRange};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -32,7 +32,7 @@ impl<M: Machine> Core<M> {
         let root = table::alloc_root(ctx).ok_or(ForkError::NoMemory)?;
         let mut child = Core::new(Arc::clone(&self.memory), registry.next_id(), root, self.layout);
         let guard = self.index.lock_all(ctx.cpu.held(), move || ctx.relax());
-        let cloned = if self.has_exited() { Err(ForkError::Exited) } else { self.clone_areas(&mut child, &guard) };
+        let cloned = if self.has_exited() { Err(ForkError::Exited) } else { self.clone_areas(ctx, &mut child, &guard) };
         let withheld = match cloned {
             Ok(withheld) => withheld,
             Err(error) => {
@@ -44,7 +44,7 @@ impl<M: Machine> Core<M> {
         let child = Arc::new(child);
         // R10: truncation must know the child before its tables can be changed on their own.
         registry.insert(ctx, &child);
-        let pins_kept = self.share_tables(ctx, &child, &guard);
+        let pins_kept = self.share_tables(ctx, &child, registry, &guard);
         drop(guard);
         if pins_kept.and_then(|()| child.withhold(ctx, &withheld)).is_err() {
             child.exit(ctx, registry);
@@ -55,9 +55,14 @@ impl<M: Machine> Core<M> {
     }
 
     /// Copies areas and what else the child starts with. Returns the ranges whose pages it must not get.
-    fn clone_areas(&self, child: &mut Core<M>, guard: &StripeGuard<'_>) -> Result<Vec<PageRange>, ForkError> {
-        let mut withheld = Vec::new();
-        let mut growth = Growth::default();
+    fn clone_areas(
+        &self,
+        ctx: Ctx<'_, M>,
+        child: &mut Core<M>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<Vec<PageRange>, ForkError> {
+        let (mut withheld, mut growth, mut cloned) = (Vec::new(), Growth::default(), 0);
+        let commit = ctx.memory.commit();
         let inherited = child.index.clone_from(&self.index, guard, |area| {
             if area.flags.intersects(AreaFlags::NO_FORK | AreaFlags::WIPE_ON_FORK) {
                 withheld.try_reserve(1).map_err(|_| NoMemory)?;
@@ -66,13 +71,23 @@ impl<M: Machine> Core<M> {
             if area.flags.contains(AreaFlags::NO_FORK) {
                 return Ok(None);
             }
-            growth.add(area);
             let flags = area.flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+            if flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
+                return Err(NoMemory);
+            }
             // Nobody is told of the child, so nobody watches it.
-            Ok(Some(Attributes { flags, watch: None, ..(**area).clone() }))
+            let attributes = Attributes { flags, watch: None, ..(**area).clone() };
+            growth.add(&attributes);
+            attributes.note_object(1);
+            cloned += 1;
+            Ok(Some(attributes))
         });
-        inherited.map_err(|NoMemory| ForkError::NoMemory)?;
-        child.account.inherit(growth, &self.account);
+        let mapped = self.account.extent().pages;
+        if inherited.and_then(|()| commit.promise_sum(growth.promised(), mapped)).is_err() {
+            self.take_back(guard, cloned);
+            return Err(ForkError::NoMemory);
+        }
+        child.account.inherit(&growth, &self.account);
         let (start, now) = self.brk_range();
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_brk(start);
@@ -80,6 +95,18 @@ impl<M: Machine> Core<M> {
         child.has_shared.store(true, Ordering::Relaxed);
         self.has_shared.store(true, Ordering::Relaxed);
         Ok(withheld)
+    }
+
+    /// Tells the objects of the first `cloned` areas that the child does not come.
+    #[cold]
+    fn take_back(&self, guard: &StripeGuard<'_>, mut cloned: usize) {
+        self.index.each(0, self.layout.highest.as_u64(), guard, &mut |area| {
+            if !area.flags.contains(AreaFlags::NO_FORK) && cloned > 0 {
+                area.note_object(-1);
+                cloned -= 1;
+            }
+            cloned > 0
+        });
     }
 
     /// Takes pages out of a child that nobody runs yet.
@@ -92,7 +119,13 @@ impl<M: Machine> Core<M> {
     }
 
     /// Freezes the root slots, waits for the faults under way, flushes, shares, counts, thaws.
-    fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) -> Result<(), NoTables> {
+    fn share_tables(
+        &self,
+        ctx: Ctx<'_, M>,
+        child: &Self,
+        registry: &Registry<M>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<(), NoTables> {
         // An unused stripe has no table to share, and no live area for a fault to commit a page under. But a fault of a
         // dead area may be under way, and the tables it links are counted: then every stripe is frozen.
         let late = ctx.has_other_sections(self.section_name());
@@ -118,6 +151,10 @@ impl<M: Machine> Core<M> {
         // Before the thaw: from then on faults change the parent's counters and tables.
         child.counters.inherit(ctx, &self.counters);
         let pins_kept = self.copy_pinned(ctx, child);
+        if pins_kept.is_err() && !mutant::is(mutant::Mutant::ThawBeforeExit) {
+            // Before the thaw: a fault of the parent would find the pinned page's table shared, and copy the page away.
+            child.exit(ctx, registry);
+        }
         let stamp = ctx.cpu.stamp();
         for slots in used() {
             table::unfreeze(ctx, self.root, slots, stamp);

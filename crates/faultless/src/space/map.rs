@@ -1,6 +1,7 @@
 //! mmap: find a place, replace what is there, publish the area.
 
 use super::Core;
+use super::extent::Admission;
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
 use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, STACK_GUARD, Sharing, StripeGuard};
@@ -134,7 +135,8 @@ pub enum MapError {
     Invalid,
     /// No such room in the space, or no memory for the area (ENOMEM).
     NoMemory,
-    /// The address lies below [`Layout::lowest`](crate::Layout) (EPERM).
+    /// The address lies below [`Layout::lowest`](crate::Layout), something sealed is there, or nobody may store to the
+    /// object any more (EPERM).
     NotPermitted,
     /// [`Placement::FixedNoReplace`] and something is mapped there (EEXIST).
     Exists,
@@ -178,6 +180,13 @@ impl<M: Machine> Core<M> {
             checked.attributes.object = Some(make_object(checked.len).ok_or(MapError::NoMemory)?);
             checked.attributes.offset = 0;
         }
+        let object = checked.attributes.object.clone();
+        let _hold = match &object {
+            Some(object) if checked.attributes.may_store() => {
+                Some(object.hold_writers().ok_or(MapError::NotPermitted)?)
+            }
+            _ => None,
+        };
         match (placement, checked.range) {
             (Placement::Fixed, Some(range)) => {
                 let guard = self.lock(ctx, range.start().as_u64(), range.end().as_u64());
@@ -208,7 +217,8 @@ impl<M: Machine> Core<M> {
         if !request.max_rights.contains(request.rights) {
             return Err(MapError::Denied);
         }
-        let mut flags = request.flags.without(AreaFlags::RAW);
+        let mut flags = request.flags.without(AreaFlags::RAW | AreaFlags::ACCOUNTED) | self.account.defaults();
+        flags = flags | AreaFlags::SOFT_DIRTY;
         let (object, offset) = match request.backing {
             Backing::Anonymous => (None, 0),
             Backing::Frames => {
@@ -228,7 +238,14 @@ impl<M: Machine> Core<M> {
             Placement::Hint => self.user_range(request.addr.align_down(), len).ok(),
             Placement::Fixed | Placement::FixedNoReplace => Some(self.user_range(request.addr, len)?),
         };
-        let attributes = Attributes {
+        if flags.intersects(AreaFlags::RAW | AreaFlags::DROPPABLE) {
+            // Nothing of it could be kept.
+            flags = flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+        }
+        if flags.contains(AreaFlags::SEALED) {
+            self.note_sealed();
+        }
+        let mut attributes = Attributes {
             range: range.unwrap_or(PageRange::page(VirtAddr::new(0))),
             rights: request.rights,
             max_rights: request.max_rights,
@@ -238,6 +255,7 @@ impl<M: Machine> Core<M> {
             offset,
             watch: None,
         };
+        attributes.flags = attributes.flags_with(request.rights);
         Ok(Checked { len, range, attributes })
     }
 
@@ -352,13 +370,16 @@ impl<M: Machine> Core<M> {
         let replaces = self.prepare_map(range, attributes, guard, &mut changes)?;
         let rewrite = Rewrite::Remove { window: (low, high) };
         if !replaces {
-            return Ok(self.commit_all(ctx, &mut changes, guard, || {})?);
+            return Ok(self.commit_as(ctx, &mut changes, guard, Admission::Fresh, || {})?);
+        }
+        if self.breaks_seal(&changes, guard) {
+            return Err(MapError::NotPermitted);
         }
         self.prepare_tables(ctx, low, high, rewrite)?;
         if !mutant::is(mutant::Mutant::NoPending) {
             changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
         }
-        self.commit_all(ctx, &mut changes, guard, || {
+        self.commit_as(ctx, &mut changes, guard, Admission::Fresh, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
             self.index.each(low, high, guard, &mut |area| {
@@ -433,7 +454,7 @@ impl<M: Machine> Core<M> {
         if let Some(area) = above {
             match &mut middle {
                 Some(middle) if middle.continues_as(area) => {
-                    middle.extend_up(area.range.end());
+                    middle.extend_up(area);
                     to = if area.range.start() == range.end() { area.range.end().as_u64() } else { high };
                 }
                 _ if area.range.start() < range.end() => right = Some(area),

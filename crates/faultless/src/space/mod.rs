@@ -13,12 +13,15 @@
 mod access;
 mod advise;
 mod brk;
+mod clear;
 mod collapse;
 mod exit;
 mod extent;
 mod fault;
+mod footprint;
 mod fork;
 mod grow;
+mod hidden;
 mod huge;
 mod map;
 mod nonlinear;
@@ -38,9 +41,11 @@ mod watch;
 
 pub use access::AccessError;
 pub use advise::{AdviseError, Populate, PopulateError};
+pub use clear::{ClearRefs, ClearRefsError};
 pub use collapse::CollapseError;
 pub use extent::{Extent, Limits};
 pub use fault::{FaultError, Resolved};
+pub use footprint::Footprint;
 pub use fork::ForkError;
 pub use huge::HugePages;
 pub use map::{Backing, MapError, MapRequest, Placement};

@@ -40,6 +40,11 @@ pub struct PageInfo {
     pub accessed: bool,
     /// Has it been stored to?
     pub dirty: bool,
+    /// Has it been stored to, as far as its entry says, since that was last cleared? Its area may be soft-dirty as a
+    /// whole besides ([`AreaFlags::SOFT_DIRTY`](crate::AreaFlags)).
+    pub soft_dirty: bool,
+    /// Anonymous, and free to be taken when memory runs short until it is stored to (MADV_FREE).
+    pub lazily_free: bool,
     /// Entries that map the frame, of all spaces.
     pub mappings: u32,
     /// In how many ways the tables that lead here are shared: 1 if they belong to this space alone. The space's part
@@ -47,6 +52,24 @@ pub struct PageInfo {
     pub path_shares: u64,
     /// Is it part of a large page?
     pub large: bool,
+}
+
+impl PageInfo {
+    /// Does any other entry, or any other space, map the frame too?
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.parts() > 1
+    }
+
+    /// This space's part of `whole`, rounded down; nothing of a page that counts for nobody.
+    #[must_use]
+    pub fn share(&self, whole: u64) -> u64 {
+        whole.checked_div(self.parts()).unwrap_or(0)
+    }
+
+    fn parts(&self) -> u64 {
+        self.path_shares.saturating_mul(u64::from(self.mappings))
+    }
 }
 
 impl<M: Machine> Core<M> {
@@ -88,6 +111,8 @@ impl<M: Machine> Core<M> {
             exclusive: bits.exclusive && seen.shares == 1,
             accessed: M::Format::is_accessed(seen.entry),
             dirty: bits.dirty,
+            soft_dirty: M::Format::is_soft(seen.entry),
+            lazily_free: kind == PageKind::Anon && !bits.dirty && !bits.pending,
             mappings: record.map_or(0, |record| record.counts().1),
             path_shares: seen.shares,
             large: seen.large,

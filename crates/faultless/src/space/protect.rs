@@ -2,7 +2,7 @@
 
 use super::Core;
 use crate::addr::{PageRange, Rights, VirtAddr};
-use crate::area::{Area, Attributes, Changes, Index, Place, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::table::Rewrite;
@@ -14,8 +14,11 @@ pub enum ProtectError {
     Unmapped(VirtAddr),
     /// The area at this address may not have these rights (EACCES).
     Denied(VirtAddr),
-    /// No memory for the parts of a split area, or for the copy of a shared table (ENOMEM).
+    /// No memory for the parts of a split area, or for the copy of a shared table; or too much would be data or promised
+    /// (ENOMEM).
     NoMemory(VirtAddr),
+    /// The area at this address is sealed (EPERM).
+    Sealed(VirtAddr),
 }
 
 impl<M: Machine> Core<M> {
@@ -33,6 +36,9 @@ impl<M: Machine> Core<M> {
             let part = PageRange::new(at, range.end().min(area.range.end())).map_err(|_| ProtectError::Unmapped(at))?;
             if !area.max_rights.contains(rights) {
                 return Err(ProtectError::Denied(at));
+            }
+            if self.has_sealed() && area.flags.contains(AreaFlags::SEALED) {
+                return Err(ProtectError::Sealed(at));
             }
             if area.rights != rights {
                 self.protect_part(ctx, &place, area, part, rights, &guard)?;
@@ -57,9 +63,13 @@ impl<M: Machine> Core<M> {
             "areas do not cross stripes"
         );
         let (low, high) = (part.start().as_u64(), part.end().as_u64());
-        let rewrite =
-            Rewrite::Protect { rights, narrows: !rights.contains(area.rights), unwatched: area.is_unwatched() };
-        let middle = Attributes { rights, ..area.part(part) };
+        let rewrite = Rewrite::Protect {
+            rights,
+            narrows: !rights.contains(area.rights),
+            unwatched: area.is_unwatched(),
+            soft: area.flags.contains(AreaFlags::SOFT_DIRTY),
+        };
+        let middle = Attributes { rights, flags: area.flags_with(rights), ..area.part(part) };
         let no_memory = ProtectError::NoMemory(part.start());
         let mut changes = Changes::new();
         self.prepare_replace(&mut changes, place, part, Some(middle)).map_err(|_| no_memory)?;

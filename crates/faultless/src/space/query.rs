@@ -45,12 +45,16 @@ impl<M: Machine> fmt::Debug for AreaInfo<M> {
 impl<M: Machine> Core<M> {
     /// Calls `visit` with each area, ascending and outside of any section. A space may have any number
     /// of areas, so only some are kept at a time.
-    pub(crate) fn areas(&self, ctx: Ctx<'_, M>, mut visit: impl FnMut(AreaInfo<M>)) {
+    pub(crate) fn areas(&self, ctx: Ctx<'_, M>, visit: impl FnMut(AreaInfo<M>)) {
+        self.areas_between(ctx, 0, self.layout.highest.as_u64(), visit);
+    }
+
+    /// The same for those that meet `from..to`; what the first has below `from` is left out.
+    pub(crate) fn areas_between(&self, ctx: Ctx<'_, M>, mut from: u64, to: u64, mut visit: impl FnMut(AreaInfo<M>)) {
         let mut found = Vec::with_capacity(AT_ONCE + 1);
-        let mut from = 0;
         let mut more = true;
         while more {
-            more = self.some_areas(ctx, from, &mut found);
+            more = self.some_areas(ctx, from, to, &mut found);
             from = found.last().map_or(from, |last: &AreaInfo<M>| last.range.end().as_u64());
             // What comes next may be the rest of the last one.
             let known = found.len() - usize::from(more);
@@ -58,10 +62,10 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Appends the areas from `from` on until there are enough. Says whether there may be more.
-    fn some_areas(&self, ctx: Ctx<'_, M>, from: u64, found: &mut Vec<AreaInfo<M>>) -> bool {
+    /// Appends the areas from `from` up to `to` until there are enough. Says whether there may be more.
+    fn some_areas(&self, ctx: Ctx<'_, M>, from: u64, to: u64, found: &mut Vec<AreaInfo<M>>) -> bool {
         let section = ctx.enter(self.section_name());
-        self.index.each(from, self.layout.highest.as_u64(), &section, &mut |area| {
+        self.index.each(from, to, &section, &mut |area| {
             push_joined(found, area, from);
             found.len() <= AT_ONCE
         });
@@ -96,6 +100,7 @@ fn push_joined<M: Machine>(areas: &mut Vec<AreaInfo<M>>, area: &Area<M>, from: u
         && let Ok(range) = PageRange::new(last.range.start(), area.range.end())
     {
         last.range = range;
+        last.flags = last.flags.joined_with(area.flags);
         return;
     }
     let mut info = info(area);
@@ -119,6 +124,7 @@ impl<M: Machine> AreaInfo<M> {
         same_object
             && self.range.end() == next.range.start()
             && (self.rights, self.max_rights) == (next.rights, next.max_rights)
-            && (self.sharing, self.flags) == (next.sharing, next.flags)
+            && self.sharing == next.sharing
+            && self.flags.joins(next.flags)
     }
 }

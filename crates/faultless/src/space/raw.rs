@@ -3,6 +3,10 @@
 //! An area with [`Backing::Frames`](crate::Backing) starts empty. [`Core::insert_frames`] fills it with frames that are
 //! neither counted nor freed, and need no record; [`Core::insert_page`] with a counted page of the embedder's. Which is
 //! which is written in the entry (SPECIAL), so no walker has to guess from the number (PF-02).
+//!
+//! Called by `engine`, for drivers: `examples/driver.rs` is one on 40 lines of machine, `kernel/src/fs/frames.rs` one that
+//! real programs map. Mapping and filling are two operations; a fault in between finds a hole, and so does one that looks
+//! for what was never filled.
 
 use super::Core;
 use crate::addr::{FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};

@@ -9,6 +9,7 @@ use super::Core;
 use super::extent::Admission;
 use super::map::{MapError, stripe_parts};
 use super::settle::NoTables;
+use super::unmap::UnmapError;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
 use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Sharing, StripeGuard};
 use crate::frame::Ctx;
@@ -67,6 +68,15 @@ impl From<NoTables> for RemapError {
     }
 }
 
+impl From<UnmapError> for RemapError {
+    fn from(error: UnmapError) -> Self {
+        match error {
+            UnmapError::Sealed => Self::Sealed,
+            UnmapError::Invalid | UnmapError::NoMemory => Self::NoMemory,
+        }
+    }
+}
+
 /// A checked move: `old` becomes the first part of `new`.
 struct Move<M: Machine> {
     old: PageRange,
@@ -114,17 +124,17 @@ impl<M: Machine> Core<M> {
         let Ok(tail) = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)) else {
             return Ok(());
         };
-        self.unmap_locked(ctx, tail, &guard).map_err(|_| RemapError::NoMemory)
+        Ok(self.unmap_locked(ctx, tail, &guard)?)
     }
 
     /// Makes the mapping longer where it is, if it ends where the old range does and there is room behind.
     fn expand(&self, ctx: Ctx<'_, M>, request: &RemapRequest) -> Result<bool, RemapError> {
         let (low, end) = (request.addr.as_u64(), request.addr.as_u64() + request.old_len);
-        let Some(high) = request.addr.checked_add(request.new_len).filter(|high| *high <= self.layout.highest) else {
-            return Ok(false);
-        };
-        let guard = self.lock(ctx, low, high.as_u64() + crate::area::STACK_GUARD);
+        let high = request.addr.checked_add(request.new_len).filter(|high| *high <= self.layout.highest);
+        let guard = self.lock(ctx, low, high.map_or(end, |high| high.as_u64() + crate::area::STACK_GUARD));
+        // Before all that is about room: where nothing is mapped, that is the error.
         let attributes = self.movable(request, &guard)?;
+        let Some(high) = high else { return Ok(false) };
         let range = PageRange::new(VirtAddr::new(end), high).map_err(|_| RemapError::Invalid)?;
         let last = self.index.previous(end, &guard);
         let ends_here = last.is_some_and(|area| area.range.end().as_u64() == end);
@@ -133,7 +143,8 @@ impl<M: Machine> Core<M> {
         }
         let offset = attributes.offset.checked_add(request.old_len).ok_or(RemapError::Invalid)?;
         let mut changes = Changes::new();
-        self.prepare_map(range, &Attributes { range, offset, ..attributes }, &guard, &mut changes)
+        let flags = attributes.flags | AreaFlags::SOFT_DIRTY;
+        self.prepare_map(range, &Attributes { range, flags, offset, ..attributes }, &guard, &mut changes)
             .map_err(|_| RemapError::NoMemory)?;
         self.commit_all(ctx, &mut changes, &guard, || {})?;
         Ok(true)
@@ -194,9 +205,9 @@ impl<M: Machine> Core<M> {
             return Err(RemapError::NoMemory);
         }
         self.movable(request, &guard)?;
-        self.unmap_locked(ctx, new, &guard).map_err(|_| RemapError::NoMemory)?;
+        self.unmap_locked(ctx, new, &guard)?;
         if let Ok(tail) = PageRange::new(VirtAddr::new(addr.as_u64() + new_len), VirtAddr::new(old_end)) {
-            self.unmap_locked(ctx, tail, &guard).map_err(|_| RemapError::NoMemory)?;
+            self.unmap_locked(ctx, tail, &guard)?;
         }
         self.move_to(ctx, &RemapRequest { old_len: old_len.min(new_len), keep, ..*request }, new, &guard)?;
         Ok(target)
@@ -247,8 +258,11 @@ impl<M: Machine> Core<M> {
         new: PageRange,
         guard: &StripeGuard<'_>,
     ) -> Result<(), RemapError> {
+        let attributes = self.movable(request, guard)?;
         // Who watches is not told of moves, so what was moved is not watched.
-        let attributes = Attributes { range: new, watch: None, ..self.movable(request, guard)? };
+        // What is new at an address is soft-dirty there.
+        let attributes =
+            Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, watch: None, ..attributes };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
             let flags = attributes.flags.without(AreaFlags::NONLINEAR);
@@ -260,7 +274,7 @@ impl<M: Machine> Core<M> {
             });
         };
         let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };
-        if !self.account.has_room_for(added / PAGE_SIZE) {
+        if !self.account.has_room_for(ctx.memory.commit(), added / PAGE_SIZE, &attributes) {
             return Err(RemapError::NoMemory);
         }
         let plan = Move { old, new, attributes, keep: request.keep };

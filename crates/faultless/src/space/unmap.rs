@@ -16,6 +16,8 @@ pub enum UnmapError {
     Invalid,
     /// No memory for the parts of a split area, or for the copy of a shared table (ENOMEM).
     NoMemory,
+    /// A part is sealed (EPERM).
+    Sealed,
 }
 
 impl<M: Machine> Core<M> {
@@ -40,6 +42,9 @@ impl<M: Machine> Core<M> {
         let window = self.prepare_unmap(range, guard, &mut changes).map_err(|_| UnmapError::NoMemory)?;
         if changes.is_empty() {
             return Ok(());
+        }
+        if self.breaks_seal(&changes, guard) {
+            return Err(UnmapError::Sealed);
         }
         let rewrite = Rewrite::Remove { window };
         self.prepare_tables(ctx, low, high, rewrite).map_err(|_| UnmapError::NoMemory)?;

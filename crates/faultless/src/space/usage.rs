@@ -106,6 +106,11 @@ impl Counters {
         }
     }
 
+    /// Starts the mark anew from what is there.
+    pub(crate) fn reset_peak(&self) {
+        self.peak.store(self.sum().resident() as i64, Relaxed);
+    }
+
     fn mark_peak(&self) {
         let now = self.sum().resident() as i64;
         if self.peak.load(Relaxed) < now {

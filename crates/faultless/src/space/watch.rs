@@ -96,6 +96,7 @@ impl<M: Machine> Attributes<M> {
         let write = self.rights.contains(Rights::WRITE) && !special && !marked;
         let bits = PageBits { write, execute, exclusive: !special, special, dirty: !special, marked, pending: false };
         let page = M::Format::page(frame, bits, 0);
+        let page = if special { page } else { M::Format::with_soft(page) };
         if self.rights.is_none() { M::Format::page_to_none(page, 0) } else { page }
     }
 }

@@ -75,7 +75,11 @@ impl<M: Machine> Sweep<'_, M> {
         let new = match self.rewrite {
             Rewrite::Clean if is_own_and_dirty::<M>(entry) => M::Format::cleaned(entry),
             Rewrite::Clean => return Ok(true),
-            Rewrite::Protect { rights, unwatched, .. } => protected::<M>(entry, rights, unwatched),
+            Rewrite::Settle | Rewrite::KeepPinned | Rewrite::Age => match self.noted(entry) {
+                Some(noted) => noted,
+                None => return Ok(true),
+            },
+            Rewrite::Protect { rights, unwatched, soft, .. } => protected::<M>(entry, rights, unwatched, soft),
             // Neither nonlinear nor watched areas have any.
             Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } | Rewrite::Mark { .. } => return Ok(true),
             Rewrite::Remove { .. } | Rewrite::Discard { .. } | Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
@@ -139,8 +143,10 @@ impl<M: Machine> Sweep<'_, M> {
             }
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
             Rewrite::Clean => M::Format::cleaned(entry),
-            Rewrite::Protect { rights, narrows, unwatched } => {
-                let changed = protected::<M>(entry, rights, unwatched);
+            // No generation: whoever makes the page writable meanwhile makes it soft-dirty by the same exchange (P14).
+            Rewrite::Settle | Rewrite::KeepPinned | Rewrite::Age => return Ok(self.noted(entry)),
+            Rewrite::Protect { rights, narrows, unwatched, soft } => {
+                let changed = protected::<M>(entry, rights, unwatched, soft);
                 if !narrows {
                     return Ok((changed != entry).then_some(changed));
                 }
@@ -150,6 +156,23 @@ impl<M: Machine> Sweep<'_, M> {
         // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
         let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
         Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
+    }
+
+    /// The entry as the accounting views want it to begin with, if it must change.
+    #[cold]
+    fn noted(&self, entry: Raw) -> Option<Raw> {
+        let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
+            return None;
+        };
+        // The zero frame is never stored to, and of memory without a record nobody knows who does.
+        let held = !bits.special && self.ctx.record(frame).is_held();
+        let noted = match self.rewrite {
+            Rewrite::Age => M::Format::unused(entry),
+            Rewrite::KeepPinned if held => M::Format::with_soft(entry),
+            Rewrite::Settle if !bits.special && !held => M::Format::without_soft(entry),
+            _ => entry,
+        };
+        (noted != entry).then_some(noted)
     }
 
     /// Does it map anonymous memory?
@@ -223,8 +246,8 @@ fn is_own_and_dirty<M: Machine>(entry: Raw) -> bool {
 }
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;
-/// any other is left to the next write fault.
-fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
+/// any other is left to the next write fault, and so is the first store to one that is not soft-dirty.
+fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool, soft: bool) -> Raw {
     if rights.is_none() {
         return match M::Format::leaf(entry) {
             Leaf::Page(..) => M::Format::page_to_none(entry, M::Format::generation(entry)),
@@ -236,7 +259,9 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool) -> Raw {
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let writable =
-        rights.contains(Rights::WRITE) && !bits.pending && !bits.marked && (bits.exclusive || bits.write || unwatched);
+    let is_soft = M::Format::is_soft(entry) || soft;
+    let may_be_free = !bits.pending && !bits.marked && is_soft;
+    let writable = rights.contains(Rights::WRITE) && may_be_free && (bits.exclusive || bits.write || unwatched);
+    let page = if writable { M::Format::with_soft(page) } else { page };
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }

@@ -137,7 +137,7 @@ fn copy_pinned<M: Machine>(ctx: Ctx<'_, M>, leaf: Leaf) -> Raw {
     ctx.machine().copy(source, frame.id());
     let frame = ctx.publish(frame, 1, 1);
     let bits = PageBits { write: false, exclusive: true, pending: false, dirty: true, ..bits };
-    let copy = M::Format::page(frame, bits, 0);
+    let copy = M::Format::with_soft(M::Format::page(frame, bits, 0));
     if matches!(leaf, Leaf::None(..)) { M::Format::page_to_none(copy, 0) } else { copy }
 }
 

@@ -77,7 +77,16 @@ pub(crate) enum Rewrite {
         narrows: bool,
         /// May stores go to every page as it is, and unnoticed (a shared mapping of memory)?
         unwatched: bool,
+        /// Is every page soft-dirty anyway? If not, one that is clean stays write-protected.
+        soft: bool,
     },
+    /// Note it as not soft-dirty, and write-protect it, so that the next store is seen (P14). Pinned pages stay: their
+    /// holder stores to them without the MMU.
+    Settle,
+    /// Note the pinned pages as soft-dirty: some may have been pinned while they were settled.
+    KeepPinned,
+    /// Note it as not accessed.
+    Age,
 }
 
 impl Rewrite {
@@ -93,7 +102,7 @@ impl Rewrite {
 
     /// Must a fault that is under way notice? Not if pages only gain rights.
     pub(super) fn restricts(self) -> bool {
-        !matches!(self, Self::Protect { narrows: false, .. } | Self::Mark { on: false })
+        !matches!(self, Self::Protect { narrows: false, .. } | Self::KeepPinned | Self::Mark { on: false })
     }
 
     /// Must EMPTY entries change too, so that a fault that saw one before fails?
@@ -101,14 +110,14 @@ impl Rewrite {
         match self {
             Self::Remove { .. } | Self::Move { .. } | Self::Place { .. } => true,
             Self::Discard { restamps, .. } | Self::DiscardNonlinear { restamps, .. } => restamps,
-            Self::Clean | Self::Mark { .. } => false,
+            Self::Clean | Self::Settle | Self::KeepPinned | Self::Age | Self::Mark { .. } => false,
             Self::Protect { narrows, .. } => narrows,
         }
     }
 
     /// Are shared tables left alone?
     fn spares_shared(self) -> bool {
-        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean)
+        matches!(self, Self::Protect { narrows: false, .. } | Self::Clean | Self::KeepPinned)
     }
 }
 

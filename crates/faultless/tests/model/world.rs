@@ -3,8 +3,8 @@
 use super::machine::{Entry, ModelMachine};
 use faultless::machine::Format;
 use faultless::{
-    Access, Backing, Cpu, CpuId, Destination, FaultError, FrameId, HugePages, Layout, MapRequest, Object, PAGE_SIZE,
-    PageRange, Pinned, RemapRequest, Rights, Sharing, VirtAddr, Vm,
+    Access, Backing, ClearRefs, Cpu, CpuId, Destination, FaultError, FrameId, HugePages, Layout, MapRequest, Object,
+    PAGE_SIZE, PageRange, Pinned, RemapRequest, Rights, Sharing, VirtAddr, Vm,
 };
 use std::sync::Arc;
 
@@ -233,6 +233,18 @@ impl<F: Format> Worker<F> {
     /// Clears the accessed and dirty bits of a page.
     pub fn age(&self, space: &Space<F>, page: u64) {
         self.machine().age(space.root(), page);
+    }
+
+    /// Forgets which pages were stored to.
+    pub fn clear_soft(&mut self, space: &Space<F>) {
+        space.clear_refs(&mut self.cpu, ClearRefs::SoftDirty).expect("memory");
+    }
+
+    /// Is the page noted as stored to, by its entry?
+    pub fn is_soft(&mut self, space: &Space<F>, page: u64) -> bool {
+        let mut soft = false;
+        space.pages(&mut self.cpu, pages(page, 1), |page| soft |= page.soft_dirty);
+        soft
     }
 
     /// One instruction: a load of a word.

@@ -5,11 +5,15 @@
 //! two kernels can be compared byte by byte, and `--check 1` compares it with what Linux
 //! 6.18 printed (`expected.txt`). Absent on purpose: calls that reclaim or advise.
 
+mod alone;
 mod deaths;
 mod fuzz;
+mod locking;
+mod memfds;
 mod offsets;
 mod pointers;
 mod ranges;
+mod shared;
 mod stage;
 
 use faultless_guest::args::{Args, opt};
@@ -50,6 +54,14 @@ const GROUPS: &[Group] = &[
     ("traps", deaths::traps),
     ("pointers", pointers::pointers),
     ("partial", pointers::partial),
+    ("mlock", locking::mlock),
+    ("mseal", locking::mseal),
+    ("limits", locking::limits),
+    ("shm", shared::shm),
+    ("remote", shared::remote),
+    ("barrier", shared::barrier),
+    ("seals", memfds::seals),
+    ("fallocate", memfds::fallocate),
     ("fuzz", fuzz::fuzz),
 ];
 
@@ -62,7 +74,8 @@ fn main() {
                 "only",
                 "all",
                 "groups: mmap,mmapfd,munmap,mprotect,brk,offsets,deaths,traps,\
-                 pointers,partial,fuzz",
+                 pointers,partial,mlock,mseal,limits,shm,remote,barrier,seals,\
+                 fallocate,fuzz",
             ),
             opt("fuzz", "400", "number of random calls"),
             opt("check", "0", "1: compare with what Linux 6.18 printed for seed 1"),

@@ -3,12 +3,14 @@
 //! Called through inodes. An inode of /proc holds a [`Node`], which says what it is; nothing is kept
 //! between looks, and a process that ends takes its part of the tree with it.
 //!
-//! Absent on purpose: files that would need what this kernel does not keep (`smaps`, `pagemap`,
-//! `io`, `schedstat`, ...): they do not exist, rather than being empty.
+//! Absent on purpose: files that would need what this kernel does not keep (`io`, `schedstat`, ...): they do not
+//! exist, rather than being empty.
 
+mod areas;
 mod process;
 mod system;
 mod text;
+mod view;
 
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -23,11 +25,13 @@ use super::walk::Link;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
 use crate::process::table;
+use crate::tunables;
 use crate::uaccess::Source;
 pub use process::set_current;
 use process::{ProcessFile, ProcessLink};
 pub use system::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, cpu_list};
 use system::{SYS, SYSTEM, SystemFile};
+pub use view::View;
 
 /// A place in /proc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,12 @@ pub enum Node {
     SysDirectory(&'static str),
     /// A file below /proc/sys, by its index in the table.
     SysFile(usize),
+    /// /proc/sysvipc
+    IpcDirectory,
+    /// /proc/sysvipc/shm
+    IpcShm,
+    /// Which memory gets large pages: a file of /sys, made as those of /proc are.
+    HugePolicy,
     /// Something that belongs to a process or a thread.
     Process(Owner, Part),
 }
@@ -123,6 +133,9 @@ impl Node {
             Node::SelfLink => 2,
             Node::ThreadSelfLink => 3,
             Node::MountsLink => 4,
+            Node::IpcDirectory => 5,
+            Node::IpcShm => 6,
+            Node::HugePolicy => 7,
             Node::System(file) => SYSTEM_BASE + file as u64,
             Node::SysFile(index) => SYS_BASE + index as u64,
             Node::SysDirectory(path) => {
@@ -139,9 +152,9 @@ impl Node {
     /// The type bits of `st_mode`.
     pub fn kind(self) -> u32 {
         match self {
-            Node::Root | Node::SysDirectory(_) => linux::S_IFDIR,
+            Node::Root | Node::SysDirectory(_) | Node::IpcDirectory => linux::S_IFDIR,
             Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => linux::S_IFLNK,
-            Node::System(_) | Node::SysFile(_) => linux::S_IFREG,
+            Node::System(_) | Node::SysFile(_) | Node::IpcShm | Node::HugePolicy => linux::S_IFREG,
             Node::Process(_, part) => match part {
                 Part::Directory | Part::Descriptors | Part::DescriptorInfos | Part::Tasks => linux::S_IFDIR,
                 Part::Link(_) | Part::Descriptor(_) => linux::S_IFLNK,
@@ -155,6 +168,8 @@ impl Node {
             Node::Process(_, Part::Descriptors | Part::DescriptorInfos) => 0o500,
             Node::Process(_, Part::Descriptor(_)) => 0o700,
             Node::Process(_, Part::File(file)) => file.permissions(),
+            Node::HugePolicy => 0o644,
+            Node::SysFile(index) if tunables::get(SYS[index].0).is_some() => 0o644,
             node => match node.kind() {
                 linux::S_IFDIR => 0o555,
                 linux::S_IFLNK => 0o777,
@@ -174,6 +189,9 @@ impl Node {
                 let name = SYSTEM.iter().find(|(_, f)| *f == file).map_or("", |(name, _)| name);
                 format!("/proc/{name}")
             }
+            Node::IpcDirectory => "/proc/sysvipc".to_string(),
+            Node::IpcShm => "/proc/sysvipc/shm".to_string(),
+            Node::HugePolicy => "/sys/kernel/mm/transparent_hugepage/enabled".to_string(),
             Node::SysDirectory("") => "/proc/sys".to_string(),
             Node::SysDirectory(path) => format!("/proc/sys/{path}"),
             Node::SysFile(index) => format!("/proc/sys/{}", SYS[index].0),
@@ -204,6 +222,7 @@ impl Node {
                 None => Node::Root,
             },
             Node::Process(owner, part) => Node::Process(owner, part.above()),
+            Node::IpcShm => Node::IpcDirectory,
             _ => Node::Root,
         };
         if parent == Node::Root { Some(super::proc_root()) } else { Some(parent.inode()) }
@@ -253,6 +272,7 @@ impl Node {
         match self {
             Node::Root => Ok(root_entries()),
             Node::SysDirectory(path) => Ok(sys_entries(path)),
+            Node::IpcDirectory => Ok(alloc::vec![entry("shm", Node::IpcShm)]),
             Node::Process(owner, part) => process::entries(owner, part),
             _ => Err(Errno::ENOTDIR),
         }
@@ -300,6 +320,8 @@ impl Node {
     pub fn text(self, cpu: &mut CpuLocal) -> Result<Vec<u8>, Errno> {
         match self {
             Node::System(file) => file.text(),
+            Node::IpcShm => Ok(system::shm_segments()),
+            Node::HugePolicy => Ok(system::huge_policy()),
             Node::SysFile(index) => {
                 let mut text = text::Text::default();
                 SYS[index].1(&mut text);
@@ -319,6 +341,8 @@ impl Node {
     pub fn write(self, cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
         match self {
             Node::Process(owner, Part::File(file)) => process::write(cpu, owner, file, from),
+            Node::SysFile(index) => system::write_sys(cpu, index, from),
+            Node::HugePolicy => system::write_huge_policy(cpu, from),
             _ => Err(Errno::EACCES),
         }
     }
@@ -375,6 +399,7 @@ fn root_entries() -> Vec<Entry> {
     entries.push(entry("thread-self", Node::ThreadSelfLink));
     entries.push(entry("mounts", Node::MountsLink));
     entries.push(entry("sys", Node::SysDirectory("")));
+    entries.push(entry("sysvipc", Node::IpcDirectory));
     for process in table::all() {
         let owner = Owner { pid: process.pid, tid: None };
         entries.push(entry(format!("{}", process.pid), Node::Process(owner, Part::Directory)));

@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use faultless::VirtAddr;
-use faultless_linux::text::line_of;
+use faultless_linux::pagemap;
 
-use super::super::device::split_number;
 use super::super::file::OpenFile;
-use super::super::inode::{Inode, ROOT_DEVICE};
-use super::super::{data, namespace, tty};
+use super::super::inode::Inode;
+use super::super::{namespace, tty};
+use super::areas::{self, Detail};
 use super::system::TICK;
 use super::text::{Facts, Sizes, Text, put, write_limit};
 use super::{Entry, Node, Owner, Part, entry};
@@ -31,6 +31,11 @@ use crate::uaccess::Source;
 #[allow(missing_docs)] // the names are the files'
 pub enum ProcessFile {
     Maps,
+    Smaps,
+    SmapsRollup,
+    Mem,
+    Pagemap,
+    ClearRefs,
     Status,
     Statm,
     Stat,
@@ -49,16 +54,21 @@ pub enum ProcessFile {
 /// The files in /proc/PID.
 const FILES: &[(&str, ProcessFile)] = &[
     ("auxv", ProcessFile::Auxv),
+    ("clear_refs", ProcessFile::ClearRefs),
     ("cmdline", ProcessFile::Cmdline),
     ("comm", ProcessFile::Comm),
     ("environ", ProcessFile::Environ),
     ("limits", ProcessFile::Limits),
     ("maps", ProcessFile::Maps),
+    ("mem", ProcessFile::Mem),
     ("mountinfo", ProcessFile::Mountinfo),
     ("mounts", ProcessFile::Mounts),
     ("oom_score", ProcessFile::OomScore),
     ("oom_score_adj", ProcessFile::OomScoreAdj),
+    ("pagemap", ProcessFile::Pagemap),
     ("personality", ProcessFile::Personality),
+    ("smaps", ProcessFile::Smaps),
+    ("smaps_rollup", ProcessFile::SmapsRollup),
     ("stat", ProcessFile::Stat),
     ("statm", ProcessFile::Statm),
     ("status", ProcessFile::Status),
@@ -88,7 +98,9 @@ impl ProcessFile {
     /// The permission bits.
     pub fn permissions(self) -> u32 {
         match self {
-            ProcessFile::Environ | ProcessFile::Auxv | ProcessFile::Personality => 0o400,
+            ProcessFile::Environ | ProcessFile::Auxv | ProcessFile::Personality | ProcessFile::Pagemap => 0o400,
+            ProcessFile::Mem => 0o600,
+            ProcessFile::ClearRefs => 0o200,
             ProcessFile::Comm => 0o644,
             _ => 0o444,
         }
@@ -123,6 +135,19 @@ pub fn current() -> Result<Owner, Errno> {
         return Err(Errno::ENOENT);
     }
     Ok(Owner { pid: (ids >> 32) as i32, tid: Some(ids as i32) })
+}
+
+/// The memory of a process; none if it has ended.
+pub fn memory_of(owner: Owner) -> Result<Option<Arc<Memory>>, Errno> {
+    let process = find(owner).map_err(|_| Errno::ESRCH)?;
+    Ok((!process.is_zombie()).then(|| process.memory()))
+}
+
+/// May the process that this CPU works for see frame numbers (CAP_SYS_ADMIN)?
+pub fn is_administrator() -> bool {
+    const SYS_ADMIN: u64 = 1 << 21;
+    let process = current().and_then(find);
+    process.is_ok_and(|process| process.capabilities.lock().effective & SYS_ADMIN != 0)
 }
 
 fn find(owner: Owner) -> Result<Arc<Process>, Errno> {
@@ -238,7 +263,12 @@ pub fn text(cpu: &mut CpuLocal, owner: Owner, file: ProcessFile) -> Result<Vec<u
                 _ => sizes.unwrap_or_default().write_statm(&mut text),
             }
         }
-        (ProcessFile::Maps, Some(memory)) => write_maps(cpu, memory, &mut text)?,
+        (ProcessFile::Maps, Some(memory)) => areas::write(cpu, memory, Detail::Lines, &mut text)?,
+        (ProcessFile::Smaps, Some(memory)) => areas::write(cpu, memory, Detail::Pages, &mut text)?,
+        (ProcessFile::SmapsRollup, Some(memory)) => areas::write_rollup(cpu, memory, &mut text)?,
+        (ProcessFile::SmapsRollup, None) => return Err(Errno::ESRCH),
+        // Those two are no text: their open files have a view.
+        (ProcessFile::ClearRefs | ProcessFile::Mem | ProcessFile::Pagemap, _) => return Err(Errno::EINVAL),
         (ProcessFile::Cmdline, Some(memory)) => text.0 = strings(cpu, memory, memory.image.args)?,
         (ProcessFile::Environ, Some(memory)) => text.0 = strings(cpu, memory, memory.image.env)?,
         (ProcessFile::Auxv, Some(memory)) => text.0.extend_from_slice(&memory.image.auxv),
@@ -260,12 +290,33 @@ pub fn text(cpu: &mut CpuLocal, owner: Owner, file: ProcessFile) -> Result<Vec<u
 
 /// Takes what is written to a file.
 pub fn write(cpu: &mut CpuLocal, owner: Owner, file: ProcessFile, from: &mut dyn Source) -> Result<usize, Errno> {
-    const NAME: usize = 15;
     let process = find(owner).map_err(|_| Errno::ESRCH)?;
-    if file != ProcessFile::Comm {
-        return Err(Errno::EACCES);
+    match file {
+        ProcessFile::Comm => set_name(cpu, owner, &process, from),
+        ProcessFile::ClearRefs => clear_refs(cpu, &process, from),
+        _ => Err(Errno::EACCES),
     }
-    let thread = thread_of(owner, &process).ok_or(Errno::ESRCH)?;
+}
+
+/// Clears what the number says. Linux looks at no more than the first twelve bytes.
+fn clear_refs(cpu: &mut CpuLocal, process: &Process, from: &mut dyn Source) -> Result<usize, Errno> {
+    let count = from.left();
+    let mut value = [0; 12];
+    let part = count.min(value.len());
+    if from.take(cpu, &mut value[..part]) < part {
+        return Err(Errno::EFAULT);
+    }
+    let memory = (!process.is_zombie()).then(|| process.memory());
+    match memory {
+        Some(memory) => pagemap::clear_refs(memory.space(), &mut cpu.vm, &value[..part])?,
+        None => return Err(Errno::ESRCH),
+    }
+    Ok(count)
+}
+
+fn set_name(cpu: &mut CpuLocal, owner: Owner, process: &Process, from: &mut dyn Source) -> Result<usize, Errno> {
+    const NAME: usize = 15;
+    let thread = thread_of(owner, process).ok_or(Errno::ESRCH)?;
     let count = from.left();
     let mut name = [0; 16];
     let part = count.min(NAME);
@@ -377,44 +428,6 @@ fn sizes(cpu: &mut CpuLocal, memory: &Memory) -> Sizes {
     let code = memory.image.code;
     let text = (code.1.next_multiple_of(4096) - code.0 / 4096 * 4096) / 4096;
     Sizes { text, ..Sizes::of(&memory.linux, &mut cpu.vm) }
-}
-
-fn write_maps(cpu: &mut CpuLocal, memory: &Memory, text: &mut Text) -> Result<(), Errno> {
-    /// More than a line is long without its name.
-    const LINE: usize = 128;
-    let (brk_start, brk_end) = memory.space().brk_range();
-    let heap = (brk_start.as_u64(), brk_end.as_u64());
-    let stack = memory.image.stack;
-    let mut complete = Ok(());
-    memory.space().areas(&mut cpu.vm, |area| {
-        let mut line = line_of(&area);
-        let range = line.range;
-        match &area.object {
-            Some((object, _)) => match data::file_of_object(object.id()) {
-                Some(inode) => {
-                    let (major, minor) = split_number(inode.device);
-                    line.file = (major, minor, inode.number);
-                    line.name = inode.path();
-                }
-                None => {
-                    let (major, minor) = split_number(ROOT_DEVICE);
-                    line.file = (major, minor, object.id());
-                    line.name = b"/dev/zero (deleted)".to_vec();
-                }
-            },
-            None if range.0 <= heap.1 && range.1 > heap.0 && heap.0 != heap.1 => {
-                line.name = b"[heap]".to_vec();
-            }
-            None if range.0 <= stack && stack < range.1 => line.name = b"[stack]".to_vec(),
-            None => {}
-        }
-        // A program can have many areas; a byte of the name may become four.
-        complete = complete.and_then(|()| heap::reserve(&mut text.0, LINE + line.name.len() * 4));
-        if complete.is_ok() {
-            line.write(text);
-        }
-    });
-    Ok(complete?)
 }
 
 fn write_limits(process: &Process, text: &mut Text) {

@@ -4,19 +4,23 @@
 
 use alloc::vec::Vec;
 
-use faultless::Machine;
+use faultless::{HugePages, Machine};
 
 use super::text::{MachineMemory, Text, put, write_cpu_list, write_uptime};
+use crate::arch::CpuLocal;
 use crate::errno::Errno;
 use crate::process::table;
 use crate::sched;
-use crate::{clock, fs, machine, random};
+use crate::uaccess::Source;
+use crate::{clock, fs, machine, random, shm, tunables};
 
 /// A file directly below /proc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SystemFile {
     /// Memory of the machine.
     Meminfo,
+    /// The same in pages, and counts of events.
+    Vmstat,
     /// The CPUs.
     Cpuinfo,
     /// Time since boot.
@@ -38,6 +42,7 @@ pub enum SystemFile {
 /// The files directly below /proc.
 pub const SYSTEM: &[(&str, SystemFile)] = &[
     ("meminfo", SystemFile::Meminfo),
+    ("vmstat", SystemFile::Vmstat),
     ("cpuinfo", SystemFile::Cpuinfo),
     ("uptime", SystemFile::Uptime),
     ("stat", SystemFile::Stat),
@@ -80,10 +85,89 @@ pub const SYS: &[SysFile] = &[
     ("kernel/random/uuid", |t| write_uuid([random::word(), random::word()], t)),
     ("kernel/randomize_va_space", |t| put!(t, "0\n")),
     ("kernel/version", |t| put!(t, "{KERNEL_VERSION}\n")),
-    ("vm/max_map_count", |t| put!(t, "65530\n")),
+    ("vm/max_map_count", |t| write_tunable("vm/max_map_count", t)),
     ("vm/mmap_min_addr", |t| put!(t, "65536\n")),
-    ("vm/overcommit_memory", |t| put!(t, "1\n")),
+    ("vm/overcommit_kbytes", |t| write_tunable("vm/overcommit_kbytes", t)),
+    ("vm/overcommit_memory", |t| write_tunable("vm/overcommit_memory", t)),
+    ("vm/overcommit_ratio", |t| write_tunable("vm/overcommit_ratio", t)),
+    ("vm/user_reserve_kbytes", |t| write_tunable("vm/user_reserve_kbytes", t)),
 ];
+
+fn write_tunable(path: &str, text: &mut Text) {
+    put!(text, "{}\n", tunables::get(path).unwrap_or(0));
+}
+
+/// Sets what a file below /proc/sys stands for: a decimal number.
+///
+/// # Errors
+///
+/// `EACCES` if it cannot be set, `EINVAL`, `EFAULT`.
+pub fn write_sys(cpu: &mut CpuLocal, index: usize, from: &mut dyn Source) -> Result<usize, Errno> {
+    /// More digits than any number has.
+    const MOST: usize = 32;
+    let count = from.left();
+    let mut bytes = [0; MOST];
+    let part = count.min(MOST);
+    if from.take(cpu, &mut bytes[..part]) < part {
+        return Err(Errno::EFAULT);
+    }
+    let word = bytes[..part].trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let number = core::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
+    tunables::set(SYS[index].0, number.ok_or(Errno::EINVAL)?)?;
+    Ok(count)
+}
+
+/// The policies of large pages, as they are called.
+const HUGE_POLICIES: [(HugePages, &str); 3] =
+    [(HugePages::Always, "always"), (HugePages::Advised, "madvise"), (HugePages::Never, "never")];
+
+/// /sys/kernel/mm/transparent_hugepage/enabled
+pub fn huge_policy() -> Vec<u8> {
+    let mut text = Text::default();
+    let now = machine::vm().huge_pages();
+    for (place, (policy, name)) in HUGE_POLICIES.into_iter().enumerate() {
+        let (open, close) = if policy == now { ("[", "]") } else { ("", "") };
+        put!(text, "{}{open}{name}{close}", if place == 0 { "" } else { " " });
+    }
+    put!(text, "\n");
+    text.0
+}
+
+/// Sets the policy of large pages by its name.
+///
+/// # Errors
+///
+/// `EINVAL`, `EFAULT`.
+pub fn write_huge_policy(cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
+    /// Longer than any name and a newline.
+    const MOST: usize = 16;
+    let count = from.left();
+    let mut bytes = [0; MOST];
+    let part = count.min(MOST);
+    if from.take(cpu, &mut bytes[..part]) < part {
+        return Err(Errno::EFAULT);
+    }
+    let name = bytes[..part].strip_suffix(b"\n").unwrap_or(&bytes[..part]);
+    let known = HUGE_POLICIES.into_iter().find(|(_, known)| known.as_bytes() == name);
+    let (policy, _) = known.ok_or(Errno::EINVAL)?;
+    machine::vm().set_huge_pages(&mut cpu.vm, policy);
+    Ok(count)
+}
+
+/// /proc/sysvipc/shm
+pub fn shm_segments() -> Vec<u8> {
+    let mut text = Text::default();
+    put!(text, "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid ");
+    put!(text, "     atime      dtime      ctime                   rss                  swap\n");
+    for segment in shm::all() {
+        let ([made, last], (uid, gid), [attached, detached, changed]) =
+            (segment.processes, segment.owner, segment.times);
+        put!(text, "{:10} {:10}  {:4o} {:21} ", segment.key, segment.id, segment.shown_mode(), segment.size);
+        put!(text, "{made:5} {last:5}  {:5} {uid:5} {gid:5} {:5} {:5} ", segment.attached(), 0, 0);
+        put!(text, "{attached:10} {detached:10} {changed:10} {:21} {:21}\n", segment.resident(), 0);
+    }
+    text.0
+}
 
 /// The same for as long as the machine runs.
 fn boot_id() -> [u64; 2] {
@@ -109,6 +193,7 @@ impl SystemFile {
         let mut text = Text::default();
         match self {
             SystemFile::Meminfo => memory().write(&mut text),
+            SystemFile::Vmstat => memory().write_pages(&mut text),
             SystemFile::Cpuinfo => write_cpus(&mut text),
             SystemFile::Uptime => {
                 let (busy, up) = (busy_ticks(), clock::monotonic() / TICK);
@@ -132,8 +217,20 @@ impl SystemFile {
 pub const TICK: u64 = clock::SECOND / 100;
 
 fn memory() -> MachineMemory {
-    let (free, total) = fs::frames();
-    MachineMemory { total: total * 4, free: free * 4 }
+    let vm = machine::vm();
+    let (census, stats) = (vm.census(), vm.stats());
+    MachineMemory {
+        total: stats.total_frames,
+        free: census.free,
+        cached: census.file + census.shmem,
+        shmem: census.shmem,
+        anon: census.anon,
+        mapped: census.mapped,
+        tables: census.tables,
+        commit: (tunables::commit_limit(), vm.committed()),
+        faults: stats.get("faults") + stats.get("fault_error"),
+        major_faults: stats.get("fault_major"),
+    }
 }
 
 fn online() -> impl Iterator<Item = u32> {

@@ -201,40 +201,81 @@ impl fmt::Display for Limit {
     }
 }
 
-/// Memory of the machine, in kB.
+/// Memory of the machine, in pages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MachineMemory {
-    /// All of it, and what nobody uses.
+    /// All of it.
     pub total: u64,
-    /// See `total`.
+    /// Used by nobody.
     pub free: u64,
+    /// Pages of files and of shared memory, mapped or not.
+    pub cached: u64,
+    /// Of these, those of shared memory.
+    pub shmem: u64,
+    /// Anonymous pages.
+    pub anon: u64,
+    /// Of `cached`, those that are mapped.
+    pub mapped: u64,
+    /// Page tables.
+    pub tables: u64,
+    /// What programs may be promised at most with overcommit mode 2, and what they were.
+    pub commit: (u64, u64),
+    /// Faults since the start.
+    pub faults: u64,
+    /// Of these, those that read from a file.
+    pub major_faults: u64,
 }
 
 impl MachineMemory {
-    /// `meminfo`.
+    /// `meminfo`. Absent: what nobody counts here, such as ages of pages.
     pub fn write(&self, text: &mut Text) {
         let lines = [
             ("MemTotal", self.total),
             ("MemFree", self.free),
             ("MemAvailable", self.free),
             ("Buffers", 0),
-            ("Cached", 0),
+            ("Cached", self.cached),
             ("SwapCached", 0),
             ("SwapTotal", 0),
             ("SwapFree", 0),
             ("Dirty", 0),
             ("Writeback", 0),
+            ("AnonPages", self.anon),
+            ("Mapped", self.mapped),
+            ("Shmem", self.shmem),
+            ("PageTables", self.tables),
+            ("CommitLimit", self.commit.0),
+            ("Committed_AS", self.commit.1),
             ("VmallocTotal", 0),
             ("VmallocUsed", 0),
             ("HugePages_Total", 0),
         ];
-        for (name, value) in lines {
+        for (name, pages) in lines {
             let label = LABEL_WIDTH - name.len() - 1;
             if name.starts_with("HugePages") {
-                put!(text, "{name}:{:label$}{value:8}\n", "");
+                put!(text, "{name}:{:label$}{pages:8}\n", "");
             } else {
-                put!(text, "{name}:{:label$}{value:8} kB\n", "");
+                put!(text, "{name}:{:label$}{:8} kB\n", "", pages * 4);
             }
+        }
+    }
+
+    /// `vmstat`, as far as it is counted.
+    pub fn write_pages(&self, text: &mut Text) {
+        let lines = [
+            ("nr_free_pages", self.free),
+            ("nr_anon_pages", self.anon),
+            ("nr_mapped", self.mapped),
+            ("nr_file_pages", self.cached),
+            ("nr_dirty", 0),
+            ("nr_writeback", 0),
+            ("nr_shmem", self.shmem),
+            ("nr_page_table_pages", self.tables),
+            ("pgfault", self.faults),
+            ("pgmajfault", self.major_faults),
+        ];
+        for (name, count) in lines {
+            put!(text, "{name} {count}\n");
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use alloc::sync::Arc;
 
+use faultless::PageRange;
+use faultless_linux::Caller;
 use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs};
 use linux_raw_sys::general as linux;
 
 use super::as_caller;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{Body, Device, OpenFile};
+use crate::fs::{Body, Device, FileData, OpenFile, frames};
 use crate::machine::KernelMachine;
 use crate::syscall::call::Call;
 
@@ -24,12 +26,21 @@ impl MapFile<KernelMachine> for Mappable {
         matches!(self.0.inode.body, Body::Regular(_))
     }
 
+    fn seals_writes(&self) -> bool {
+        self.0.inode.data().is_some_and(FileData::seals_writes)
+    }
+
     fn target(&self) -> Result<MapTarget<KernelMachine>, Errno> {
         Ok(match &self.0.inode.body {
             Body::Regular(data) => MapTarget::Object(data.object(&self.0.inode)?),
             Body::Device(Device::Zero) => MapTarget::Zero,
+            Body::Device(Device::Frames) => MapTarget::Frames,
             _ => MapTarget::Unmappable,
         })
+    }
+
+    fn fill(&self, caller: &mut Caller<'_, KernelMachine>, range: PageRange, offset: u64) -> Result<(), Errno> {
+        frames::fill(caller, range, offset)
     }
 }
 

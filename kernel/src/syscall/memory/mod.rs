@@ -4,15 +4,19 @@
 //! | file | calls |
 //! |---|---|
 //! | `map` | `mmap` |
+//! | `remote` | `process_vm_readv`, `process_vm_writev`, `process_madvise` |
+//! | `barrier` | `membarrier` |
+//! | `shm` | `shmget`, `shmat`, `shmdt`, `shmctl` |
 //! | this one | all others |
 //!
-//! Absent on purpose, and therefore `ENOSYS`: System V shared memory, protection
-//! keys. faultless does not offer what they need.
 
+mod barrier;
 mod map;
+mod remote;
+mod shm;
 
 use faultless_linux::calls::{MremapArgs, RemapFilePagesArgs};
-use faultless_linux::{Caller, Limits, calls};
+use faultless_linux::{Caller, calls};
 use linux_raw_sys::general as linux;
 
 use super::Calls;
@@ -36,13 +40,25 @@ pub(super) const CALLS: Calls = &[
     (linux::__NR_mlock2, Plain(|call| range_with(call, |call| call.uint(2), calls::mlock2))),
     (linux::__NR_mlockall, Plain(mlockall)),
     (linux::__NR_munlock, Plain(|call| range(call, calls::munlock))),
+    (linux::__NR_process_vm_readv, Plain(remote::read)),
+    (linux::__NR_process_vm_writev, Plain(remote::write)),
+    (linux::__NR_process_madvise, Plain(remote::madvise)),
+    (linux::__NR_membarrier, Plain(barrier::membarrier)),
+    (linux::__NR_shmget, Plain(shm::shmget)),
+    (linux::__NR_shmat, Plain(shm::shmat)),
+    (linux::__NR_shmdt, Plain(shm::shmdt)),
+    (linux::__NR_shmctl, Plain(shm::shmctl)),
+    (linux::__NR_mseal, Plain(|call| range_with(call, |call| call.word(2), calls::mseal))),
+    (linux::__NR_pkey_alloc, Plain(|_| calls::pkey_alloc().map(i64::from))),
+    (linux::__NR_pkey_free, Plain(|_| finish(calls::pkey_free()))),
+    (linux::__NR_pkey_mprotect, Plain(pkey_mprotect)),
     (linux::__NR_munlockall, Plain(|call| finish(as_caller(call, calls::munlockall)))),
 ];
 
 /// Lets the process make a call on its memory.
 fn as_caller<R>(call: &mut Call<'_>, then: impl FnOnce(&mut Caller<'_, KernelMachine>) -> R) -> R {
-    let limits = Limits { address_space: call.limit(linux::RLIMIT_AS), data: call.limit(linux::RLIMIT_DATA) };
-    let memory = call.process().memory();
+    let process = call.process();
+    let (limits, memory) = (process.call_limits(), process.memory());
     then(&mut Caller { memory: &memory.linux, cpu: &mut call.cpu.vm, limits })
 }
 
@@ -89,6 +105,11 @@ fn mremap(call: &mut Call<'_>) -> SysResult {
         new_address: call.word(4),
     };
     as_caller(call, |caller| calls::mremap(caller, args)).map(u64::cast_signed)
+}
+
+fn pkey_mprotect(call: &mut Call<'_>) -> SysResult {
+    let (start, length, protection, key) = (call.word(0), call.word(1), call.word(2), call.int(3));
+    finish(as_caller(call, |caller| calls::pkey_mprotect(caller, start, length, protection, key)))
 }
 
 fn remap_file_pages(call: &mut Call<'_>) -> SysResult {

@@ -74,7 +74,10 @@ fn any_page_is_shown_anywhere() {
     // One area all the time.
     let mut areas = Vec::new();
     bench.space.areas(&mut bench.cpu, |area| areas.push((area.range, area.flags)));
-    assert_eq!(areas, [(range(0, PAGES), AreaFlags::NONLINEAR), (range(100, PAGES), AreaFlags::NONE)]);
+    assert_eq!(
+        areas,
+        [(range(0, PAGES), AreaFlags::NONLINEAR | AreaFlags::SOFT_DIRTY), (range(100, PAGES), AreaFlags::SOFT_DIRTY)]
+    );
     finish(bench, object, &[]);
 }
 

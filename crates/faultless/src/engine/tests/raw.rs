@@ -1,4 +1,5 @@
-//! Frames by number and pages of the embedder's: counted or not, copied, refused, and given back (rows PF, GU-04, FL-04).
+//! Frames by number and pages of the embedder's: counted or not, copied, refused, and given back (PF-01 to PF-09,
+//! CW-07, FK-04, GU-04, FL-04).
 
 use super::{Bench, at, get, range};
 use crate::{
@@ -74,6 +75,15 @@ fn pieces_are_for_shared_areas_and_replace_nothing() {
     bench.space.unmap(&mut bench.cpu, range(0, 32)).unwrap();
     drop(page);
     bench.finish(&[]);
+}
+
+#[test]
+fn runs_of_frames_are_cut_at_their_ends() {
+    // SAFETY: nothing maps them.
+    let frames = unsafe { crate::RawFrames::new(FrameId::new(10), 4) };
+    let cut = |frames: crate::RawFrames| (frames.base().as_u64(), frames.count());
+    assert_eq!((cut(frames.skip(1)), cut(frames.take(1))), ((11, 3), (10, 1)));
+    assert_eq!((cut(frames.skip(9)), cut(frames.take(9))), ((14, 0), (10, 4)));
 }
 
 #[test]

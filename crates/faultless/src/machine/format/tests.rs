@@ -166,8 +166,9 @@ fn a_large_page_stands_for_its_table() {
             assert_eq!(F::none_to_page(F::page_to_none(entry, 0)) & LARGE, LARGE);
             for index in [0, 1, 255, 511] {
                 let page = FrameId::new(frame.as_u64() + index as u64);
-                assert_eq!(F::part_of_huge(entry, index), F::page(page, bits, 0));
-                let none = F::page_to_none(F::page(page, bits, 0), 0);
+                let small = F::with_soft(F::page(page, bits, 0));
+                assert_eq!(F::part_of_huge(entry, index), small);
+                let none = F::page_to_none(small, 0);
                 assert_eq!(F::part_of_huge(F::page_to_none(entry, 0), index), none);
             }
         }
@@ -185,6 +186,23 @@ fn losing_exclusivity_takes_the_write_permission_of_private_pages_only() {
     assert!(
         matches!(F::leaf(F::without_exclusive(none)), Leaf::None(frame, bits) if frame == FrameId::new(9) && !bits.exclusive)
     );
+}
+
+#[test]
+fn what_may_be_written_is_soft_dirty() {
+    for bits in all_bits() {
+        let page = F::page(FrameId::new(5), bits, 3);
+        for entry in [page, F::made_writable(page, true), F::page_to_none(page, 3)] {
+            let (Leaf::Page(_, now) | Leaf::None(_, now)) = F::leaf(entry) else { panic!() };
+            assert!(F::is_soft(entry) || !now.write, "a store would not be seen: {now:?}");
+            let cleared = F::without_soft(entry);
+            let (Leaf::Page(frame, clear) | Leaf::None(frame, clear)) = F::leaf(cleared) else { panic!() };
+            assert_eq!((frame, clear), (FrameId::new(5), PageBits { write: false, ..now }));
+            assert!(!F::is_soft(cleared) && F::is_soft(F::with_soft(cleared)));
+            assert_eq!(F::without_soft(F::with_soft(cleared)), cleared);
+            assert_eq!((F::generation(cleared), F::is_accessed(F::unused(cleared))), (3, false));
+        }
+    }
 }
 
 #[test]

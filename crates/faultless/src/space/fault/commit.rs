@@ -179,6 +179,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
             forced: FORCED && self.area.sharing == Sharing::Private,
+            soft: FORCED && M::Format::is_soft(self.entry),
         };
         let mut plan = decide(&facts);
         if plan == Plan::Flush && flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_some() {
@@ -196,7 +197,8 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             (Plan::MapZero, ..) => self.map_zero(execute),
             (Plan::MapAnon, ..) => self.map_anon(execute, work),
             (Plan::MapObject(stores), _, Some(page)) => {
-                let (write, dirty) = (stores != Stores::Trapped, stores == Stores::Done);
+                let trapped = stores == Stores::Trapped || stores == Stores::Free && !self.stores_unseen();
+                let (write, dirty) = (!trapped, stores == Stores::Done);
                 self.map_object(page, PageBits { write, execute, dirty, ..PageBits::default() }, work)
             }
             (Plan::CopyObject, _, Some(page)) => self.copy_object(page, execute, work),
@@ -255,7 +257,14 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             PageState::PastEnd => (Page::PastEnd, None),
             PageState::Absent if object.must_read(index) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
+            // Outside the section, also where nothing has to be read: what is punched out is waited for.
+            PageState::Closed => (Page::MustRead, None),
         }
+    }
+
+    /// Is a store to the area no news, for all of it is soft-dirty? If not, the first store to a page must fault (P14).
+    fn stores_unseen(&self) -> bool {
+        self.area.flags.contains(AreaFlags::SOFT_DIRTY)
     }
 
     /// The object's page for an OFFSET entry (NL-01). One in an area that cannot have any is not believed (F-13).
@@ -432,7 +441,8 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             dirty: direct,
             ..PageBits::default()
         };
-        let new = M::Format::page(frame, pending, M::Format::generation(self.entry));
+        // What was soft-dirty stays it, should the store never come.
+        let new = M::Format::with_soft(M::Format::page(frame, pending, M::Format::generation(self.entry)));
         self.exchange_touched(|_| new).inspect_err(|_| self.ctx.put(frame, references, 1))?;
         self.account_copy(source, bits, work);
         self.entry = new;

@@ -40,6 +40,8 @@ pub(super) struct Facts {
     /// A store to private memory that its rights do not allow (a debugger's), or a pin: the page is to become ours, not
     /// writable (GU-06).
     pub(super) forced: bool,
+    /// With `forced`: the entry is soft-dirty, so the store is no news (P14).
+    pub(super) soft: bool,
 }
 
 /// What to do.
@@ -98,7 +100,7 @@ pub(super) fn decide(facts: &Facts) -> Plan {
         Leaf::Empty | Leaf::Offset(_) => decide_empty(facts),
         Leaf::Page(_, bits) => match facts.access {
             Access::Execute if !bits.execute => Plan::Widen,
-            Access::Write if facts.forced && bits.exclusive && !bits.pending => Plan::Nothing,
+            Access::Write if facts.forced && bits.exclusive && !bits.pending && facts.soft => Plan::Nothing,
             Access::Write if !bits.write => decide_write(facts, bits.pending, bits.exclusive),
             _ => Plan::Nothing,
         },
