@@ -40,6 +40,7 @@ mod seals;
 mod table;
 mod tty;
 mod unpack;
+mod userfault;
 mod walk;
 
 use alloc::boxed::Box;
@@ -68,6 +69,7 @@ pub use proc::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, set_curre
 pub use seals::F_SEAL_EXEC;
 pub use table::{FileTable, MAX_FILES, OnExec};
 pub use tty::Tty;
+pub use userfault::{Userfault, Waiter, bring_in, take_waiting};
 pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};
 
 use crate::arch::CpuLocal;
@@ -193,6 +195,7 @@ fn describe(inode: &Inode) -> Vec<u8> {
     }
     let text = match &inode.body {
         Body::Fifo(_) | Body::Device(Device::Stream) => format!("pipe:[{}]", inode.number),
+        Body::Userfault(_) => "anon_inode:[userfaultfd]".to_string(),
         Body::Event(_) => "anon_inode:[eventfd]".to_string(),
         Body::Epoll(_) => "anon_inode:[eventpoll]".to_string(),
         _ => format!("/#{} (deleted)", inode.number),

@@ -27,6 +27,7 @@ mod system;
 mod table;
 mod time;
 mod transfer;
+mod userfault;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};

@@ -126,8 +126,8 @@ fn splice(call: &mut Call<'_>) -> Result<usize, Stop> {
     match (from, to) {
         (Some(from), Some(to)) if core::ptr::eq(from, to) => Err(Errno::EINVAL.into()),
         (Some(from), Some(to)) => files.repeat(call, |files, call, left| files.pipe_to_pipe(call, from, to, left)),
-        (Some(from), None) => files.to_file(call, from, out_at),
-        (None, Some(to)) => files.from_file(call, to, in_at),
+        (Some(from), None) => files.pipe_to_file(call, from, out_at),
+        (None, Some(to)) => files.file_to_pipe(call, to, in_at),
         (None, None) => Err(Errno::EINVAL.into()),
     }
 }
@@ -172,7 +172,7 @@ impl Splice {
     }
 
     /// Out of a pipe into something that is none.
-    fn to_file(&self, call: &mut Call<'_>, from: &Pipe, offset_at: u64) -> Result<usize, Stop> {
+    fn pipe_to_file(&self, call: &mut Call<'_>, from: &Pipe, offset_at: u64) -> Result<usize, Stop> {
         can_splice(&self.output)?;
         if self.output.flags() & linux::O_APPEND != 0 {
             return Err(Errno::EINVAL.into());
@@ -204,7 +204,7 @@ impl Splice {
     }
 
     /// Into a pipe out of something that is none.
-    fn from_file(&self, call: &mut Call<'_>, to: &Pipe, offset_at: u64) -> Result<usize, Stop> {
+    fn file_to_pipe(&self, call: &mut Call<'_>, to: &Pipe, offset_at: u64) -> Result<usize, Stop> {
         can_splice(&self.input)?;
         let mut from = From::new(call, self.input.clone(), offset_at)?;
         let done = self.repeat(call, |files, call, left| {

@@ -106,6 +106,17 @@ pub(crate) enum PageState {
     PastEnd,
 }
 
+/// What became of a page that was to be put into an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PutIn {
+    /// It is in.
+    Done,
+    /// There is one, or there was one meanwhile.
+    Exists,
+    /// Beyond the end.
+    PastEnd,
+}
+
 impl<M: Machine> Object<M> {
     /// An object of `size` bytes.
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
@@ -189,6 +200,11 @@ impl<M: Machine> Object<M> {
         self.readable.load(Ordering::Acquire)
     }
 
+    /// Does the page lie beyond the end?
+    pub(crate) fn is_past_end(&self, index: u64) -> bool {
+        index >= self.size().div_ceil(PAGE_SIZE)
+    }
+
     /// Is the page in the cache?
     pub(crate) fn has_page(&self, index: u64) -> bool {
         // Acquire: as in `cached`.
@@ -197,7 +213,7 @@ impl<M: Machine> Object<M> {
 
     /// Looks the page up for a mapping: takes a reference and `mappings` mappings (FL-03: re-read after the reference).
     pub(crate) fn page(&self, ctx: Ctx<'_, M>, index: u64, mappings: u32) -> PageState {
-        if index >= self.size().div_ceil(PAGE_SIZE) {
+        if self.is_past_end(index) {
             return PageState::PastEnd;
         }
         self.cached(ctx, index, mappings)
@@ -261,16 +277,34 @@ impl<M: Machine> Object<M> {
         Ok(pager.is_some())
     }
 
+    /// Puts a page in if there is none, without asking the pager. The frame is freed if not.
+    pub(crate) fn put_in(&self, ctx: Ctx<'_, M>, index: u64, frame: Frame) -> Result<PutIn, ObjectError> {
+        let Ok(slot) = self.pages.get_or_make(index) else {
+            ctx.free(frame);
+            return Err(ObjectError::OutOfMemory);
+        };
+        // Acquire and fence: as in `bring_in`.
+        let absent = slot.load(Ordering::Acquire);
+        fence(Ordering::SeqCst);
+        if frame_in(absent).is_some() || self.is_past_end(index) {
+            ctx.free(frame);
+            return Ok(if frame_in(absent).is_some() { PutIn::Exists } else { PutIn::PastEnd });
+        }
+        Ok(if self.insert(ctx, slot, absent, index, frame) { PutIn::Done } else { PutIn::Exists })
+    }
+
     /// Puts a filled page into a slot that is absent as it was; the loser of a race frees its own. The cache holds one
     /// reference.
-    fn insert(&self, ctx: Ctx<'_, M>, slot: &AtomicU64, absent: u64, index: u64, frame: Frame) {
+    fn insert(&self, ctx: Ctx<'_, M>, slot: &AtomicU64, absent: u64, index: u64, frame: Frame) -> bool {
         ctx.record(frame.id()).set_words(self.id, index);
         ctx.record(frame.id()).init_counts(1, 0);
         // Release publishes the contents and the record.
         if slot.compare_exchange(absent, slot_value(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
             // Not freed outright: a look-up by the number of the frame's earlier life may hold a reference.
             ctx.put(frame.id(), 1, 0);
+            return false;
         }
+        true
     }
 
     /// Reads up to `into.len()` bytes from `offset`; returns how many there were before the end.

@@ -54,6 +54,8 @@ enum Held {
     Offset(u64),
     /// Nothing yet.
     Nothing,
+    /// What was there is lost (UFFDIO_POISON).
+    Lost,
 }
 
 /// How one page's copy went.
@@ -181,7 +183,7 @@ impl<M: Machine> Core<M> {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
-        let own = bits.write || how.forced && bits.exclusive && !bits.pending && bits.soft;
+        let own = bits.write || how.forced && bits.exclusive && !bits.pending && M::Format::is_soft(leaf);
         if how.access == Access::Write && (shared || !own) {
             return Step::Fault;
         }
@@ -237,6 +239,7 @@ impl<M: Machine> Core<M> {
             let object = area.object.as_ref().map(|object| (Arc::clone(object), index));
             let shown = match (mapped, &object) {
                 (Held::Frame(frame), _) => PageState::Resident(frame),
+                (Held::Lost, _) => return Err(FaultError::Bus),
                 (_, Some((object, index))) => object.page(ctx, *index, 0),
                 (_, None) => PageState::Resident(ctx.memory.zero_frame()),
             };
@@ -270,6 +273,7 @@ impl<M: Machine> Core<M> {
             Leaf::Page(frame, bits) | Leaf::None(frame, bits) => (frame, bits),
             Leaf::Empty => return Some(Held::Nothing),
             Leaf::Offset(index) => return Some(Held::Offset(index)),
+            Leaf::Lost => return Some(Held::Lost),
             Leaf::Poison => return None,
         };
         if bits.special {

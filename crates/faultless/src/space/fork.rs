@@ -75,7 +75,8 @@ impl<M: Machine> Core<M> {
             if flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
                 return Err(NoMemory);
             }
-            let attributes = Attributes { flags, ..(**area).clone() };
+            // Nobody is told of the child, so nobody watches it.
+            let attributes = Attributes { flags, watch: None, ..(**area).clone() };
             growth.add(&attributes);
             attributes.note_object(1);
             cloned += 1;

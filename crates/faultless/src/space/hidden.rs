@@ -125,9 +125,10 @@ impl<M: Machine> Core<M> {
             return Err(lack);
         }
         let frame = ctx.publish(frame, 1, 1);
-        let bits = PageBits { exclusive: true, dirty: true, soft: true, ..PageBits::default() };
+        let bits = PageBits { exclusive: true, dirty: true, ..PageBits::default() };
         let generation = M::Format::generation(entry);
-        Ok(M::Format::page_to_none(M::Format::page(frame, bits, generation), generation))
+        let page = M::Format::with_soft(M::Format::page(frame, bits, generation));
+        Ok(M::Format::page_to_none(page, generation))
     }
 }
 

@@ -259,8 +259,10 @@ impl<M: Machine> Core<M> {
         guard: &StripeGuard<'_>,
     ) -> Result<(), RemapError> {
         let attributes = self.movable(request, guard)?;
+        // Who watches is not told of moves, so what was moved is not watched.
         // What is new at an address is soft-dirty there.
-        let attributes = Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, ..attributes };
+        let attributes =
+            Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, watch: None, ..attributes };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
             let flags = attributes.flags.without(AreaFlags::NONLINEAR);
@@ -352,7 +354,7 @@ impl<M: Machine> Core<M> {
         Ok(window)
     }
 
-    fn make_room(&self, ctx: Ctx<'_, M>, range: (u64, u64), by: u64) -> Result<(), RemapError> {
+    pub(super) fn make_room(&self, ctx: Ctx<'_, M>, range: (u64, u64), by: u64) -> Result<(), RemapError> {
         let (mut removed, mut delta) = (Removed::new(), Delta::default());
         // Ends: it is repeated only for a table that a fault of a dead area has put in the way.
         loop {
@@ -375,7 +377,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Takes everything out, flushes, and puts it in at the new place, as much at a time as a [`Moved`] holds.
-    fn relocate(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) {
+    pub(super) fn relocate(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) {
         let (mut removed, mut moved) = (Removed::new(), Moved::new());
         let mut at = low;
         // Ends: each round passes what it has moved.

@@ -119,6 +119,14 @@ pub enum Mutant {
     RelaxedUnpin,
     /// A sweep leaves OFFSET entries as they are though their page leaves the object (P9).
     OffsetStays,
+    /// A fault that was reported waits without another look (P13).
+    WaitWithoutLook,
+    /// Whoever ends a watch, or takes a watched range away, wakes nobody (P13).
+    UnwatchWithoutWake,
+    /// A watch begins without a wait for the faults that do not know it (P13).
+    WatchWithoutWait,
+    /// A page is put in by a call without a look at whether its area still lives (P13).
+    FillWithoutLook,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

@@ -282,6 +282,7 @@ fn judge_outcome(past: &Past, object: &ObjectPast, event: &Event) -> Result<(), 
         Err(FaultError::Denied) => states.iter().any(refuses),
         Err(FaultError::Bus) => states.iter().any(permits) && !sizes.iter().all(inside),
         Err(FaultError::OutOfMemory) => true,
+        Err(FaultError::Watched) => false, // nobody watches
     };
     if possible { Ok(()) } else { Err(format!("{access:?} ended in {outcome:?}, possible were {states:?}, {sizes:?}")) }
 }
