@@ -51,6 +51,7 @@ const NAMES: &[(i32, &str)] = &[
     (libc::EINTR, "EINTR"),
     (libc::EIO, "EIO"),
     (libc::EBADF, "EBADF"),
+    (libc::EBUSY, "EBUSY"),
     (libc::ECHILD, "ECHILD"),
     (libc::EAGAIN, "EAGAIN"),
     (libc::ENOMEM, "ENOMEM"),

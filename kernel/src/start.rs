@@ -7,7 +7,7 @@
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use faultless::{CpuId, FrameId, PAGE_SIZE, Page, RawFrames, Vm};
+use faultless::{CpuId, FrameId, HugePages, PAGE_SIZE, Page, RawFrames, Vm};
 
 use crate::arch::debug_port::{self, End};
 use crate::arch::idt::vector;
@@ -40,6 +40,8 @@ pub fn first_cpu(online: usize, archive: Option<(u64, u64)>) -> ! {
     tunables::init();
     let cpu = make_local(0);
     report::boot(online);
+    // As distributions ship Linux.
+    machine::vm().set_huge_pages(&mut cpu.vm, HugePages::Advised);
     FREE_AT_START.store(machine::vm().stats().free_frames, Ordering::Relaxed);
     open_window(cpu, window);
     start_program(cpu, archive);

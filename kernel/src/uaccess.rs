@@ -6,10 +6,12 @@
 
 use alloc::vec::Vec;
 
+use faultless::Access;
+
 use crate::arch::CpuLocal;
 use crate::arch::user::{self, USER_END};
 use crate::errno::Errno;
-use crate::fs::PATH_MAX;
+use crate::fs::{PATH_MAX, bring_in};
 
 /// Most bytes that one read or write moves: `INT_MAX` rounded down to pages.
 pub const MAX_TRANSFER: usize = 0x7fff_f000;
@@ -94,6 +96,18 @@ impl UserBuffer {
         }
         more.reverse();
         Ok(UserBuffer { current: Segment { address: 0, length: 0 }, more, left })
+    }
+
+    /// The same buffer, with its pages there if somebody watches for faults: see [`fs::bring_in`](crate::fs::bring_in).
+    ///
+    /// # Errors
+    ///
+    /// `EFAULT`.
+    pub fn brought_in(self, cpu: &mut CpuLocal, access: Access) -> Result<UserBuffer, Errno> {
+        let runs = core::iter::once(&self.current).chain(self.more.iter().rev());
+        let runs: Vec<(u64, usize)> = runs.filter(|run| run.length > 0).map(|run| (run.address, run.length)).collect();
+        bring_in(cpu, &runs, access)?;
+        Ok(self)
     }
 
     /// Leaves the first `count` bytes out.

@@ -1,4 +1,4 @@
-//! `faultless check` and `faultless replay` as a user calls them.
+//! `faultless check` and `faultless replay` as a user calls them (OT-04).
 
 use std::process::{Command, Output};
 

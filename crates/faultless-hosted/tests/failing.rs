@@ -5,8 +5,9 @@
 //! memory and must succeed, and in the end nothing may be left.
 
 use faultless::{
-    Access, Backing, CpuId, FaultError, ForkError, Layout, MapError, MapRequest, Object, ObjectError, PageRange,
-    ProtectError, Rights, Sharing, Space, UnmapError, Usage, VirtAddr, Vm,
+    Access, AdviseError, Backing, CpuId, Destination, FaultError, ForkError, InsertError, Layout, MapError, MapRequest,
+    Object, ObjectError, PageRange, Populate, ProtectError, RemapError, RemapRequest, Rights, Sharing, Space,
+    UnmapError, Usage, VirtAddr, Vm,
 };
 use faultless_hosted::{Failing, HostedCpu, Hostile, HostileConfig};
 use std::sync::Arc;
@@ -16,6 +17,8 @@ const PAGE: u64 = 4096;
 const LOW: u64 = (2 << 20) - 2 * PAGE;
 /// A page in another upper table.
 const FAR: u64 = 512 << 30;
+/// A page for frames of the embedder's, in a stripe of its own.
+const RAW: u64 = 5 << 40;
 /// Two pages of an object.
 const SHOWN: u64 = 3 << 40;
 
@@ -117,6 +120,77 @@ impl Scene {
         match object.resize(self.cpu.token(), size) {
             Ok(()) => Ok(()),
             Err(ObjectError::OutOfMemory) => Err(NoMemory),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn discard(&mut self, at: u64, pages: u64) -> Result<(), NoMemory> {
+        match self.first().discard(self.cpu.token(), range(at, pages), false) {
+            Ok(()) => Ok(()),
+            Err(AdviseError::NoMemory(_)) => Err(NoMemory),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn remap(&mut self, at: u64, pages: u64, destination: Destination, keep: bool) -> Result<(), NoMemory> {
+        let (addr, len) = (VirtAddr::new(at), pages * PAGE);
+        let request = RemapRequest { addr, old_len: len, new_len: len, destination, keep };
+        match self.first().remap(self.cpu.token(), request) {
+            Ok(_) => Ok(()),
+            Err(RemapError::NoMemory) => Err(NoMemory),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn punch(&mut self, offset: u64, len: u64) -> Result<(), NoMemory> {
+        let object = Arc::clone(&self.object);
+        match object.punch_hole(self.cpu.token(), offset, len) {
+            Ok(()) => Ok(()),
+            Err(ObjectError::OutOfMemory) => Err(NoMemory),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    fn populate(&mut self, at: u64, pages: u64, how: Populate) -> Result<(), NoMemory> {
+        match self.first().populate(self.cpu.token(), range(at, pages), how) {
+            Ok(()) => Ok(()),
+            Err(error) if error.fault == FaultError::OutOfMemory => Err(NoMemory),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    /// Pins, does something, and lets go, for a recount knows no pins.
+    fn pinned(
+        &mut self,
+        at: u64,
+        pages: u64,
+        access: Access,
+        then: impl Fn(&mut Self) -> Result<(), NoMemory>,
+    ) -> Result<(), NoMemory> {
+        let pins = match self.first().pin(self.cpu.token(), range(at, pages), access) {
+            Ok(pins) => pins,
+            Err(error) if error.fault == FaultError::OutOfMemory => return Err(NoMemory),
+            Err(error) => panic!("{error:?}"),
+        };
+        let result = then(self);
+        drop(pins);
+        result
+    }
+
+    fn write_forced(&mut self, at: u64) -> Result<(), NoMemory> {
+        match self.first().write_forced(self.cpu.token(), VirtAddr::new(at), &[1]) {
+            Ok(()) => Ok(()),
+            Err(error) if error.fault == FaultError::OutOfMemory => Err(NoMemory),
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+
+    /// A page of the embedder's, mapped where [`raw_area`] is.
+    fn insert_page(&mut self) -> Result<(), NoMemory> {
+        let page = self.vm.new_page(self.cpu.token()).map_err(|_| NoMemory)?;
+        match self.first().insert_page(self.cpu.token(), VirtAddr::new(RAW), &page) {
+            Ok(()) => Ok(()),
+            Err(InsertError::NoMemory(_)) => Err(NoMemory),
             Err(error) => panic!("{error:?}"),
         }
     }
@@ -279,4 +353,94 @@ fn truncation() {
     assert!(sweep("of shared tables", forked, |scene| scene.resize(0)) > 0);
     assert!(sweep("of one page", forked, |scene| scene.resize(PAGE)) > 0);
     assert_eq!(sweep("inside the last page", forked, |scene| scene.resize(PAGE + 7)), 0);
+}
+
+#[test]
+fn discard() {
+    assert_eq!(sweep("of private tables", |_| {}, |scene| scene.discard(LOW, 4)), 0);
+    // All four pages lie in two tables with nothing else: but a discard gives up no more than whole tables' spans.
+    assert!(sweep("of shared tables", forked, |scene| scene.discard(LOW, 4)) > 0);
+    assert!(sweep("of a page of the object", forked, |scene| scene.discard(SHOWN, 1)) > 0);
+    let free = |scene: &mut Scene| {
+        assert_eq!(scene.first().free_lazily(scene.cpu.token(), range(LOW, 4)), Ok(()));
+        Ok(())
+    };
+    assert_eq!(sweep("that is lazy", forked, free), 0, "shared tables are left alone");
+}
+
+#[test]
+fn remap() {
+    let to = |at| Destination::Fixed(VirtAddr::new(at));
+    let near = LOW + 64 * PAGE;
+    assert_eq!(sweep("to a table that is there", |_| {}, |scene| scene.remap(LOW + PAGE, 1, to(near), false)), 0);
+    let far = 7 << 40;
+    let failures = sweep("into another stripe", |_| {}, |scene| scene.remap(LOW, 4, to(far), false));
+    assert_eq!(failures, 3, "the new path");
+    let whole = |scene: &mut Scene| scene.remap(LOW, 4, Destination::Anywhere, true);
+    assert!(sweep("that keeps the old place", |_| {}, whole) > 0);
+    for keep in [false, true] {
+        let failures = sweep("of shared tables", forked, |scene| scene.remap(LOW, 4, to(far), keep));
+        assert!(failures > 3, "both paths: {failures}");
+        sweep("of the object", forked, |scene| scene.remap(SHOWN, 2, to(far + PAGE), keep));
+    }
+    let large = |scene: &mut Scene| {
+        assert!(scene.unmap(LOW, 4).is_ok() && scene.replace(2 << 30, 1536).is_ok());
+        [0, 600, 1100].iter().for_each(|page| assert!(scene.store((2 << 30) + page * PAGE, 1).is_ok()));
+        forked(scene);
+    };
+    let failures = sweep("of whole shared tables", large, |scene| scene.remap(2 << 30, 1536, to(far), false));
+    assert_eq!(failures, 4, "the old path and the new one, but no leaf table");
+}
+
+#[test]
+fn punch() {
+    assert_eq!(sweep("of private tables", |_| {}, |scene| scene.punch(0, PAGE)), 0);
+    assert!(sweep("of shared tables", forked, |scene| scene.punch(0, PAGE)) > 0);
+    assert_eq!(sweep("inside a page", forked, |scene| scene.punch(100, 100)), 0);
+}
+
+#[test]
+fn pin() {
+    let pin = |access| move |scene: &mut Scene| scene.pinned(LOW + PAGE, 2, access, |_| Ok(()));
+    assert_eq!(sweep("of own pages", |_| {}, pin(Access::Write)), 0);
+    for access in [Access::Write, Access::Read] {
+        let failures = sweep("of shared pages", forked, pin(access));
+        assert!(failures > 4, "two paths and two pages: {failures}");
+    }
+    let fork = |scene: &mut Scene| scene.pinned(LOW + PAGE, 2, Access::Write, Scene::fork);
+    let failures = sweep("and fork", |_| {}, fork);
+    assert!(failures > 4, "a root, two paths and two pages: {failures}");
+}
+
+#[test]
+fn populate() {
+    assert_eq!(sweep("with zeroes", |_| {}, |scene| scene.populate(FAR, 1, Populate::Read)), 3);
+    assert_eq!(sweep("with memory", |_| {}, |scene| scene.populate(FAR, 1, Populate::AsMapped)), 4);
+    let both = |scene: &mut Scene| scene.populate(LOW + PAGE, 2, Populate::Write);
+    assert!(sweep("with copies", forked, both) > 4);
+}
+
+#[test]
+fn forced_store() {
+    let read_only = |scene: &mut Scene| {
+        assert!(scene.protect(LOW, 4, Rights::READ).is_ok());
+        forked(scene);
+    };
+    assert_eq!(sweep("to shared memory", read_only, |scene| scene.write_forced(LOW + PAGE)), 4);
+}
+
+/// An area for frames of the embedder's.
+fn raw_area(scene: &mut Scene) {
+    let request = MapRequest { backing: Backing::Frames, ..MapRequest::anonymous(PAGE).fixed(VirtAddr::new(RAW)) };
+    scene.first().map(scene.cpu.token(), request).expect("room");
+}
+
+#[test]
+fn insert() {
+    assert_eq!(sweep("of a page", raw_area, Scene::insert_page), 4, "the page and its path");
+    let with_child = |scene: &mut Scene| {
+        raw_area(scene);
+        forked(scene);
+    };
+    assert_eq!(sweep("after a fork", with_child, Scene::insert_page), 4);
 }

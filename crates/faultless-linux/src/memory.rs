@@ -177,14 +177,6 @@ impl<M: Machine> Caller<'_, M> {
         let (extent, limits) = (self.memory.space.extent(), self.memory.space.limits());
         extent.areas >= limits.areas.saturating_sub(3)
     }
-
-    /// `ENOMEM` if there are more areas than a call that maps may find.
-    pub(crate) fn check_count(&self) -> Result<(), Errno> {
-        let (extent, limits) = (self.memory.space.extent(), self.memory.space.limits());
-        // Those that only a stripe border makes are excused later.
-        let cuts = 64;
-        if extent.areas > limits.areas.saturating_add(cuts) { Err(Errno::ENOMEM) } else { Ok(()) }
-    }
 }
 
 impl<M: Machine> fmt::Debug for Caller<'_, M> {

@@ -67,7 +67,7 @@ pub struct Attributes {
 
 impl Attributes {
     /// The same from `bytes` further on.
-    fn advanced(self, bytes: u64) -> Self {
+    pub(crate) fn advanced(self, bytes: u64) -> Self {
         Self { object: self.object.map(|(object, offset)| (object, offset + bytes)), ..self }
     }
 }

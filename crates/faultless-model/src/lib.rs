@@ -25,6 +25,7 @@
 
 #![forbid(unsafe_code)]
 
+mod advise;
 mod area;
 pub mod history;
 mod object;
@@ -32,6 +33,7 @@ mod space;
 mod touch;
 mod world;
 
+pub use advise::{Move, MoveRefusal, Populate, Target};
 pub use area::{AreaView, Attributes, Rights};
 pub use object::{ObjectId, Source};
 pub use space::Resident;

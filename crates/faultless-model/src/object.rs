@@ -77,6 +77,18 @@ impl Object {
         (offset..end).map(|at| self.page(at / PAGE)[(at % PAGE) as usize]).collect()
     }
 
+    /// Makes `offset..end` zeroes for ever; whole pages of it need not be read any more.
+    pub(crate) fn punch(&mut self, offset: u64, end: u64) {
+        let whole = offset.div_ceil(PAGE)..end / PAGE;
+        for (index, page) in &mut self.pages {
+            let (start, stop) = (offset.max(index * PAGE), end.min((index + 1) * PAGE));
+            if start < stop {
+                Arc::make_mut(page)[(start - index * PAGE) as usize..(stop - index * PAGE) as usize].fill(0);
+            }
+        }
+        self.broken.retain(|index| !whole.contains(index));
+    }
+
     /// Sets the size; what lies beyond a smaller one is gone for ever.
     pub(crate) fn resize(&mut self, size: u64) {
         if size < self.size {

@@ -1,6 +1,6 @@
 //! One space: its areas, the pages it has for itself, the pages of objects it has looked at. Called by `world`.
 
-use crate::area::Areas;
+use crate::area::{AreaView, Areas};
 use crate::{Contents, PAGE};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,34 @@ impl Space {
         let pages = start / PAGE..end.div_ceil(PAGE);
         self.own.retain(|page, _| !pages.contains(page));
         self.shown.retain(|page, _| !pages.contains(page));
+    }
+
+    /// Forgets the pages of `start..end` that are shown as their objects have them.
+    pub(crate) fn forget_shown(&mut self, start: u64, end: u64) {
+        self.shown.retain(|page, _| !(start / PAGE..end.div_ceil(PAGE)).contains(page));
+    }
+
+    /// Moves `old` bytes at `at`, in `area`, to `to`, where nothing is, as the first part of a mapping of `new` bytes.
+    pub(crate) fn relocate(&mut self, area: &AreaView, at: u64, old: u64, to: u64, new: u64, keep: bool) {
+        let attributes = area.attributes.advanced(at - area.start);
+        let move_page = |page: u64| page - at / PAGE + to / PAGE;
+        let inside = at / PAGE..(at + old) / PAGE;
+        let own: Vec<_> = self.own.range(inside.clone()).map(|(page, contents)| (*page, contents.clone())).collect();
+        let shown: Vec<_> = self.shown.range(inside).map(|(page, of_file)| (*page, *of_file)).collect();
+        if keep {
+            self.forget(at, at + old);
+        } else {
+            self.unmap(at, at + old);
+        }
+        self.areas.insert(AreaView { start: to, end: to + new, attributes });
+        self.own.extend(own.into_iter().map(|(page, contents)| (move_page(page), contents)));
+        self.shown.extend(shown.into_iter().map(|(page, of_file)| (move_page(page), of_file)));
+    }
+
+    /// Makes the mapping that `area` shows longer, up to `to`.
+    pub(crate) fn extend(&mut self, area: &AreaView, to: u64) {
+        let attributes = area.attributes.advanced(area.end - area.start);
+        self.areas.insert(AreaView { start: area.end, end: to, attributes });
     }
 
     /// Unmaps `start..end`.

@@ -17,6 +17,8 @@ pub enum Touch {
     Write,
     /// An instruction fetch.
     Execute,
+    /// A debugger's store, which private memory permits whatever its rights.
+    Force,
 }
 
 /// Why an access fails.
@@ -59,7 +61,12 @@ impl World {
     ///
     /// [`Cut`] at the first page that cannot be stored to.
     pub fn write(&mut self, space: SpaceId, address: u64, from: &[u8]) -> Result<(), Cut> {
-        self.pieces(space, address, from.len(), Touch::Write, |world, at, start, end| {
+        self.store_pieces(space, address, from, Touch::Write)
+    }
+
+    /// Stores bytes by this kind of store.
+    pub(crate) fn store_pieces(&mut self, space: SpaceId, address: u64, from: &[u8], touch: Touch) -> Result<(), Cut> {
+        self.pieces(space, address, from.len(), touch, |world, at, start, end| {
             world.store(space, at, &from[start..end]);
         })
     }
@@ -79,11 +86,12 @@ impl World {
             Touch::Read => !rights.are_none(),
             Touch::Write => rights.write,
             Touch::Execute => rights.execute,
+            Touch::Force => rights.write || !area.attributes.shared,
         };
         if !permitted {
             return Err(Verdict::Denied);
         }
-        self.bring_in(space, address, touch == Touch::Write, &area)
+        self.bring_in(space, address, matches!(touch, Touch::Write | Touch::Force), &area)
     }
 
     /// Makes the page present, and for a store to private memory the space's own.

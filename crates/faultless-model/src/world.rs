@@ -147,6 +147,10 @@ impl World {
         &mut self.spaces[space.0]
     }
 
+    pub(crate) fn spaces_mut(&mut self) -> impl Iterator<Item = &mut Space> {
+        self.spaces.iter_mut()
+    }
+
     pub(crate) fn object(&self, object: ObjectId) -> &Object {
         &self.objects[object.0]
     }

@@ -45,6 +45,7 @@ pub const ACCEPTED: &[Accepted] = &[
         how: "a nonlinear mapping is shown as one per run of pages; calls that meet one, or have it made, where Linux \
               would see the border of a mapping are not made",
     },
+    Accepted { id: "dontunmap-locked", how: "no MREMAP_DONTUNMAP of locked mappings" },
     Accepted {
         id: "seal-split",
         how: "once anything was sealed, shared areas that only the host keeps apart are the same to the tester as well",

@@ -51,7 +51,7 @@ mod tlb;
 pub use sync::mutant;
 
 pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, VirtAddr};
-pub use area::{AreaFlags, Sharing};
+pub use area::{AreaFlags, Report, Sharing, Ticket, Waiting, WatchModes, Watched, Watcher};
 pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 
 pub use frame::CommitPolicy;
@@ -59,7 +59,7 @@ pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{HasWriters, Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{
     AccessError, AdviseError, AreaInfo, Backing, ClearRefs, ClearRefsError, CollapseError, Destination, Extent,
-    FaultError, Footprint, ForkError, HugePages, InsertError, Layout, Limits, MapError, MapRequest, NonlinearError,
-    Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError, RemapError,
-    RemapRequest, Resolved, Space, UnmapError, Usage,
+    FaultError, Fill, Footprint, ForkError, HugePages, InsertError, Layout, Limits, MapError, MapRequest,
+    NonlinearError, Page, PageInfo, PageKind, PinError, Pinned, Placement, Populate, PopulateError, ProtectError,
+    RemapError, RemapRequest, Resolved, Space, UnmapError, Usage, WatchError,
 };

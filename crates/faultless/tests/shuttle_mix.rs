@@ -42,6 +42,8 @@ struct Own {
     words: [u64; 2],
     mapped: bool,
     writable: bool,
+    /// Stored to since this thread last asked for that, alone in its space.
+    stored: bool,
 }
 
 /// One thread's view.
@@ -68,7 +70,8 @@ impl<F: Format> Actor<F> {
             81..=87 => self.fork(),
             88..=92 => self.read_object(),
             93..=95 => self.truncate(),
-            _ => self.reach_in(),
+            96..=97 => self.reach_in(),
+            _ => self.watch(),
         }
     }
 
@@ -79,6 +82,7 @@ impl<F: Format> Actor<F> {
         assert_eq!(done, self.own.mapped && self.own.writable, "a store was refused, or done against the rights");
         if done {
             self.own.words[word] = value;
+            self.own.stored = true;
         }
     }
 
@@ -105,10 +109,10 @@ impl<F: Format> Actor<F> {
         if self.own.mapped {
             self.worker.unmap(&self.space, self.own.page, 1);
             self.worker.assert_gone(&self.space, self.own.page);
-            self.own.mapped = false;
+            (self.own.mapped, self.own.stored) = (false, false);
         } else {
             self.worker.map(&self.space, self.own.page, 1, rw());
-            self.own = Own { words: [0; 2], mapped: true, writable: true, ..self.own };
+            self.own = Own { words: [0; 2], mapped: true, writable: true, stored: false, ..self.own };
         }
     }
 
@@ -126,7 +130,7 @@ impl<F: Format> Actor<F> {
     /// MAP_FIXED over whatever is there.
     fn replace(&mut self) {
         self.worker.map(&self.space, self.own.page, 1, rw());
-        self.own = Own { words: [0; 2], mapped: true, writable: true, ..self.own };
+        self.own = Own { words: [0; 2], mapped: true, writable: true, stored: false, ..self.own };
     }
 
     fn fork(&mut self) {
@@ -139,6 +143,7 @@ impl<F: Format> Actor<F> {
         let (family, own, depth) = (Arc::clone(&self.family), self.own, self.depth + 1);
         self.children.push(spawn(move || {
             worker.run(&child);
+            let own = Own { stored: false, ..own };
             let actor = Actor { family, worker, space: child, own, depth, seen: [None; 16], children: Vec::new() };
             actor.live(4)
         }));
@@ -166,7 +171,17 @@ impl<F: Format> Actor<F> {
         if self.own.mapped && self.own.writable {
             self.own.words[0] += 1;
             assert!(self.worker.store(&self.space, self.own.page, 0, self.own.words[0]));
+            self.own.stored = true;
         }
+    }
+
+    /// Clears the soft-dirty bits. Stores before it need not be told any more, those after it must be.
+    fn watch(&mut self) {
+        if self.depth > 0 && self.own.stored {
+            assert!(self.worker.is_soft(&self.space, self.own.page), "a store that nobody tells");
+        }
+        self.worker.clear_soft(&self.space);
+        self.own.stored = false;
     }
 
     /// Acts, looks a last time, and gives the CPU back.
@@ -175,6 +190,7 @@ impl<F: Format> Actor<F> {
             self.act();
         }
         self.look();
+        self.watch();
         self.worker.leave(&self.space);
         if self.depth > 0 && thread_rng().gen_bool(0.5) {
             self.worker.exit(&self.space);
@@ -216,7 +232,7 @@ fn mix<F: Format>() {
     let second = family.idle.lock().expect("no panic is survived").remove(0);
     let start = |mut worker: Worker<F>, page| {
         worker.run(&space);
-        let own = Own { page, words: [0; 2], mapped: true, writable: true };
+        let own = Own { page, words: [0; 2], mapped: true, writable: true, stored: false };
         let (family, space) = (Arc::clone(&family), space.clone());
         Actor { family, worker, space, own, depth: 0, seen: [None; 16], children: Vec::new() }
     };

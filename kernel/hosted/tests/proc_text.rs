@@ -1,7 +1,7 @@
 //! Texts of /proc, compared with what Linux writes.
 
 use faultless_kernel_hosted::names::name_of;
-use faultless_kernel_hosted::text::{Facts, Sizes, Text, write_cpu_list, write_limit, write_uptime};
+use faultless_kernel_hosted::text::{Facts, MachineMemory, Sizes, Text, write_cpu_list, write_limit, write_uptime};
 use faultless_linux::text::MapLine;
 use linux_raw_sys::general as linux;
 
@@ -142,4 +142,27 @@ fn names_of_calls_agree_with_their_numbers() {
     }
     assert_eq!(name_of(400), None);
     assert_eq!(name_of(10_000), None);
+}
+
+#[test]
+fn the_machine_is_told_in_kilobytes_and_in_pages() {
+    let memory = MachineMemory {
+        total: 1000,
+        free: 400,
+        cached: 70,
+        shmem: 20,
+        anon: 30,
+        mapped: 40,
+        tables: 5,
+        faults: 123,
+        major_faults: 4,
+    };
+    let shown = text(|t| memory.write(t));
+    for line in ["MemTotal:           4000 kB", "Cached:              280 kB", "PageTables:           20 kB"] {
+        assert!(shown.lines().any(|l| l == line), "{line} is missing from\n{shown}");
+    }
+    let shown = text(|t| memory.write_pages(t));
+    for line in ["nr_free_pages 400", "nr_shmem 20", "pgfault 123", "pgmajfault 4"] {
+        assert!(shown.lines().any(|l| l == line), "{line} is missing from\n{shown}");
+    }
 }

@@ -66,3 +66,25 @@ fn capacity_changes_keep_the_contents() {
     assert!(ring.set_capacity(64 << 10));
     assert_eq!(put(&mut ring, &[3; 70_000]), 64 << 10);
 }
+
+#[test]
+fn what_was_lent_comes_back_to_the_front() {
+    for (taken, back) in [(0, 0), (7, 7), (7, 3), (4096, 4096), (5000, 1), (8000, 0)] {
+        // So that the bytes run around the end of the buffer.
+        let mut ring = Ring::new(8 << 10);
+        put(&mut ring, &[0; 8000]);
+        take(&mut ring, 7000);
+        let bytes: Vec<u8> = (0..7100).map(|i| i as u8).collect();
+        assert_eq!(put(&mut ring, &bytes), 7100);
+        let all: Vec<u8> = [&[0; 1000][..], &bytes].concat();
+        let (head, tail) = ring.peek();
+        let lent = [head, tail].concat()[..taken].to_vec();
+        ring.lend(taken);
+        assert_eq!(ring.room(), 92, "the room is kept");
+        assert!(!ring.set_capacity(4096) && put(&mut ring, &[9; 200]) == 92);
+        ring.settle(taken, &lent[taken - back..]);
+        assert_eq!(ring.room(), taken - back);
+        let expected = [&all[taken - back..], &[9; 92]].concat();
+        assert_eq!(take(&mut ring, usize::MAX), expected, "{taken} lent, {back} back");
+    }
+}

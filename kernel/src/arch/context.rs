@@ -6,6 +6,7 @@
 
 use core::mem::offset_of;
 
+use crate::fs::Waiter;
 use crate::sched::Restart;
 
 /// `cs` of user code and `ss` of user data: see `gdt`.
@@ -58,6 +59,8 @@ pub struct UserContext {
     pub trap: LastTrap,
     /// Progress of a system call that blocked and is executed again.
     pub restart: Restart,
+    /// The answer that its last access waits for.
+    pub waiter: Option<Waiter>,
 }
 
 /// What signal frames say about the exception before them.
@@ -120,12 +123,13 @@ impl UserContext {
             gs_base: 0,
             trap: LastTrap::default(),
             restart: Restart::default(),
+            waiter: None,
         }
     }
 
     /// The registers for a child of `fork` or `clone`: a copy with nothing in progress.
     pub fn child(&self) -> UserContext {
-        UserContext { rax: 0, restart: Restart::default(), ..*self }
+        UserContext { rax: 0, restart: Restart::default(), waiter: None, ..*self }
     }
 
     /// The number of the system call being executed.

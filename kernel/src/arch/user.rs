@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use super::CpuLocal;
 use super::trap::InterruptFrame;
-use faultless::{Access, Resolved, VirtAddr};
+use faultless::{Access, FaultError, Resolved, VirtAddr};
 
 /// End of what user mode can address; one page is left unused below the hole.
 pub const USER_END: u64 = 0x7fff_ffff_f000;
@@ -119,7 +119,13 @@ pub(super) fn handle_fault(cpu: &mut CpuLocal, address: u64, access: Access, fra
     match resolved {
         Ok(Resolved::Minor) => cpu.minor_faults += 1,
         Ok(Resolved::Major) => cpu.major_faults += 1,
-        Err(_) => frame.rip = &raw const user_access_fault as u64,
+        Err(error) => {
+            if error == FaultError::Watched {
+                // The run loop has the call wait for the answer.
+                cpu.failed_fault = Some((address, error));
+            }
+            frame.rip = &raw const user_access_fault as u64;
+        }
     }
     true
 }

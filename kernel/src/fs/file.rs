@@ -167,7 +167,7 @@ impl OpenFile {
         match &self.inode.body {
             Body::Regular(_) | Body::Directory(_) | Body::Proc(_) | Body::Symlink(_) => true,
             Body::Device(device) => device.is_seekable(),
-            Body::Fifo(_) | Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) => false,
+            Body::Fifo(_) | Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) | Body::Userfault(_) => false,
         }
     }
 
@@ -221,6 +221,7 @@ impl OpenFile {
             Body::Device(Device::Frames) => self.at(at, |position, _| frames::read(cpu, position, to)),
             Body::Device(device) => device.read(cpu, to),
             Body::Event(counter) => counter.read(cpu, to),
+            Body::Userfault(userfault) => userfault.read(cpu, to),
             Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => Err(Errno::EINVAL),
         }
     }
@@ -248,7 +249,9 @@ impl OpenFile {
             Body::Device(Device::Frames) => self.at(at, |position, _| frames::write(cpu, position, from)),
             Body::Device(device) => device.write(cpu, from),
             Body::Event(counter) => counter.write(cpu, from),
-            Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => Err(Errno::EINVAL),
+            Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) | Body::Userfault(_) => {
+                Err(Errno::EINVAL)
+            }
         }
     }
 
@@ -302,6 +305,7 @@ impl OpenFile {
             Body::Fifo(pipe) => pipe.readiness(self.ends()),
             Body::Device(device) => device.readiness(),
             Body::Event(counter) => counter.readiness(),
+            Body::Userfault(userfault) => userfault.readiness(self.is_nonblocking()),
             Body::Epoll(epoll) if epoll.is_ready() => Readiness::IN,
             Body::Epoll(_) => Readiness::NONE,
             _ => Readiness::IN.with(Readiness::OUT),
@@ -320,6 +324,7 @@ impl OpenFile {
                 super::tty::console().register(thread);
             }
             Body::Event(counter) => counter.queue().register(thread),
+            Body::Userfault(userfault) => userfault.queue().register(thread),
             Body::Epoll(epoll) => epoll.register(thread),
             _ => {}
         }
@@ -353,6 +358,9 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         if let (Body::Fifo(pipe), false) = (&self.inode.body, self.rights.path) {
             pipe.close(self.ends());
+        }
+        if let Body::Userfault(userfault) = &self.inode.body {
+            userfault.close();
         }
         // The address that locks know this file by is free for another one from here on.
         let at = core::ptr::from_ref(self) as usize;

@@ -19,6 +19,7 @@ use super::epoll::Epoll;
 use super::event::EventCounter;
 use super::locks::Locks;
 use super::pipe::Pipe;
+use super::userfault::Userfault;
 use super::walk::{Link, Tree};
 use super::{PATH_MAX, namespace, proc};
 use crate::clock;
@@ -91,6 +92,8 @@ pub enum Body {
     Proc(proc::Node),
     /// An `eventfd`.
     Event(EventCounter),
+    /// A `userfaultfd`.
+    Userfault(Arc<Userfault>),
     /// An `epoll` instance.
     Epoll(Epoll),
 }
@@ -164,7 +167,7 @@ impl Inode {
             Body::Device(device) => device.kind(),
             Body::Inert { kind, .. } => *kind,
             Body::Proc(node) => node.kind(),
-            Body::Event(_) | Body::Epoll(_) => 0,
+            Body::Event(_) | Body::Epoll(_) | Body::Userfault(_) => 0,
         }
     }
 

@@ -40,6 +40,7 @@ mod seals;
 mod table;
 mod tty;
 mod unpack;
+mod userfault;
 mod walk;
 
 use alloc::boxed::Box;
@@ -68,6 +69,7 @@ pub use proc::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, set_curre
 pub use seals::F_SEAL_EXEC;
 pub use table::{FileTable, MAX_FILES, OnExec};
 pub use tty::Tty;
+pub use userfault::{Userfault, Waiter, bring_in, take_waiting};
 pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};
 
 use crate::arch::CpuLocal;
@@ -193,6 +195,7 @@ fn describe(inode: &Inode) -> Vec<u8> {
     }
     let text = match &inode.body {
         Body::Fifo(_) | Body::Device(Device::Stream) => format!("pipe:[{}]", inode.number),
+        Body::Userfault(_) => "anon_inode:[userfaultfd]".to_string(),
         Body::Event(_) => "anon_inode:[eventfd]".to_string(),
         Body::Epoll(_) => "anon_inode:[eventpoll]".to_string(),
         _ => format!("/#{} (deleted)", inode.number),
@@ -237,6 +240,12 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
         entries.lock().put(b"proc", proc);
     }
     let mut here = root.clone();
+    for name in [&b"sys"[..], b"kernel", b"mm", b"transparent_hugepage"] {
+        here = directory(&here, name, 0o755)?;
+    }
+    add(&here, b"enabled", proc::Node::HugePolicy.inode())?;
+    add(&here, b"hpage_pmd_size", Inode::new(Body::Regular(FileData::new(b"2097152\n")), 0o444))?;
+    here = root.clone();
     for name in [&b"sys"[..], b"devices", b"system", b"cpu"] {
         here = directory(&here, name, 0o755)?;
     }

@@ -4,7 +4,9 @@
 //! whether to wait. Writes of up to `PIPE_BUF` bytes are atomic: bytes move from user memory straight
 //! into the ring under its lock, which a fault on the way never takes.
 //!
-//! Absent on purpose: packet mode (`O_DIRECT`), splicing of pages.
+//! Absent on purpose: packet mode (`O_DIRECT`); pages in place of bytes: what is spliced is copied.
+
+use alloc::vec::Vec;
 
 use linux_raw_sys::general as linux;
 
@@ -172,6 +174,45 @@ impl Pipe {
         };
         self.readable.wake_all();
         Ok(moved)
+    }
+
+    /// Takes up to `limit` bytes out, for somebody who may not be able to use them all: see [`Pipe::settle`].
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there are none yet, `ENOMEM`.
+    pub fn lend(&self, limit: usize) -> Result<Vec<u8>, Errno> {
+        let mut state = self.state.lock();
+        if state.ring.is_empty() && state.writers > 0 && limit > 0 {
+            return Err(Errno::EAGAIN);
+        }
+        let (head, tail) = state.ring.peek();
+        let count = limit.min(head.len() + tail.len());
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(count).map_err(|_| Errno::ENOMEM)?;
+        bytes.extend(head.iter().chain(tail).take(count));
+        state.ring.lend(count);
+        Ok(bytes)
+    }
+
+    /// Ends a loan of `lent`, of which the first `used` bytes are gone and the others come back.
+    pub fn settle(&self, lent: &[u8], used: usize) {
+        self.state.lock().ring.settle(lent.len(), &lent[used..]);
+        self.wake();
+    }
+
+    /// Bytes that fit into it now.
+    ///
+    /// # Errors
+    ///
+    /// `EAGAIN` if there is no room yet, `EPIPE` if nobody will read.
+    pub fn room(&self) -> Result<usize, Errno> {
+        let state = self.state.lock();
+        match state.ring.room() {
+            _ if state.readers == 0 => Err(Errno::EPIPE),
+            0 => Err(Errno::EAGAIN),
+            room => Ok(room),
+        }
     }
 
     /// Bytes that wait in it.

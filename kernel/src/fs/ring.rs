@@ -10,6 +10,8 @@ pub struct Ring {
     start: usize,
     length: usize,
     capacity: usize,
+    /// Bytes that were taken out and may come back; room is kept for them.
+    lent: usize,
 }
 
 /// No memory for the bytes.
@@ -22,7 +24,7 @@ const FIRST: usize = 4096;
 impl Ring {
     /// An empty ring that takes up to `capacity` bytes, a power of two of at least a page.
     pub const fn new(capacity: usize) -> Ring {
-        Ring { bytes: Vec::new(), start: 0, length: 0, capacity }
+        Ring { bytes: Vec::new(), start: 0, length: 0, capacity, lent: 0 }
     }
 
     /// Bytes in it.
@@ -37,7 +39,7 @@ impl Ring {
 
     /// Bytes that still fit.
     pub fn room(&self) -> usize {
-        self.capacity - self.length
+        self.capacity - self.length - self.lent
     }
 
     /// Bytes that fit at most.
@@ -47,7 +49,7 @@ impl Ring {
 
     /// Changes the capacity unless more than that is in it. Says whether it did.
     pub fn set_capacity(&mut self, capacity: usize) -> bool {
-        if self.length > capacity {
+        if self.length + self.lent > capacity {
             return false;
         }
         if self.bytes.len() > capacity {
@@ -90,6 +92,35 @@ impl Ring {
         };
     }
 
+    /// Drops the first `count` bytes, but keeps room for them until they are [`settle`](Ring::settle)d.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer.
+    pub fn lend(&mut self, count: usize) {
+        self.consume(count);
+        self.lent += count;
+    }
+
+    /// Ends a loan of `lent` bytes, of which `back` come back to the front.
+    ///
+    /// # Panics
+    ///
+    /// If less was lent.
+    pub fn settle(&mut self, lent: usize, back: &[u8]) {
+        assert!(back.len() <= lent && lent <= self.lent, "came back more than was lent");
+        self.lent -= lent;
+        let size = self.bytes.len();
+        if back.is_empty() {
+            return;
+        }
+        self.start = (self.start + size - back.len()) % size;
+        let (head, tail) = back.split_at(back.len().min(size - self.start));
+        self.bytes[self.start..self.start + head.len()].copy_from_slice(head);
+        self.bytes[..tail.len()].copy_from_slice(tail);
+        self.length += back.len();
+    }
+
     /// A run of free space of up to `wanted` bytes, to be filled from its start and then
     /// [`commit`](Ring::commit)ted. Empty only if the ring is full or `wanted` is zero.
     ///
@@ -98,8 +129,9 @@ impl Ring {
     /// [`NoMemory`] if the buffer cannot grow and nothing fits without.
     pub fn spare(&mut self, wanted: usize) -> Result<&mut [u8], NoMemory> {
         let wanted = wanted.min(self.room());
-        let is_short = self.length + wanted > self.bytes.len();
-        if is_short && self.grow(wanted).is_err() && self.length == self.bytes.len() && wanted > 0 {
+        let used = self.length + self.lent;
+        let is_short = used + wanted > self.bytes.len();
+        if is_short && self.grow(wanted).is_err() && used == self.bytes.len() && wanted > 0 {
             return Err(NoMemory);
         }
         let size = self.bytes.len();
@@ -108,18 +140,18 @@ impl Ring {
         }
         let free = (self.start + self.length) % size;
         let run = if free < self.start { self.start - free } else { size - free };
-        let run = run.min(size - self.length).min(wanted);
+        let run = run.min(size - used).min(wanted);
         Ok(&mut self.bytes[free..free + run])
     }
 
     /// Adds the first `count` bytes of what [`spare`](Ring::spare) returned.
     pub fn commit(&mut self, count: usize) {
-        debug_assert!(self.length + count <= self.bytes.len());
+        debug_assert!(self.length + self.lent + count <= self.bytes.len());
         self.length += count;
     }
 
     fn grow(&mut self, wanted: usize) -> Result<(), NoMemory> {
-        let size = (self.length + wanted).next_power_of_two().clamp(FIRST, self.capacity);
+        let size = (self.length + self.lent + wanted).next_power_of_two().clamp(FIRST, self.capacity);
         let mut bigger = Vec::new();
         bigger.try_reserve_exact(size).map_err(|_| NoMemory)?;
         let (head, tail) = self.peek();

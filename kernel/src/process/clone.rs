@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use faultless::VirtAddr;
 use linux_raw_sys::general as linux;
 
+use super::limits::MemoryRights;
 use super::table::{self, Refused};
 use super::{Capabilities, Ending, Family, Memory, Process, Usage};
 use crate::arch::user::{USER_END, copy_in, copy_out};
@@ -308,6 +309,7 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         usage: Usage::default(),
         children_usage: Usage::default(),
         started: AtomicU64::new(clock::monotonic()),
+        memory_rights: parent.memory_rights.clone(),
         capabilities: Lock::new(*parent.capabilities.lock()),
         limits: Lock::new(*parent.limits.lock()),
     }))
@@ -345,6 +347,7 @@ impl Process {
             usage: Usage::default(),
             children_usage: Usage::default(),
             started: AtomicU64::new(clock::monotonic()),
+            memory_rights: MemoryRights::default(),
             capabilities: Lock::new(Capabilities::ROOT),
             limits: Lock::new(super::default_limits()),
         }

@@ -3,16 +3,51 @@
 //! Called where limits or capabilities change, and where a process gets a memory. A memory that two processes share
 //! (`vfork`) has the limits of whoever set them last; the parent sets its own again when it goes on.
 
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use faultless::{Limits, PAGE_SIZE};
 use linux_raw_sys::general as linux;
 
 use super::{Capabilities, Process};
 use crate::tunables;
 
+/// What each memory call asks for, so that it need not lock the limits: bytes of heap, and of locked memory, where all
+/// of them is the right to lock as much as one likes.
+pub(super) struct MemoryRights {
+    heap: AtomicU64,
+    locked: AtomicU64,
+}
+
+impl Default for MemoryRights {
+    /// Those of the first process.
+    fn default() -> MemoryRights {
+        MemoryRights { heap: AtomicU64::new(u64::MAX), locked: AtomicU64::new(u64::MAX) }
+    }
+}
+
+impl Clone for MemoryRights {
+    fn clone(&self) -> MemoryRights {
+        let copy = |word: &AtomicU64| AtomicU64::new(word.load(Relaxed));
+        MemoryRights { heap: copy(&self.heap), locked: copy(&self.locked) }
+    }
+}
+
 impl Process {
-    /// Makes the present limits those of its memory.
+    /// Makes the present limits those of its memory and of its memory calls.
     pub fn apply_limits(&self) {
-        self.memory().space().set_limits(self.memory_limits());
+        let (may_lock, limits) = (self.may_lock(), *self.limits.lock());
+        let soft = |resource: u32| limits[resource as usize].0;
+        self.memory_rights.heap.store(soft(linux::RLIMIT_DATA), Relaxed);
+        let locked = if may_lock { u64::MAX } else { soft(linux::RLIMIT_MEMLOCK) };
+        self.memory_rights.locked.store(locked, Relaxed);
+        self.memory().space().set_limits(memory_limits(&limits, may_lock));
+    }
+
+    /// The limits of its memory calls.
+    pub fn call_limits(&self) -> faultless_linux::Limits {
+        let locked = self.memory_rights.locked.load(Relaxed);
+        let data = self.memory_rights.heap.load(Relaxed);
+        faultless_linux::Limits { data, locked, may_lock: locked == u64::MAX }
     }
 
     /// May it lock as much as it likes?

@@ -85,6 +85,8 @@ pub struct Process {
     pub children_usage: Usage,
     /// (A) `clock::monotonic` at creation.
     pub started: AtomicU64,
+    /// (A) What memory calls ask of `limits` and `capabilities`; see `limits`.
+    memory_rights: limits::MemoryRights,
     /// (L) What `capset` left.
     pub capabilities: Lock<Capabilities>,
     /// (L) Resource limits, indexed by `RLIMIT_*`: soft and hard.

@@ -13,6 +13,7 @@ use crate::arch::{CpuLocal, UserContext, cpu, enter_user};
 use crate::errno::Errno;
 use crate::signal::{self, Verdict};
 use crate::{clock, fs, heap, machine, start, syscall};
+use faultless::FaultError;
 
 /// Why a CPU stops working for a thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +100,8 @@ fn park(thread: &Arc<Thread>, context: &mut UserContext) {
 /// Works for the thread until it has to give way.
 fn stay(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -> Why {
     let mut leave = Leave::Full;
+    // Answered or interrupted: what waited is done again.
+    context.waiter = None;
     loop {
         if thread.take_attention() {
             leave = Leave::Full;
@@ -134,7 +137,9 @@ fn stay(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -
             }
             other => {
                 leave = Leave::Full;
-                other_trap(local, thread, context, other);
+                if other_trap(local, thread, context, other) == Then::Wait {
+                    return Why::Parked;
+                }
             }
         }
     }
@@ -156,7 +161,8 @@ fn system_call(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserCon
     let outcome = if heap::is_low() && pressure::refuses(context.syscall_number()) {
         Errno::ENOMEM.into()
     } else {
-        syscall::dispatch(thread, local, context)
+        let outcome = syscall::dispatch(thread, local, context);
+        if local.failed_fault.take().is_some() { after_report(thread, context, outcome) } else { outcome }
     };
     let next = match outcome {
         Outcome::Done(value) => {
@@ -198,11 +204,23 @@ fn end_call(thread: &Thread, context: &mut UserContext) {
     }
 }
 
-fn other_trap(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext, trap: Trap) {
+/// What follows another trap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    /// User mode, or what the thread's attention is wanted for.
+    Go,
+    /// The thread waits for an answer.
+    Wait,
+}
+
+fn other_trap(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext, trap: Trap) -> Then {
     match trap {
         Trap::Interrupt(number) => trap::note_interrupt(number),
         Trap::PageFault => {
             if let Some((address, error)) = local.failed_fault.take() {
+                if error == FaultError::Watched {
+                    return wait_for_answer(thread, context);
+                }
                 context.note_trap(vector::PAGE_FAULT, address);
                 signal::page_fault(local, thread, address, error);
             }
@@ -213,6 +231,37 @@ fn other_trap(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserCont
         }
         Trap::Syscall => {}
     }
+    Then::Go
+}
+
+/// Has the thread wait until its access, which was reported, is answered.
+fn wait_for_answer(thread: &Arc<Thread>, context: &mut UserContext) -> Then {
+    let Some(waiter) = fs::take_waiting() else { return Then::Go };
+    thread.begin_call();
+    waiter.register(thread);
+    // Looked at after the registration: a later answer, or signal, finds the thread registered or running.
+    if waiter.is_over() || thread.wants_attention() {
+        return Then::Go;
+    }
+    context.waiter = Some(waiter);
+    Then::Wait
+}
+
+/// If an access to user memory by the call was reported, the call waits for the answer and is executed again. Not if it
+/// has done a part: it returns that.
+fn after_report(thread: &Arc<Thread>, context: &mut UserContext, outcome: Outcome) -> Outcome {
+    let Some(waiter) = fs::take_waiting() else { return outcome };
+    if outcome != Errno::EFAULT.into() || waiter.is_user_mode_only() {
+        return outcome;
+    }
+    waiter.register(thread);
+    if waiter.is_over() {
+        // The answer came before the registration: wake ourselves, so that the call is executed again at once.
+        super::wake(thread);
+    }
+    context.waiter = Some(waiter);
+    context.restart.interrupt = Interrupt::KillOnly;
+    Outcome::Block
 }
 
 /// Handles the interrupts noted on this CPU. Says whether the current thread's time is up and

@@ -165,7 +165,8 @@ pub fn page_fault(_cpu: &mut CpuLocal, thread: &Arc<Thread>, address: u64, error
     let (signal, code) = match error {
         FaultError::Unmapped => (SIGSEGV, code::SEGV_MAPERR),
         FaultError::Denied => (SIGSEGV, code::SEGV_ACCERR),
-        FaultError::Bus => (SIGBUS, code::BUS_ADRERR),
+        // Watched: the run loop has parked the thread instead.
+        FaultError::Bus | FaultError::Watched => (SIGBUS, code::BUS_ADRERR),
         FaultError::OutOfMemory => {
             // As Linux does when memory runs out: no handler could run either.
             kill_group(&thread.process, ExitStatus::Killed(SIGKILL));

@@ -154,6 +154,7 @@ fn ioctl(call: &mut Call<'_>) -> SysResult {
         }
         _ => match (&file.inode.body, file.terminal()) {
             (_, Some(terminal)) => terminal.ioctl(call.cpu, command, argument),
+            (Body::Userfault(userfault), _) => super::userfault::ioctl(call, userfault, command, argument),
             (Body::Fifo(pipe), _) if command == request::FIONREAD => put_count(call, argument, pipe.len() as u64),
             (Body::Device(Device::Stream), _) if command == request::FIONREAD => {
                 put_count(call, argument, crate::fs::stream_length() as u64)

@@ -5,6 +5,7 @@
 
 use alloc::sync::Arc;
 
+use faultless::Access;
 use linux_raw_sys::general as linux;
 
 use super::Calls;
@@ -38,7 +39,7 @@ fn outcome(steps: impl FnOnce() -> Result<Outcome, Errno>) -> Outcome {
 fn read(call: &mut Call<'_>) -> Outcome {
     outcome(|| {
         let file = call.file(0)?;
-        let buffer = single(call)?;
+        let buffer = single(call, Access::Write)?;
         Ok(read_from(call, &file, buffer, At::Position))
     })
 }
@@ -46,7 +47,7 @@ fn read(call: &mut Call<'_>) -> Outcome {
 fn write(call: &mut Call<'_>) -> Outcome {
     outcome(|| {
         let file = call.file(0)?;
-        let buffer = single(call)?;
+        let buffer = single(call, Access::Read)?;
         Ok(write_to(call, &file, buffer, At::Position))
     })
 }
@@ -55,7 +56,7 @@ fn pread(call: &mut Call<'_>) -> Outcome {
     outcome(|| {
         let at = offset(call.long(3))?;
         let file = call.file(0)?;
-        let buffer = single(call)?;
+        let buffer = single(call, Access::Write)?;
         Ok(read_from(call, &file, buffer, at))
     })
 }
@@ -64,7 +65,7 @@ fn pwrite(call: &mut Call<'_>) -> Outcome {
     outcome(|| {
         let at = offset(call.long(3))?;
         let file = call.file(0)?;
-        let buffer = single(call)?;
+        let buffer = single(call, Access::Read)?;
         Ok(write_to(call, &file, buffer, at))
     })
 }
@@ -122,15 +123,15 @@ fn offset_or_position(call: &Call<'_>) -> Result<At, Errno> {
 }
 
 /// The buffer of a call with one.
-fn single(call: &Call<'_>) -> Result<UserBuffer, Errno> {
-    UserBuffer::new(call.word(1), call.word(2))
+fn single(call: &mut Call<'_>, access: Access) -> Result<UserBuffer, Errno> {
+    UserBuffer::new(call.word(1), call.word(2))?.brought_in(call.cpu, access)
 }
 
 fn read_vector(call: &mut Call<'_>, at: At) -> Outcome {
     outcome(|| {
         let file = call.file(0)?;
         let (array, count) = (call.word(1), call.word(2));
-        let buffer = UserBuffer::from_vector(call.cpu, array, count)?;
+        let buffer = UserBuffer::from_vector(call.cpu, array, count)?.brought_in(call.cpu, Access::Write)?;
         Ok(read_from(call, &file, buffer, at))
     })
 }
@@ -139,7 +140,7 @@ fn write_vector(call: &mut Call<'_>, at: At) -> Outcome {
     outcome(|| {
         let file = call.file(0)?;
         let (array, count) = (call.word(1), call.word(2));
-        let buffer = UserBuffer::from_vector(call.cpu, array, count)?;
+        let buffer = UserBuffer::from_vector(call.cpu, array, count)?.brought_in(call.cpu, Access::Read)?;
         Ok(write_to(call, &file, buffer, at))
     })
 }

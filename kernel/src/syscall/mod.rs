@@ -21,11 +21,13 @@ mod names;
 mod open;
 mod poll;
 mod scheduling;
+mod splice;
 mod status;
 mod system;
 mod table;
 mod time;
 mod transfer;
+mod userfault;
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering};

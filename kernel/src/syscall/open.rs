@@ -67,7 +67,8 @@ fn open_at(call: &mut Call<'_>, directory: i32, path: usize, flags: u32, mode: u
     }
 }
 
-fn install(call: &Call<'_>, file: Arc<OpenFile>, on_exec: OnExec) -> SysResult {
+/// A descriptor for an open file.
+pub(super) fn install(call: &Call<'_>, file: Arc<OpenFile>, on_exec: OnExec) -> SysResult {
     let number = call.files().add(file, on_exec, 0, call.file_limit())?;
     Ok(i64::from(number))
 }
@@ -187,7 +188,7 @@ fn open_existing(call: &mut Call<'_>, inode: Arc<Inode>, request: Request) -> Re
 fn check_body(call: &Call<'_>, inode: &Inode, flags: u32) -> Result<(), Errno> {
     let rights = Rights::of_flags(flags);
     match &inode.body {
-        Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) => Err(Errno::ENXIO),
+        Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) | Body::Userfault(_) => Err(Errno::ENXIO),
         Body::Device(Device::Unknown(..)) => Err(Errno::ENXIO),
         Body::Device(device) => match device.terminal() {
             Some(terminal) => {

@@ -5,7 +5,7 @@ use linux_raw_sys::general as linux;
 use super::Handler::{self, Machine};
 use super::{
     Calls, attributes, descriptors, directories, epoll, identity, io, limits, locks, memory, open, poll, scheduling,
-    status, system, time, transfer,
+    splice, status, system, time, transfer, userfault,
 };
 use crate::{futex, process, signal};
 
@@ -59,10 +59,12 @@ const FAMILIES: &[Calls] = &[
     open::CALLS,
     poll::CALLS,
     scheduling::CALLS,
+    splice::CALLS,
     status::CALLS,
     system::CALLS,
     time::CALLS,
     transfer::CALLS,
+    userfault::CALLS,
 ];
 
 /// What to do for each number.

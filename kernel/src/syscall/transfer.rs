@@ -1,4 +1,4 @@
-//! From file to file without user memory in between: `sendfile` and `copy_file_range`.
+//! From file to file without user memory in between: `sendfile` and `copy_file_range`; [`From`] is for `splice` too.
 //!
 //! Both may do less than asked for; a call that would have to wait after it has done something says
 //! what it has done.
@@ -24,14 +24,14 @@ pub(super) const CALLS: Calls =
 const CHUNK: usize = 8 << 10;
 
 /// Where the bytes come from: a file, and the offset in user memory that stands for its position.
-struct From {
+pub(super) struct From {
     file: Arc<OpenFile>,
     offset_at: u64,
-    offset: u64,
+    pub(super) offset: u64,
 }
 
 impl From {
-    fn new(call: &mut Call<'_>, file: Arc<OpenFile>, offset_at: u64) -> Result<From, Errno> {
+    pub(super) fn new(call: &mut Call<'_>, file: Arc<OpenFile>, offset_at: u64) -> Result<From, Errno> {
         let offset = if offset_at == 0 { file.position() } else { uaccess::read_u64(call.cpu, offset_at)? };
         if offset.cast_signed() < 0 {
             return Err(Errno::EINVAL);
@@ -40,14 +40,14 @@ impl From {
     }
 
     /// The bytes at the offset, which stays.
-    fn peek(&self, call: &mut Call<'_>, limit: usize) -> Result<Vec<u8>, Errno> {
+    pub(super) fn peek(&self, call: &mut Call<'_>, limit: usize) -> Result<Vec<u8>, Errno> {
         let mut sink = KernelSink { bytes: Vec::new(), limit };
         self.file.read(call.cpu, &mut sink, At::Offset(self.offset))?;
         Ok(sink.bytes)
     }
 
     /// Writes the offset back to where it came from.
-    fn finish(&self, call: &mut Call<'_>) -> Result<(), Errno> {
+    pub(super) fn finish(&self, call: &mut Call<'_>) -> Result<(), Errno> {
         if self.offset_at == 0 {
             return self.file.with_position(|position| {
                 *position = self.offset;

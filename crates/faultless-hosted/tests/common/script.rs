@@ -1,7 +1,7 @@
 //! Operations as data, and a generator that likes borders: of pages, tables, stripes, objects and areas.
 
 use faultless_hosted::Rng;
-use faultless_model::{PAGE, Place, Rights};
+use faultless_model::{Move, PAGE, Place, Populate, Rights, Target};
 
 /// One step. Numbers of spaces, objects and CPUs are taken modulo how many there are, so any part of a script is one.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,6 +103,45 @@ pub enum Step {
         len: usize,
         value: u8,
     },
+    Discard {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        pages: u64,
+        lazily: bool,
+    },
+    Remap {
+        cpu: usize,
+        space: usize,
+        request: Move,
+    },
+    Populate {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        pages: u64,
+        how: Populate,
+    },
+    Force {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        len: usize,
+        value: u8,
+    },
+    Punch {
+        cpu: usize,
+        object: usize,
+        offset: u64,
+        len: u64,
+    },
+    /// Pin a page, look at it, let go.
+    Pin {
+        cpu: usize,
+        space: usize,
+        at: u64,
+        write: bool,
+    },
     /// Compare all contents and areas, recount.
     Audit {
         cpu: usize,
@@ -166,7 +205,7 @@ pub fn generate(rng: &mut Rng, shape: Shape) -> Vec<Step> {
 }
 
 fn step(rng: &mut Rng, shape: Shape) -> Step {
-    const WEIGHTS: [u64; 19] = [6, 14, 8, 10, 3, 5, 3, 1, 14, 22, 4, 2, 5, 6, 1, 3, 3, 3, 1];
+    const WEIGHTS: [u64; 25] = [6, 14, 8, 10, 3, 5, 3, 1, 14, 22, 4, 2, 5, 6, 1, 3, 3, 3, 5, 6, 3, 3, 3, 3, 1];
     let (cpu, space, object) = (rng.below(3) as usize, rng.below(8) as usize, rng.below(4) as usize);
     match rng.weighted(&WEIGHTS) {
         0 => Step::Run { cpu, space },
@@ -188,8 +227,35 @@ fn step(rng: &mut Rng, shape: Shape) -> Step {
         15 => Step::Resize { cpu, object, size: object_offset(rng) },
         16 => Step::ReadObject { cpu, object, offset: object_offset(rng), len: length(rng) },
         17 => Step::WriteObject { cpu, object, offset: object_offset(rng), len: length(rng).max(1), value: value(rng) },
+        18 => Step::Discard { cpu, space, at: address(rng), pages: pages(rng, shape), lazily: rng.once_in(4) },
+        19 => Step::Remap { cpu, space, request: movement(rng, shape) },
+        20 => {
+            let how = rng.pick(&[Populate::AsMapped, Populate::Read, Populate::Write]);
+            Step::Populate { cpu, space, at: address(rng), pages: rng.range(1, 6), how }
+        }
+        21 => Step::Force { cpu, space, at: anywhere(rng), len: length(rng), value: value(rng) },
+        22 => Step::Punch { cpu, object, offset: object_offset(rng), len: object_offset(rng) },
+        23 => Step::Pin { cpu, space, at: address(rng), write: rng.once_in(2) },
         _ => Step::Audit { cpu },
     }
+}
+
+fn movement(rng: &mut Rng, shape: Shape) -> Move {
+    let (at, old) = (address(rng), pages(rng, shape) * PAGE);
+    let keep = rng.once_in(6);
+    let new = match rng.below(3) {
+        _ if keep => old,
+        0 => old,
+        _ => pages(rng, shape) * PAGE,
+    };
+    let target = match rng.below(4) {
+        0 if !keep => Target::InPlace,
+        0 | 1 => Target::Anywhere,
+        // Whole tables move where both places line up.
+        2 => Target::Fixed(at % (2048 * KIB) + rng.range(1, 5) * 64 * GIB),
+        _ => Target::Fixed(address(rng)),
+    };
+    Move { at, old, new, target, keep }
 }
 
 fn mapping(rng: &mut Rng, shape: Shape) -> Mapping {

@@ -2,13 +2,14 @@
 
 use super::script::{HEAP, Mapping, Step};
 use faultless::{
-    Access, AccessError, AreaFlags, Backing, CpuId, FaultError, Layout, MapError, MapRequest, Object, PageRange,
-    PageWriter, Pager, PagerError, Placement, ProtectError, Rights, Sharing, Space, VirtAddr, Vm,
+    Access, AccessError, AdviseError, AreaFlags, Backing, CpuId, Destination, FaultError, Layout, MapError, MapRequest,
+    Object, PageRange, PageWriter, Pager, PagerError, Placement, Populate, ProtectError, RemapError, RemapRequest,
+    Rights, Sharing, Space, VirtAddr, Vm,
 };
 use faultless_hosted::{HostedCpu, Mmu};
 use faultless_model::{
-    self as model, AreaView, Cut, Limits, MapRefusal, ObjectId, PAGE, Place, ProtectRefusal, Request, Resident, Shows,
-    Source, SpaceId, Touch, Verdict, World,
+    self as model, AreaView, Cut, Limits, MapRefusal, Move, MoveRefusal, ObjectId, PAGE, Place, ProtectRefusal,
+    Request, Resident, Shows, Source, SpaceId, Target, Touch, Verdict, World,
 };
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -123,6 +124,12 @@ impl<M: Mmu> Twin<M> {
             Step::WriteObject { cpu, object, offset, len, value } => {
                 self.write_object(cpu, object, offset, len, value)?;
             }
+            Step::Discard { cpu, space, at, pages, lazily } => self.discard(cpu, space, at, pages, lazily)?,
+            Step::Remap { cpu, space, ref request } => self.remap(cpu, space, request)?,
+            Step::Populate { cpu, space, at, pages, how } => self.populate(cpu, space, at, pages, how)?,
+            Step::Force { cpu, space, at, len, value } => self.force(cpu, space, at, len, value)?,
+            Step::Punch { cpu, object, offset, len } => self.punch(cpu, object, offset, len)?,
+            Step::Pin { cpu, space, at, write } => self.pin(cpu, space, at, write)?,
             Step::Audit { cpu } => self.audit(cpu)?,
         }
         Ok(())
@@ -378,6 +385,94 @@ impl<M: Mmu> Twin<M> {
         agree("object write", object.write(self.cpus[cpu].token(), offset, &bytes), Ok(len))?;
         self.world.write_object(id, offset, &bytes);
         agree("size", object.size(), self.world.object_size(id))
+    }
+}
+
+/// What changes pages and places without a new mapping.
+impl<M: Mmu> Twin<M> {
+    fn discard(&mut self, cpu: usize, space: usize, at: u64, pages: u64, lazily: bool) -> Outcome {
+        let Some((cpu, space, id)) = self.pick(cpu, space) else { return Ok(()) };
+        let (range, end) = (range(at, pages), range(at, pages).end().as_u64());
+        let token = self.cpus[cpu].token();
+        if lazily {
+            let got = match space.free_lazily(token, range) {
+                Ok(()) => Some(true),
+                Err(AdviseError::Refused(_)) => Some(false),
+                Err(_) => None,
+            };
+            return agree("free", got, self.world.is_anonymous(id, at, end));
+        }
+        agree("discard", space.discard(token, range, false).is_ok(), self.world.discard(id, at, end))
+    }
+
+    fn remap(&mut self, cpu: usize, space: usize, request: &Move) -> Outcome {
+        let Some((cpu, space, id)) = self.pick(cpu, space) else { return Ok(()) };
+        let Move { at, old, new, target, keep } = *request;
+        let destination = match target {
+            Target::InPlace => Destination::InPlace,
+            Target::Anywhere => Destination::Anywhere,
+            Target::Fixed(to) => Destination::Fixed(VirtAddr::new(to)),
+        };
+        let asked = RemapRequest { addr: VirtAddr::new(at), old_len: old, new_len: new, destination, keep };
+        let got = space.remap(self.cpus[cpu].token(), asked).map(VirtAddr::as_u64);
+        let expected = self.world.remap(id, request, got.ok());
+        let got = got.map_err(|error| match error {
+            RemapError::Invalid => Some(MoveRefusal::Invalid),
+            RemapError::Unmapped => Some(MoveRefusal::Unmapped),
+            RemapError::NoMemory => Some(MoveRefusal::NoMemory),
+            RemapError::Sealed => None,
+        });
+        agree("remap", got, expected.map_err(Some))?;
+        self.compare_areas(&space, id)
+    }
+
+    fn populate(&mut self, cpu: usize, space: usize, at: u64, pages: u64, how: model::Populate) -> Outcome {
+        let Some((cpu, space, id)) = self.pick(cpu, space) else { return Ok(()) };
+        if self.resident() + pages > MOST_PAGES {
+            return Ok(());
+        }
+        let asked = match how {
+            model::Populate::AsMapped => Populate::AsMapped,
+            model::Populate::Read => Populate::Read,
+            model::Populate::Write => Populate::Write,
+        };
+        let got = space.populate(self.cpus[cpu].token(), range(at, pages), asked);
+        let got = got.map_err(|error| (error.at.as_u64(), error.fault));
+        let expected = self.world.populate(id, at, range(at, pages).end().as_u64(), how);
+        agree("populate", got, expected.map_err(|(at, verdict)| (at, to_fault(verdict))))
+    }
+
+    fn force(&mut self, cpu: usize, space: usize, at: u64, len: usize, value: u8) -> Outcome {
+        let Some((cpu, space, id)) = self.pick(cpu, space) else { return Ok(()) };
+        let bytes = pattern(value, len);
+        let result = space.write_forced(self.cpus[cpu].token(), VirtAddr::new(at), &bytes);
+        let right = self.world.write_forced(id, at, &bytes);
+        agree("forced store", result.map_err(|error| (error.done, error.fault)), right.map_err(to_cut))
+    }
+
+    fn punch(&mut self, cpu: usize, object: usize, offset: u64, len: u64) -> Outcome {
+        let Some((object, id)) = self.object(object) else { return Ok(()) };
+        if self.world.meets_broken(id, offset, len) {
+            return Ok(());
+        }
+        let cpu = cpu % self.cpus.len();
+        agree("punch", object.punch_hole(self.cpus[cpu].token(), offset, len), Ok(()))?;
+        self.world.punch(id, offset, offset + len);
+        agree("size", object.size(), self.world.object_size(id))
+    }
+
+    /// A pin brings the page in and, of private memory that was written, makes a copy if others have it too.
+    fn pin(&mut self, cpu: usize, space: usize, at: u64, write: bool) -> Outcome {
+        let Some((cpu, space, id)) = self.pick(cpu, space) else { return Ok(()) };
+        let (access, touch) = if write { (Access::Write, Touch::Write) } else { (Access::Read, Touch::Read) };
+        let result = space.pin(self.cpus[cpu].token(), range(at, 1), access);
+        let right = self.world.touch(id, at, touch);
+        agree("pin", result.as_ref().map(drop).map_err(|error| error.fault), right.map_err(to_fault))?;
+        let Ok(pins) = result else { return Ok(()) };
+        let (mut got, mut expected) = (vec![0; PAGE as usize], vec![0; PAGE as usize]);
+        self.vm.machine().read(pins.frames()[0], 0, &mut got);
+        self.world.read(id, at, &mut expected).map_err(|_| "what was pinned can be read")?;
+        agree_bytes(at, &got, &expected)
     }
 }
 

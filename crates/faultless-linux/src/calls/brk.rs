@@ -20,8 +20,7 @@ pub fn brk<M: Machine>(caller: &mut Caller<'_, M>, wanted: u64) -> u64 {
         // The program's own data counts as well, but nobody remembers where it was.
         let refused = wanted - start > caller.limits.data
             || locks && !caller.may_lock(pages)
-            || caller.check_limits(pages, Growth::Data).is_err()
-            || caller.check_count().is_err();
+            || caller.check_limits(pages, Growth::Data).is_err();
         if refused {
             return now;
         }

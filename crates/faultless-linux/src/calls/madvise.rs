@@ -165,7 +165,7 @@ fn populate<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, how: P
         let part = PageRange::new(VirtAddr::new(at), VirtAddr::new(stop)).map_err(|_| Errno::EINVAL)?;
         caller.memory.space.populate(caller.cpu, part, how).map_err(|error| match error.fault {
             FaultError::Denied => Errno::EINVAL,
-            FaultError::Bus => Errno::EFAULT,
+            FaultError::Bus | FaultError::Watched => Errno::EFAULT,
             FaultError::Unmapped | FaultError::OutOfMemory => Errno::ENOMEM,
         })?;
         at = stop;

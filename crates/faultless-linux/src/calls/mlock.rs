@@ -46,7 +46,7 @@ fn lock<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, wanted:
     }
     let end = set(caller, start, length, wanted)?;
     caller.populate_locked(start, end).map_err(|fault| match fault {
-        FaultError::OutOfMemory => Errno::EAGAIN,
+        FaultError::OutOfMemory | FaultError::Watched => Errno::EAGAIN,
         FaultError::Denied | FaultError::Bus | FaultError::Unmapped => Errno::ENOMEM,
     })
 }

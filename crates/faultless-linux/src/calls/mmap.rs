@@ -208,7 +208,6 @@ fn check_range<M: Machine>(caller: &Caller<'_, M>, mut args: MmapArgs) -> Result
     if args.length == 0 || args.length > end {
         return Err(Errno::ENOMEM);
     }
-    caller.check_count()?;
     if is_fixed {
         // Linux takes an address that looks like an error for one, and returns it.
         let looks_like = u16::try_from(args.address.wrapping_neg()).ok().and_then(Errno::new);
@@ -242,7 +241,7 @@ fn is_taken<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs) -> bool {
 /// The flags that the mapping gets, besides those of its type.
 fn all_flags<M: Machine>(caller: &Caller<'_, M>, args: &MmapArgs) -> AreaFlags {
     let mut flags = area_flags_of(args.flags);
-    if matches!(caller.cpu.vm().commit_policy(), CommitPolicy::Strict { .. }) {
+    if flags.contains(AreaFlags::NO_RESERVE) && matches!(caller.cpu.vm().commit_policy(), CommitPolicy::Strict { .. }) {
         // Who promises no more than there is takes no one's word that it will not be used.
         flags = flags.without(AreaFlags::NO_RESERVE);
     }
@@ -251,10 +250,11 @@ fn all_flags<M: Machine>(caller: &Caller<'_, M>, args: &MmapArgs) -> AreaFlags {
 
 /// May the mapping be locked, if it is to be?
 fn check_lock<M: Machine>(caller: &Caller<'_, M>, args: &MmapArgs) -> Result<(), Errno> {
-    if args.flags & linux::MAP_LOCKED != 0 && !caller.may_lock_any() {
+    let asks = args.flags & linux::MAP_LOCKED != 0;
+    if asks && !caller.may_lock_any() {
         return Err(Errno::EPERM);
     }
-    let locks = all_flags(caller, args).contains(AreaFlags::LOCKED);
+    let locks = asks || caller.memory.space.default_flags().contains(AreaFlags::LOCKED);
     if locks && !caller.may_lock(args.length / PAGE_SIZE) { Err(Errno::EAGAIN) } else { Ok(()) }
 }
 
@@ -331,8 +331,11 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
     if args.flags & linux::MAP_TYPE == MAP_DROPPABLE {
         flags = flags | AreaFlags::DROPPABLE | AreaFlags::NO_RESERVE | AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP;
     }
-    // Linux does not bring in what is raw either; its driver fills it.
+    // Linux neither locks nor brings in what is raw; its driver fills it.
     let is_raw = matches!(target.backing, Backing::Frames);
+    if is_raw {
+        flags = flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+    }
     let wanted = MapRequest {
         addr: VirtAddr::new(args.address),
         len: args.length,

@@ -11,6 +11,7 @@
 //! | `mremap` | `mremap` |
 //! | `msync` | `msync` |
 //! | `remap_file_pages` | `remap_file_pages` |
+//! | [`userfaultfd`] | the requests of a `userfaultfd` |
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
 //! | `mseal` | `mseal` |
@@ -28,6 +29,7 @@ mod msync;
 mod munmap;
 mod pkeys;
 mod remap_file_pages;
+pub mod userfaultfd;
 
 pub use brk::brk;
 pub use madvise::madvise;

@@ -239,7 +239,8 @@ fn trap_of(address: u64, fault: FaultError) -> Trap {
         FaultError::Denied => (libc::SIGSEGV, 2),
         FaultError::Bus => (libc::SIGBUS, 2),
         // A kernel would look for a victim; a scenario never needs that much.
-        FaultError::OutOfMemory => (libc::SIGKILL, 0),
+        // Nor does anybody watch.
+        FaultError::OutOfMemory | FaultError::Watched => (libc::SIGKILL, 0),
     };
     Trap { signal, code, address }
 }

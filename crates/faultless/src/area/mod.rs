@@ -5,13 +5,16 @@
 //! Absent on purpose: pages. An area does not know what is mapped.
 
 mod index;
+mod watch;
 
 pub(crate) use index::{Changes, Index, Look, Place, StripeGuard};
+pub(crate) use watch::Watch;
+pub use watch::{Report, Ticket, Waiting, WatchModes, Watched, Watcher};
 
 use crate::addr::{PAGE_SHIFT, PageRange, Rights, VirtAddr};
 use crate::machine::Machine;
 use crate::object::Object;
-use crate::sync::{AtomicBool, Ordering, Ranged};
+use crate::sync::{AtomicBool, AtomicU8, Ordering, Ranged};
 use alloc::sync::Arc;
 use core::ops::{BitOr, Deref};
 
@@ -128,6 +131,11 @@ impl BitOr for AreaFlags {
     }
 }
 
+/// Faults must wait.
+const PENDING: u8 = 1;
+/// Faults may have to be reported.
+const WATCHED: u8 = 2;
+
 /// One mapped range of a space: attributes that never change, and two flags.
 ///
 /// Letters: (I) fixed before the area enters the index, (S) written under the stripe's lock, read by anybody in a
@@ -135,7 +143,7 @@ impl BitOr for AreaFlags {
 pub(crate) struct Area<M: Machine> {
     attributes: Attributes<M>, // (I)
     dead: AtomicBool,          // (S) once true, for ever
-    pending: AtomicBool,       // (S)
+    care: AtomicU8,            // (S) `PENDING`; `WATCHED`, which is fixed
 }
 
 impl<M: Machine> Deref for Area<M> {
@@ -150,7 +158,8 @@ impl<M: Machine> Deref for Area<M> {
 impl<M: Machine> Area<M> {
     /// A live area.
     pub(crate) fn new(attributes: Attributes<M>) -> Self {
-        Self { attributes, dead: AtomicBool::new(false), pending: AtomicBool::new(false) }
+        let care = attributes.watched();
+        Self { attributes, dead: AtomicBool::new(false), care: AtomicU8::new(care) }
     }
 
     /// Has the area left the index? Checked by every fault after it loaded the entry (P1).
@@ -170,18 +179,25 @@ impl<M: Machine> Area<M> {
     #[inline]
     pub(crate) fn is_pending(&self) -> bool {
         // Acquire pairs with `open`: who sees it open sees the range swept and flushed.
-        self.pending.load(Ordering::Acquire)
+        self.care.load(Ordering::Acquire) & PENDING != 0
+    }
+
+    /// Does any of what is not usual hold: must faults wait, or may they have to be reported?
+    #[inline]
+    pub(crate) fn needs_care(&self) -> bool {
+        // Acquire: as `is_pending`.
+        self.care.load(Ordering::Acquire) != 0
     }
 
     /// Makes faults wait. Before the area is published.
     pub(crate) fn close(&self) {
-        self.pending.store(true, Ordering::Relaxed);
+        self.care.store(self.watched() | PENDING, Ordering::Relaxed);
     }
 
     /// Lets faults in.
     pub(crate) fn open(&self) {
         // Release pairs with `is_pending`.
-        self.pending.store(false, Ordering::Release);
+        self.care.store(self.watched(), Ordering::Release);
     }
 }
 
@@ -212,11 +228,13 @@ pub(crate) struct Attributes<M: Machine> {
     pub(crate) object: Option<Arc<Object<M>>>,
     /// Offset of the first byte in the object; for anonymous areas the address.
     pub(crate) offset: u64,
+    /// Who is told of faults here.
+    pub(crate) watch: Option<Arc<Watch>>,
 }
 
 impl<M: Machine> Clone for Attributes<M> {
     fn clone(&self) -> Self {
-        Self { object: self.object.clone(), ..*self }
+        Self { object: self.object.clone(), watch: self.watch.clone(), ..*self }
     }
 }
 
@@ -231,7 +249,12 @@ impl<M: Machine> Attributes<M> {
     pub(crate) fn part(&self, range: PageRange) -> Self {
         debug_assert!(self.range.intersect(range) == Some(range), "part of an area");
         let offset = self.offset + (range.start().as_u64() - self.range.start().as_u64());
-        Self { range, offset, object: self.object.clone(), ..*self }
+        Self { range, offset, object: self.object.clone(), watch: self.watch.clone(), ..*self }
+    }
+
+    /// `WATCHED` if it is.
+    fn watched(&self) -> u8 {
+        if self.watch.is_some() { WATCHED } else { 0 }
     }
 
     /// Shows what `before`, which it continues, shows from its start on.
@@ -314,5 +337,6 @@ impl<M: Machine> Attributes<M> {
             && self.max_rights == next.max_rights
             && self.sharing == next.sharing
             && self.flags.joins(next.flags)
+            && watch::are_same(self.watch.as_ref(), next.watch.as_ref())
     }
 }

@@ -109,13 +109,33 @@ impl<M: Machine> Space<M> {
         self.core.read_forced(cpu.ctx_in(&self.core.memory), addr, into)
     }
 
+    /// Copies out of the space what reads would show, as for a dump: what was never touched costs neither pages nor tables,
+    /// and stays untouched.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] as for [`Space::read`].
+    pub fn read_shown(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_shown(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
+    /// Copies out of the space what is mapped for reading at this moment: no fault is resolved, nothing waits. For callers
+    /// that must not, as a profiler in an interrupt.
+    ///
+    /// # Errors
+    ///
+    /// [`AccessError`] with [`FaultError::Unmapped`](crate::FaultError) at the first page that is not there.
+    pub fn read_present(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        self.core.read_present(cpu.ctx_in(&self.core.memory), addr, into)
+    }
+
     /// Copies `from` into the space as a debugger does: private memory need not be writable, and does not become so; a
     /// page that others have too is copied first, so nobody else sees the bytes.
     ///
     /// # Errors
     ///
     /// [`AccessError`] says how far it came and why it stopped: [`FaultError::Denied`](crate::FaultError) at a shared
-    /// mapping that is not writable, and where the area grants no rights at all.
+    /// mapping that is not writable.
     pub fn write_forced(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
         self.core.write_forced(cpu.ctx_in(&self.core.memory), addr, from)
     }
@@ -289,13 +309,16 @@ impl<M: Machine> Object<M> {
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;
         if mutant::is(mutant::Mutant::PunchLate) {
             registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)?;
-            self.punch(ctx, pages);
-            return Ok(());
         }
-        self.punch(ctx, pages);
-        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the hole.
+        let closed = self.begin_punch(ctx, pages);
+        // As in `resize`: an area that maps the object meanwhile is found below, or its faults find the page gone.
         ctx.machine().heavy_barrier();
-        registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory)
+        let done = match mutant::is(mutant::Mutant::PunchLate) {
+            true => Ok(()),
+            false => registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory),
+        };
+        self.end_punch(&closed);
+        done
     }
 
     /// Brings the page that holds byte `offset` into the cache, also behind the end (fallocate). True if it was not there.

@@ -51,7 +51,10 @@ impl<M: Machine> Vm<M> {
         spaces: &[&Space<M>],
         objects: &[&Arc<Object<M>>],
     ) -> Result<(), AuditError> {
-        let complete = cpus.iter_mut().fold(true, |complete, cpu| cpu.collect() && complete);
+        let mut complete = true;
+        for cpu in cpus.iter_mut() {
+            complete &= cpu.collect();
+        }
         let caches: Vec<_> = cpus.iter().map(|cpu| &cpu.local).collect();
         let ctx = cpus[0].ctx();
         let roots: Vec<_> = spaces.iter().map(|space| space.core.root).collect();

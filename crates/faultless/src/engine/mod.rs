@@ -9,6 +9,7 @@ mod huge;
 mod probe;
 mod seats;
 mod stats;
+mod watch;
 
 pub use audit::AuditError;
 pub use stats::{Census, Stats};

@@ -15,6 +15,7 @@ mod raw;
 mod remap;
 mod sharing;
 mod views;
+mod watch;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};
 use machine::TestMachine;

@@ -7,10 +7,11 @@
 //!
 //! | kind | bit 0 | bits 1-3 | payload |
 //! |---|---|---|---|
-//! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; SOFT 57; NX 63 |
+//! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; SOFT 57; MARKED 58; NX 63 |
 //! | EMPTY | 0 | 0 | stamp: 4-50 and 57-63; generation 52-56; bit 51 set unless the stamp is 0 |
 //! | POISON | 0 | 1 | none: the table is leaving, start over |
 //! | NONE | 0 | 3 | a page without rights (PROT_NONE): frame inverted in 12-50, bit 51 set; flags as PAGE |
+//! | LOST | 0 | 5 | no page, and an access ends in SIGBUS (UFFDIO_POISON); generation 52-56 |
 //! | OFFSET | 0 | 4 | no page, but which page of the object belongs here (NL-01): its index where a stamp is; generation 52-56 |
 //!
 //! # Table entries
@@ -24,7 +25,7 @@
 //! | POISON, FROZEN | 0 | none |
 //!
 //! Bit 51 of a non-present entry keeps the address bits above any installed memory (L1TF). SOFT (soft-dirty, P14) is set
-//! in every PAGE that has W. Bit 58 of PAGE is kept free for userfaultfd write protection.
+//! in every PAGE that has W.
 
 use crate::addr::FrameId;
 
@@ -46,8 +47,8 @@ pub struct PageBits {
     pub special: bool,
     /// The MMU has stored through it.
     pub dirty: bool,
-    /// Stored to, or permitted to be, since that was last cleared (soft-dirty). Always so with `write`.
-    pub soft: bool,
+    /// A watcher wants to hear of the next store (userfaultfd). Without meaning where nobody watches.
+    pub marked: bool,
 }
 
 /// What a leaf entry says.
@@ -63,6 +64,8 @@ pub enum Leaf {
     None(FrameId, PageBits),
     /// Nothing is mapped; the page of this index of the area's object belongs here, not the one whose turn it is.
     Offset(u64),
+    /// Nothing is mapped, and nothing will be: an access ends in SIGBUS.
+    Lost,
 }
 
 /// What an upper entry says.
@@ -106,10 +109,14 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn empty(stamp: u64, generation: u64) -> Raw;
     /// The end of an entry's life.
     fn poison() -> Raw;
-    /// A leaf that maps `frame`.
+    /// A leaf that maps `frame`; soft-dirty if it may be written.
     fn page(frame: FrameId, bits: PageBits, generation: u64) -> Raw;
     /// A leaf that maps nothing, but says which page of the object belongs here; `index` has `OFFSET_BITS`.
     fn offset(index: u64, generation: u64) -> Raw;
+    /// A leaf of which every access ends in SIGBUS.
+    fn lost(generation: u64) -> Raw;
+    /// The same PAGE or NONE marked or not; a marked PAGE loses its write permission.
+    fn with_mark(entry: Raw, marked: bool) -> Raw;
     /// Decodes a leaf. Total: every value means something.
     fn leaf(entry: Raw) -> Leaf;
     /// The generation of any leaf value.
@@ -120,7 +127,7 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn none_to_page(entry: Raw) -> Raw;
     /// The same PAGE with other rights; keeps everything else.
     fn with_rights(entry: Raw, write: bool, execute: bool) -> Raw;
-    /// The same PAGE made writable, exclusive as told, accessed, dirty and soft-dirty, no longer PENDING.
+    /// The same PAGE made writable, exclusive as told, accessed, dirty and soft-dirty, no longer PENDING or marked.
     fn made_writable(entry: Raw, exclusive: bool) -> Raw;
     /// The same PAGE or NONE without EXCLUSIVE and, if it had EXCLUSIVE, without write permission.
     fn without_exclusive(entry: Raw) -> Raw;
@@ -130,6 +137,9 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn cleaned(entry: Raw) -> Raw;
     /// The same PAGE or NONE without its accessed bit.
     fn unused(entry: Raw) -> Raw;
+    /// Is this PAGE or NONE soft-dirty: stored to, or permitted to be, since that was last cleared? A value apart from the
+    /// other bits, for ordinary faults do not ask.
+    fn is_soft(entry: Raw) -> bool;
     /// The same PAGE or NONE, soft-dirty.
     fn with_soft(entry: Raw) -> Raw;
     /// The same PAGE or NONE, neither soft-dirty nor writable.
@@ -175,6 +185,7 @@ const FRAME: Raw = ((1 << 52) - 1) & !0xfff;
 const GENERATION_SHIFT: u32 = 52;
 const GENERATION: Raw = 0x1f << GENERATION_SHIFT;
 const SOFT: Raw = 1 << 57;
+const MARKED: Raw = 1 << 58;
 const NO_EXECUTE: Raw = 1 << 63;
 
 const KIND: Raw = 0b1111;
@@ -183,6 +194,7 @@ const KIND_POISON: Raw = 1 << 1;
 const KIND_FROZEN: Raw = 2 << 1;
 const KIND_NONE: Raw = 3 << 1;
 const KIND_OFFSET: Raw = 4 << 1;
+const KIND_LOST: Raw = 5 << 1;
 
 /// Keeps the address bits of a non-present entry above installed memory.
 const ABOVE_MEMORY: Raw = 1 << 51;
@@ -193,7 +205,7 @@ const STAMP_HIGH_SHIFT: u32 = 57;
 pub const STAMP_BITS: u32 = 54;
 /// Frame bits of a NONE entry, stored inverted.
 const NONE_FRAME: Raw = ((1 << 51) - 1) & !0xfff;
-const NONE_KEEPS: Raw = ACCESSED | DIRTY | LARGE | EXCLUSIVE | PENDING | SPECIAL | SOFT | NO_EXECUTE;
+const NONE_KEEPS: Raw = ACCESSED | DIRTY | LARGE | EXCLUSIVE | PENDING | SPECIAL | SOFT | MARKED | NO_EXECUTE;
 
 /// x86-64 paging with `LEVELS` levels of `2^INDEX_BITS` entries and generations of `GENERATION_BITS`.
 ///
@@ -238,7 +250,7 @@ const fn page_bits(entry: Raw) -> PageBits {
         pending: entry & PENDING != 0,
         special: entry & SPECIAL != 0,
         dirty: entry & DIRTY != 0,
-        soft: entry & SOFT != 0,
+        marked: entry & MARKED != 0,
     }
 }
 
@@ -283,18 +295,30 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
             | ACCESSED
             | frame.as_u64() << 12
             | flag(bits.write, WRITE | SOFT)
-            | flag(bits.soft, SOFT)
             | flag(!bits.execute, NO_EXECUTE)
             | flag(bits.exclusive, EXCLUSIVE)
             | flag(bits.pending, PENDING)
             | flag(bits.special, SPECIAL)
             | flag(bits.dirty, DIRTY)
+            | flag(bits.marked, MARKED)
             | Self::wrap(generation)
     }
 
     fn offset(index: u64, generation: u64) -> Raw {
         debug_assert!(index >> STAMP_BITS == 0, "page index does not fit an entry");
         KIND_OFFSET | ABOVE_MEMORY | spread(index) | Self::wrap(generation)
+    }
+
+    fn lost(generation: u64) -> Raw {
+        KIND_LOST | ABOVE_MEMORY | Self::wrap(generation)
+    }
+
+    fn with_mark(entry: Raw, marked: bool) -> Raw {
+        if !marked {
+            return entry & !MARKED;
+        }
+        // Bit 1 of a NONE entry belongs to its kind.
+        entry & !flag(entry & PRESENT != 0, WRITE) | MARKED
     }
 
     #[inline]
@@ -309,6 +333,7 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
                 Leaf::None(FrameId::new((!entry & NONE_FRAME) >> 12), bits)
             }
             KIND_OFFSET => Leaf::Offset(gathered(entry)),
+            KIND_LOST => Leaf::Lost,
             _ => Leaf::Poison,
         }
     }
@@ -336,7 +361,7 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
 
     #[inline]
     fn made_writable(entry: Raw, exclusive: bool) -> Raw {
-        entry & !PENDING | WRITE | ACCESSED | DIRTY | SOFT | flag(exclusive, EXCLUSIVE)
+        entry & !(PENDING | MARKED) | WRITE | ACCESSED | DIRTY | SOFT | flag(exclusive, EXCLUSIVE)
     }
 
     #[inline]
@@ -361,6 +386,11 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn unused(entry: Raw) -> Raw {
         entry & !ACCESSED
+    }
+
+    #[inline]
+    fn is_soft(entry: Raw) -> bool {
+        entry & SOFT != 0
     }
 
     #[inline]
@@ -405,7 +435,8 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn huge(frame: FrameId, bits: PageBits) -> Raw {
         debug_assert!(frame.as_u64().is_multiple_of(1 << INDEX_BITS), "a large page is aligned to its size");
-        Self::page(frame, bits, 0) | LARGE
+        // Soft-dirty: it is made for a store, or of pages of which some may be that.
+        Self::page(frame, bits, 0) | LARGE | SOFT
     }
 
     #[inline]

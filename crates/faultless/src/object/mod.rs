@@ -15,8 +15,8 @@ use crate::frame::{Ctx, Frame, Kind, Memory};
 use crate::machine::Machine;
 use crate::sync::plain::AtomicI64;
 use crate::sync::{
-    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_hole, mutant,
-    slot_value, spin_hint,
+    AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_closed, is_hole,
+    mutant, slot_value, spin_hint,
 };
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -100,7 +100,20 @@ pub(crate) enum PageState {
     Resident(FrameId),
     /// Not in the cache: a memory object makes it, a file must read it.
     Absent,
+    /// It is being punched out: wait, outside sections.
+    Closed,
     /// Beyond the end of the object.
+    PastEnd,
+}
+
+/// What became of a page that was to be put into an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum PutIn {
+    /// It is in.
+    Done,
+    /// There is one, or there was one meanwhile.
+    Exists,
+    /// Beyond the end.
     PastEnd,
 }
 
@@ -187,6 +200,11 @@ impl<M: Machine> Object<M> {
         self.readable.load(Ordering::Acquire)
     }
 
+    /// Does the page lie beyond the end?
+    pub(crate) fn is_past_end(&self, index: u64) -> bool {
+        index >= self.size().div_ceil(PAGE_SIZE)
+    }
+
     /// Is the page in the cache?
     pub(crate) fn has_page(&self, index: u64) -> bool {
         // Acquire: as in `cached`.
@@ -195,7 +213,7 @@ impl<M: Machine> Object<M> {
 
     /// Looks the page up for a mapping: takes a reference and `mappings` mappings (FL-03: re-read after the reference).
     pub(crate) fn page(&self, ctx: Ctx<'_, M>, index: u64, mappings: u32) -> PageState {
-        if index >= self.size().div_ceil(PAGE_SIZE) {
+        if self.is_past_end(index) {
             return PageState::PastEnd;
         }
         self.cached(ctx, index, mappings)
@@ -210,7 +228,7 @@ impl<M: Machine> Object<M> {
             // Acquire pairs with the AcqRel in `insert`: the page is filled.
             let value = slot.load(Ordering::Acquire);
             let Some(frame) = frame_in(value) else {
-                return PageState::Absent;
+                return if is_closed(value) { PageState::Closed } else { PageState::Absent };
             };
             if !ctx.record(frame).try_get(mappings) {
                 spin_hint();
@@ -224,7 +242,8 @@ impl<M: Machine> Object<M> {
     }
 
     /// Brings the page into the cache: zeroed, or read by the pager. May block in the pager: outside sections, no
-    /// locks held. True if the pager was asked.
+    /// locks held. True if the pager was asked; false also if the page is still being punched out after a moment: the
+    /// caller looks again.
     ///
     /// The absent slot is looked at before the size, and the page is put in only if the slot is still the same: what a
     /// truncation cut off while the page was read does not come back.
@@ -232,6 +251,10 @@ impl<M: Machine> Object<M> {
         let slot = self.pages.get_or_make(index).map_err(|_| ObjectError::OutOfMemory)?;
         // Acquire pairs with the AcqRel of the truncation that wrote the value: the size of then is seen below.
         let absent = slot.load(Ordering::Acquire);
+        if is_closed(absent) {
+            wait_for_punch(ctx);
+            return Ok(false);
+        }
         if frame_in(absent).is_some() {
             return Ok(false);
         }
@@ -254,16 +277,34 @@ impl<M: Machine> Object<M> {
         Ok(pager.is_some())
     }
 
+    /// Puts a page in if there is none, without asking the pager. The frame is freed if not.
+    pub(crate) fn put_in(&self, ctx: Ctx<'_, M>, index: u64, frame: Frame) -> Result<PutIn, ObjectError> {
+        let Ok(slot) = self.pages.get_or_make(index) else {
+            ctx.free(frame);
+            return Err(ObjectError::OutOfMemory);
+        };
+        // Acquire and fence: as in `bring_in`.
+        let absent = slot.load(Ordering::Acquire);
+        fence(Ordering::SeqCst);
+        if frame_in(absent).is_some() || self.is_past_end(index) {
+            ctx.free(frame);
+            return Ok(if frame_in(absent).is_some() { PutIn::Exists } else { PutIn::PastEnd });
+        }
+        Ok(if self.insert(ctx, slot, absent, index, frame) { PutIn::Done } else { PutIn::Exists })
+    }
+
     /// Puts a filled page into a slot that is absent as it was; the loser of a race frees its own. The cache holds one
     /// reference.
-    fn insert(&self, ctx: Ctx<'_, M>, slot: &AtomicU64, absent: u64, index: u64, frame: Frame) {
+    fn insert(&self, ctx: Ctx<'_, M>, slot: &AtomicU64, absent: u64, index: u64, frame: Frame) -> bool {
         ctx.record(frame.id()).set_words(self.id, index);
         ctx.record(frame.id()).init_counts(1, 0);
         // Release publishes the contents and the record.
         if slot.compare_exchange(absent, slot_value(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
             // Not freed outright: a look-up by the number of the frame's earlier life may hold a reference.
             ctx.put(frame.id(), 1, 0);
+            return false;
         }
+        true
     }
 
     /// Reads up to `into.len()` bytes from `offset`; returns how many there were before the end.
@@ -284,6 +325,10 @@ impl<M: Machine> Object<M> {
                     self.bring_in(ctx, index)?;
                     continue;
                 }
+                PageState::Closed => {
+                    wait_for_punch(ctx);
+                    continue;
+                }
                 PageState::PastEnd => return Ok(done), // truncated meanwhile
             }
             done += part;
@@ -298,12 +343,17 @@ impl<M: Machine> Object<M> {
         while done < from.len() {
             let (index, start) = split(offset + done as u64);
             let part = (from.len() - done).min(PAGE_SIZE as usize - start);
-            let PageState::Resident(frame) = self.cached(ctx, index, 0) else {
-                match self.bring_in(ctx, index) {
+            let frame = match self.cached(ctx, index, 0) {
+                PageState::Resident(frame) => frame,
+                PageState::Closed => {
+                    wait_for_punch(ctx);
+                    continue;
+                }
+                _ => match self.bring_in(ctx, index) {
                     Ok(_) => continue,
                     Err(error) if done == 0 => return Err(error),
                     Err(_) => return Ok(done),
-                }
+                },
             };
             ctx.machine().write(frame, start, &from[done..done + part]);
             ctx.put(frame, 1, 0);
@@ -381,6 +431,13 @@ impl<M: Machine> Object<M> {
     pub(crate) fn each_page(&self, visit: &mut dyn FnMut(u64, FrameId)) {
         self.pages.each(visit);
     }
+}
+
+/// A moment for who punches a hole, and may be waiting for this CPU to forget the page.
+#[cold]
+fn wait_for_punch<M: Machine>(ctx: Ctx<'_, M>) {
+    ctx.relax();
+    spin_hint();
 }
 
 /// Zeroes a frame from byte `start` on.

@@ -2,11 +2,18 @@
 //!
 //! Called by `engine`, which also has every mapping of the part swept.
 
-use super::{Object, ObjectError, PageState, split, zero};
+use super::{Object, ObjectError, PageState, split, wait_for_punch, zero};
 use crate::addr::PAGE_SIZE;
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::{Ordering, hole_value};
+use crate::sync::{Ordering, closed_value, hole_value, mutant};
+
+/// Pages that are being punched out.
+#[must_use = "whoever wants one waits until it is a hole"]
+pub(crate) struct Closed {
+    pages: (u64, u64),
+    stamp: u64,
+}
 
 impl<M: Machine> Object<M> {
     /// The whole pages of `offset..end`, the last one excluded. Where the object ends does not matter, as on Linux's
@@ -27,12 +34,21 @@ impl<M: Machine> Object<M> {
         })
     }
 
-    /// Takes the pages out of the cache. The slots get new values, so that a page that was being read does not come in.
-    pub(crate) fn punch(&self, ctx: Ctx<'_, M>, pages: (u64, u64)) {
-        if pages.0 < pages.1 {
-            let hole = hole_value(self.cuts.fetch_add(1, Ordering::Relaxed));
-            self.pages.take(pages.0, pages.1 - 1, hole, |frame| ctx.put(frame, 1, 0));
-        }
+    /// Takes the pages, of which there are some, out of the cache. The slots get new values, so that a page that was being
+    /// read does not come in, and none comes in until [`Object::end_punch`]: somebody else may still have the old one
+    /// mapped, and would not see what is stored to the new one (P12).
+    pub(crate) fn begin_punch(&self, ctx: Ctx<'_, M>, pages: (u64, u64)) -> Closed {
+        let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
+        let is_open = mutant::is(mutant::Mutant::PunchStaysOpen);
+        let value = if is_open { hole_value(stamp) } else { closed_value(stamp) };
+        self.pages.take(pages.0, pages.1 - 1, value, |frame| ctx.put(frame, 1, 0));
+        Closed { pages, stamp }
+    }
+
+    /// What was punched out reads as zeroes from now on. Nobody has it mapped any more.
+    pub(crate) fn end_punch(&self, closed: &Closed) {
+        let (pages, stamp) = (closed.pages, closed.stamp);
+        self.pages.open(pages.0, pages.1 - 1, closed_value(stamp), hole_value(stamp));
     }
 
     /// Zeroes the bytes of `offset..end` that lie in pages of which something stays.
@@ -68,6 +84,7 @@ impl<M: Machine> Object<M> {
                 PageState::Absent if self.must_read(index) => {
                     self.bring_in(ctx, index)?;
                 }
+                PageState::Closed => wait_for_punch(ctx),
                 PageState::Absent | PageState::PastEnd => return Ok(()),
             }
         }

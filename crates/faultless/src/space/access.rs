@@ -5,7 +5,7 @@
 
 use super::{Core, FaultError};
 use crate::addr::{Access, FrameId, PAGE_SIZE, VirtAddr};
-use crate::area::AreaFlags;
+use crate::area::{AreaFlags, Sharing};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
@@ -28,7 +28,22 @@ pub struct AccessError {
 struct How {
     access: Access,
     forced: bool,
+    absent: Absent,
 }
+
+/// What is done about a page that is not there as the access wants it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Absent {
+    /// A fault, as a CPU would take.
+    Fault,
+    /// What a fault would map is read, and nothing is mapped.
+    Show,
+    /// The access ends there.
+    Stop,
+}
+
+const READ: How = How { access: Access::Read, forced: false, absent: Absent::Fault };
+const WRITE: How = How { access: Access::Write, forced: false, absent: Absent::Fault };
 
 /// What is mapped in an area without rights.
 #[derive(Clone, Copy)]
@@ -39,10 +54,12 @@ enum Held {
     Offset(u64),
     /// Nothing yet.
     Nothing,
+    /// What was there is lost (UFFDIO_POISON).
+    Lost,
 }
 
 /// How one page's copy went.
-enum Step {
+pub(super) enum Step {
     Done,
     Fault,
     /// No space has anything there, nothing of ours is there, or the space has been taken down.
@@ -53,7 +70,7 @@ impl<M: Machine> Core<M> {
     /// Copies out of the space.
     pub(crate) fn read(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
         let len = into.len();
-        self.access(ctx, address, len, How { access: Access::Read, forced: false }, |frame, offset, from, to| {
+        self.access(ctx, address, len, READ, |frame, offset, from, to| {
             ctx.machine().read(frame, offset, &mut into[from..to]);
         })
     }
@@ -61,35 +78,39 @@ impl<M: Machine> Core<M> {
     /// Copies out of the space as a debugger does: also what an area without rights would show.
     pub(crate) fn read_forced(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
         let len = into.len();
-        self.access(ctx, address, len, How { access: Access::Read, forced: true }, |frame, offset, from, to| {
+        self.access(ctx, address, len, How { forced: true, ..READ }, |frame, offset, from, to| {
+            ctx.machine().read(frame, offset, &mut into[from..to]);
+        })
+    }
+
+    /// Copies out of the space what reads would show, and maps nothing for it (GU-03).
+    pub(crate) fn read_shown(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        let (len, how) = (into.len(), How { absent: Absent::Show, ..READ });
+        self.access(ctx, address, len, how, |frame, offset, from, to| {
+            ctx.machine().read(frame, offset, &mut into[from..to]);
+        })
+    }
+
+    /// Copies out of the space what is mapped, and stops where nothing is (GU-09).
+    pub(crate) fn read_present(&self, ctx: Ctx<'_, M>, address: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
+        let (len, how) = (into.len(), How { absent: Absent::Stop, ..READ });
+        self.access(ctx, address, len, how, |frame, offset, from, to| {
             ctx.machine().read(frame, offset, &mut into[from..to]);
         })
     }
 
     /// Copies into the space.
     pub(crate) fn write(&self, ctx: Ctx<'_, M>, address: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
-        self.access(
-            ctx,
-            address,
-            from.len(),
-            How { access: Access::Write, forced: false },
-            |frame, offset, start, end| {
-                ctx.machine().write(frame, offset, &from[start..end]);
-            },
-        )
+        self.access(ctx, address, from.len(), WRITE, |frame, offset, start, end| {
+            ctx.machine().write(frame, offset, &from[start..end]);
+        })
     }
 
-    /// Copies into the space as a debugger does: private memory need not be writable, and does not become so (GU-06).
+    /// Copies into the space as a debugger does: private memory need have no rights, and gets none by it (GU-06).
     pub(crate) fn write_forced(&self, ctx: Ctx<'_, M>, address: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
-        self.access(
-            ctx,
-            address,
-            from.len(),
-            How { access: Access::Write, forced: true },
-            |frame, offset, start, end| {
-                ctx.machine().write(frame, offset, &from[start..end]);
-            },
-        )
+        self.access(ctx, address, from.len(), How { forced: true, ..WRITE }, |frame, offset, start, end| {
+            ctx.machine().write(frame, offset, &from[start..end]);
+        })
     }
 
     fn access(
@@ -107,21 +128,41 @@ impl<M: Machine> Core<M> {
             match self.access_page(ctx, at, how, |frame| copy(frame, at.page_offset(), done, end)) {
                 Step::Done => done = end,
                 // The fault is repeated only if somebody took the page away in between.
-                Step::Fault if how.forced && how.access == Access::Read => {
-                    let seen = self.read_hidden(ctx, at, |frame| copy(frame, at.page_offset(), done, end));
+                Step::Fault if how.absent == Absent::Stop => {
+                    return Err(AccessError { done, fault: FaultError::Unmapped });
+                }
+                Step::Fault if how.forced && how.access == Access::Read || how.absent == Absent::Show => {
+                    let seen = self.read_hidden(ctx, at, how.absent, |frame| copy(frame, at.page_offset(), done, end));
                     match seen.map_err(|fault| AccessError { done, fault })? {
                         Step::Done => done = end,
                         _ => self.fault(ctx, at, how.access).map(drop).map_err(|fault| AccessError { done, fault })?,
                     }
                 }
+                Step::Fault if how.forced => {
+                    let stored = self.write_hidden(ctx, at, |frame| copy(frame, at.page_offset(), done, end));
+                    match stored.map_err(|fault| AccessError { done, fault })? {
+                        Step::Done => done = end,
+                        _ => match self.make_own(ctx, at) {
+                            Ok(_) => {}
+                            Err(FaultError::Denied) if self.is_hidden(ctx, at) => {} // a stack has grown down to here
+                            Err(fault) => return Err(AccessError { done, fault }),
+                        },
+                    }
+                }
                 Step::Fault => {
-                    let resolved = if how.forced { self.make_own(ctx, at) } else { self.fault(ctx, at, how.access) };
-                    resolved.map_err(|fault| AccessError { done, fault })?;
+                    self.fault(ctx, at, how.access).map_err(|fault| AccessError { done, fault })?;
                 }
                 Step::Gone => return Err(AccessError { done, fault: FaultError::Unmapped }),
             }
         }
         Ok(())
+    }
+
+    /// Is there private memory without rights?
+    fn is_hidden(&self, ctx: Ctx<'_, M>, at: VirtAddr) -> bool {
+        let section = ctx.enter(self.section_name());
+        let area = self.index.find(at, &section);
+        area.is_some_and(|area| area.rights.is_none() && area.sharing == Sharing::Private)
     }
 
     /// Copies within one page if its entry permits, marking it as the MMU would.
@@ -142,7 +183,7 @@ impl<M: Machine> Core<M> {
             return Step::Fault;
         };
         // The very frame that is written is this space's own, by the entry that is read again below.
-        let own = bits.write || how.forced && bits.exclusive && !bits.pending && bits.soft;
+        let own = bits.write || how.forced && bits.exclusive && !bits.pending && M::Format::is_soft(leaf);
         if how.access == Access::Write && (shared || !own) {
             return Step::Fault;
         }
@@ -167,14 +208,22 @@ impl<M: Machine> Core<M> {
         step
     }
 
-    /// Copies out of one page of an area without rights: what is mapped there, else what a fault would map. `Fault` if
-    /// the area has rights; then a fault tells more.
+    /// Copies out of one page of an area what is mapped there, else what a fault would map. `Fault` where there is no
+    /// area, or one whose rights have a fault tell more.
     #[cold]
-    fn read_hidden(&self, ctx: Ctx<'_, M>, at: VirtAddr, copy: impl FnOnce(FrameId)) -> Result<Step, FaultError> {
+    fn read_hidden(
+        &self,
+        ctx: Ctx<'_, M>,
+        at: VirtAddr,
+        absent: Absent,
+        copy: impl FnOnce(FrameId),
+    ) -> Result<Step, FaultError> {
         // Ends: each round but the last has brought a page in, or follows another CPU's success.
         loop {
             let section = ctx.enter(self.section_name());
-            let Some(area) = self.index.find(at, &section).filter(|area| area.rights.is_none()) else {
+            let Some(area) =
+                self.index.find(at, &section).filter(|area| area.rights.is_none() != (absent == Absent::Show))
+            else {
                 return Ok(Step::Fault);
             };
             if area.flags.contains(AreaFlags::RAW) {
@@ -190,6 +239,7 @@ impl<M: Machine> Core<M> {
             let object = area.object.as_ref().map(|object| (Arc::clone(object), index));
             let shown = match (mapped, &object) {
                 (Held::Frame(frame), _) => PageState::Resident(frame),
+                (Held::Lost, _) => return Err(FaultError::Bus),
                 (_, Some((object, index))) => object.page(ctx, *index, 0),
                 (_, None) => PageState::Resident(ctx.memory.zero_frame()),
             };
@@ -202,7 +252,7 @@ impl<M: Machine> Core<M> {
                     return Ok(Step::Done);
                 }
                 PageState::PastEnd => return Err(FaultError::Bus),
-                PageState::Absent => {}
+                PageState::Absent | PageState::Closed => {}
             }
             drop(section);
             let Some((object, index)) = object else { continue };
@@ -223,6 +273,7 @@ impl<M: Machine> Core<M> {
             Leaf::Page(frame, bits) | Leaf::None(frame, bits) => (frame, bits),
             Leaf::Empty => return Some(Held::Nothing),
             Leaf::Offset(index) => return Some(Held::Offset(index)),
+            Leaf::Lost => return Some(Held::Lost),
             Leaf::Poison => return None,
         };
         if bits.special {

@@ -78,6 +78,7 @@ impl<M: Machine> Core<M> {
                 flags: self.account.defaults() | AreaFlags::ACCOUNTED | AreaFlags::SOFT_DIRTY,
                 object: None,
                 offset: part.start().as_u64(),
+                watch: None,
             };
             let place = self.index.place(part.start().as_u64(), guard);
             if self.prepare_replace(&mut changes, &place, part, Some(attributes)).is_err() {

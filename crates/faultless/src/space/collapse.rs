@@ -122,7 +122,6 @@ impl<M: Machine> Core<M> {
             execute: rights.contains(Rights::EXECUTE),
             exclusive: true,
             dirty: true,
-            soft: true,
             ..PageBits::default()
         };
         let table = taken.table();
@@ -139,7 +138,7 @@ fn is_movable<M: Machine>(ctx: Ctx<'_, M>, leaf: Leaf) -> bool {
     match leaf {
         Leaf::Empty => true,
         Leaf::Page(frame, bits) => bits.special && frame == ctx.memory.zero_frame() || is_unpinned(ctx, frame),
-        Leaf::None(..) | Leaf::Offset(_) | Leaf::Poison => false,
+        Leaf::None(..) | Leaf::Offset(_) | Leaf::Lost | Leaf::Poison => false,
     }
 }
 

@@ -6,6 +6,7 @@ use crate::machine::Machine;
 use crate::sync::Ordering;
 use crate::table;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 impl<M: Machine> Core<M> {
     /// Takes the space down (ZP-09). Does nothing the second time.
@@ -15,14 +16,23 @@ impl<M: Machine> Core<M> {
     /// If a CPU still runs the space: it would walk freed tables.
     pub(crate) fn exit(&self, ctx: Ctx<'_, M>, registry: &Registry<M>) {
         assert!(self.mask.is_empty(), "a CPU still runs the space");
+        let mut watches = Vec::new();
         {
             let guard = self.index.lock_all(ctx.cpu.held(), move || ctx.relax());
             // Relaxed: the stripe locks order it.
             if self.exited.swap(true, Ordering::Relaxed) {
                 return;
             }
+            if self.watched.load(Ordering::Relaxed) {
+                self.index.each(0, self.layout.highest.as_u64(), &guard, &mut |area| {
+                    watches.extend(area.watch.clone().map(|watch| (watch, area.range)));
+                    true
+                });
+            }
             self.index.clear(ctx, &guard);
         }
+        // Whoever waits for an answer finds no area any more.
+        watches.into_iter().for_each(|(watch, range)| watch.watcher.wake(range));
         registry.remove(ctx, self.id);
         // A remote access or a late fault may still be walking; it finds its area dead and gives up.
         ctx.wait_for_sections(self.section_name());

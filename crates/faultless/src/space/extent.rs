@@ -11,6 +11,7 @@ use crate::frame::{Commit, Ctx};
 use crate::machine::{Format, Machine};
 use crate::sync::NoMemory;
 use crate::sync::plain::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use alloc::sync::Arc;
 
 /// What is mapped. An area that a stripe border cuts counts as two.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -56,6 +57,8 @@ pub(super) struct Growth {
     promised: i64,
     /// Does any area of it show an object?
     has_objects: bool,
+    /// Is any area of it watched?
+    has_watched: bool,
 }
 
 /// The counters of a space. All alone atomic.
@@ -107,12 +110,51 @@ impl Growth {
         self.tally(area, -((area.range.len() / PAGE_SIZE) as i64), -1);
     }
 
+    /// What it comes to that one area takes the place of another: mostly a change of rights, which is little.
+    #[inline]
+    fn of_swap<M: Machine>(new: &Attributes<M>, old: &Attributes<M>) -> Self {
+        let pages = (new.range.len() / PAGE_SIZE) as i64;
+        let by = |new: bool, old: bool| {
+            if new == old {
+                0
+            } else if new {
+                pages
+            } else {
+                -pages
+            }
+        };
+        let has = |flag| by(new.flags.contains(flag), old.flags.contains(flag));
+        let same_object = match (&new.object, &old.object) {
+            (None, None) => true,
+            (Some(new_object), Some(old_object)) => {
+                Arc::ptr_eq(new_object, old_object) && new.may_store() == old.may_store()
+            }
+            _ => false,
+        };
+        Self {
+            pages: 0,
+            areas: 0,
+            data: by(new.is_data(), old.is_data()),
+            locked: has(AreaFlags::LOCKED),
+            promised: has(AreaFlags::ACCOUNTED),
+            has_objects: !same_object,
+            has_watched: old.watch.is_some(),
+        }
+    }
+
+    /// Does it change nothing but what is data?
+    #[inline]
+    fn is_of_kind(&self) -> bool {
+        self.pages == 0 && self.areas == 0 && self.locked == 0 && self.promised == 0
+    }
+
     #[inline]
     fn tally<M: Machine>(&mut self, area: &Attributes<M>, pages: i64, areas: i64) {
         self.pages += pages;
         self.areas += areas;
         self.data += if area.is_data() { pages } else { 0 };
         self.has_objects |= area.object.is_some();
+        self.has_watched |= area.watch.is_some();
         if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::ACCOUNTED) {
             self.locked += if area.flags.contains(AreaFlags::LOCKED) { pages } else { 0 };
             self.promised += if area.flags.contains(AreaFlags::ACCOUNTED) { pages } else { 0 };
@@ -148,12 +190,28 @@ impl Account {
     /// Counts a change, or says what is in the way.
     #[inline]
     fn admit(&self, commit: &Commit, growth: &Growth, admission: Admission) -> Result<(), Excess> {
-        if growth.areas == 0 && growth.pages == 0 && admission == Admission::Checked {
-            // Rights or flags: mostly no more than what kind of pages they are.
-            if growth.data == 0 && growth.locked == 0 && growth.promised == 0 {
-                return Ok(());
-            }
-        } else if growth.pages < 0 && admission != Admission::Half {
+        if growth.is_of_kind() && admission == Admission::Checked {
+            return self.admit_kind(growth.data);
+        }
+        self.admit_all(commit, growth, admission)
+    }
+
+    /// The same where nothing but rights changes.
+    #[inline]
+    fn admit_kind(&self, data: i64) -> Result<(), Excess> {
+        if data == 0 {
+            return Ok(());
+        }
+        let now = self.data.fetch_add(data, Relaxed) + data;
+        if data > 0 && now.max(0).cast_unsigned() > self.most_data.load(Relaxed) {
+            self.data.fetch_sub(data, Relaxed);
+            return Err(Excess::Other);
+        }
+        Ok(())
+    }
+
+    fn admit_all(&self, commit: &Commit, growth: &Growth, admission: Admission) -> Result<(), Excess> {
+        if growth.pages < 0 && admission != Admission::Half {
             self.note_peak();
         }
         self.apply(growth, 1);
@@ -331,11 +389,7 @@ impl<M: Machine> Core<M> {
         admission: Admission,
         sweep: impl FnOnce(),
     ) -> Result<(), NoMemory> {
-        let mut growth = Growth::default();
-        for change in changes.iter() {
-            change.inserted(guard).for_each(|area| growth.add(area));
-            change.replaced(guard).for_each(|area| growth.sub(area));
-        }
+        let growth = growth_of(changes, guard);
         let mut admitted = self.account.admit(ctx.memory.commit(), &growth, admission);
         if admitted == Err(Excess::Areas) && self.cuts_excuse(ctx, &growth, admission) {
             admitted = self.account.admit(ctx.memory.commit(), &growth, Admission::Half);
@@ -346,6 +400,9 @@ impl<M: Machine> Core<M> {
         }
         changes.each_mut(|change| self.index.commit(ctx, change, guard));
         sweep();
+        if growth.has_watched {
+            changes.iter().flat_map(|change| change.replaced(guard)).for_each(|area| self.wake_unwatched(area, guard));
+        }
         changes.each_mut(|change| change.retire_replaced(ctx));
         Ok(())
     }
@@ -399,6 +456,22 @@ impl<M: Machine> Core<M> {
     pub(super) fn note_sealed(&self) {
         self.account.has_sealed.store(true, Relaxed);
     }
+}
+
+/// What prepared changes add and take away.
+#[inline]
+fn growth_of<M: Machine>(changes: &Changes<M>, guard: &StripeGuard<'_>) -> Growth {
+    if let Some((new, old)) = changes.only().and_then(|change| change.swap(guard))
+        && new.range == old.range
+    {
+        return Growth::of_swap(new, old);
+    }
+    let mut growth = Growth::default();
+    for change in changes.iter() {
+        change.inserted(guard).for_each(|area| growth.add(area));
+        change.replaced(guard).for_each(|area| growth.sub(area));
+    }
+    growth
 }
 
 /// Tells the objects by how many areas they are shown.

@@ -44,7 +44,7 @@ impl<M: Machine> Core<M> {
         let child = Arc::new(child);
         // R10: truncation must know the child before its tables can be changed on their own.
         registry.insert(ctx, &child);
-        let pins_kept = self.share_tables(ctx, &child, &guard);
+        let pins_kept = self.share_tables(ctx, &child, registry, &guard);
         drop(guard);
         if pins_kept.and_then(|()| child.withhold(ctx, &withheld)).is_err() {
             child.exit(ctx, registry);
@@ -75,7 +75,8 @@ impl<M: Machine> Core<M> {
             if flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
                 return Err(NoMemory);
             }
-            let attributes = Attributes { flags, ..(**area).clone() };
+            // Nobody is told of the child, so nobody watches it.
+            let attributes = Attributes { flags, watch: None, ..(**area).clone() };
             growth.add(&attributes);
             attributes.note_object(1);
             cloned += 1;
@@ -118,7 +119,13 @@ impl<M: Machine> Core<M> {
     }
 
     /// Freezes the root slots, waits for the faults under way, flushes, shares, counts, thaws.
-    fn share_tables(&self, ctx: Ctx<'_, M>, child: &Self, guard: &StripeGuard<'_>) -> Result<(), NoTables> {
+    fn share_tables(
+        &self,
+        ctx: Ctx<'_, M>,
+        child: &Self,
+        registry: &Registry<M>,
+        guard: &StripeGuard<'_>,
+    ) -> Result<(), NoTables> {
         // An unused stripe has no table to share, and no live area for a fault to commit a page under. But a fault of a
         // dead area may be under way, and the tables it links are counted: then every stripe is frozen.
         let late = ctx.has_other_sections(self.section_name());
@@ -144,6 +151,10 @@ impl<M: Machine> Core<M> {
         // Before the thaw: from then on faults change the parent's counters and tables.
         child.counters.inherit(ctx, &self.counters);
         let pins_kept = self.copy_pinned(ctx, child);
+        if pins_kept.is_err() && !mutant::is(mutant::Mutant::ThawBeforeExit) {
+            // Before the thaw: a fault of the parent would find the pinned page's table shared, and copy the page away.
+            child.exit(ctx, registry);
+        }
         let stamp = ctx.cpu.stamp();
         for slots in used() {
             table::unfreeze(ctx, self.root, slots, stamp);

@@ -44,7 +44,9 @@ fn is_eligible<M: Machine>(attributes: &Attributes<M>, policy: u8) -> bool {
 
 /// May this memory have large pages at all?
 pub(super) fn may_collapse<M: Machine>(attributes: &Attributes<M>) -> bool {
-    let is_anonymous = attributes.object.is_none() && !attributes.flags.contains(AreaFlags::RAW);
+    // Where somebody watches, each page counts.
+    let is_anonymous =
+        attributes.object.is_none() && !attributes.flags.contains(AreaFlags::RAW) && attributes.watch.is_none();
     is_anonymous && attributes.sharing == Sharing::Private
 }
 

@@ -253,6 +253,7 @@ impl<M: Machine> Core<M> {
             flags,
             object,
             offset,
+            watch: None,
         };
         attributes.flags = attributes.flags_with(request.rights);
         Ok(Checked { len, range, attributes })
@@ -414,7 +415,8 @@ impl<M: Machine> Core<M> {
                 Some(_) => attributes.offset + (part.start().as_u64() - range.start().as_u64()),
                 None => part.start().as_u64(),
             };
-            let middle = Attributes { range: part, offset, object: attributes.object.clone(), ..*attributes };
+            let (object, watch) = (attributes.object.clone(), attributes.watch.clone());
+            let middle = Attributes { range: part, offset, object, watch, ..*attributes };
             let place = self.index.place(part.start().as_u64(), guard);
             replaces |= !place.is_free(part.end().as_u64());
             self.prepare_replace(changes, &place, part, Some(middle))?;

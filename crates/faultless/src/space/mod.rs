@@ -21,6 +21,7 @@ mod fault;
 mod footprint;
 mod fork;
 mod grow;
+mod hidden;
 mod huge;
 mod map;
 mod nonlinear;
@@ -32,9 +33,11 @@ mod raw;
 mod registry;
 mod remap;
 mod settle;
+mod steal;
 mod truncate;
 mod unmap;
 mod usage;
+mod watch;
 
 pub use access::AccessError;
 pub use advise::{AdviseError, Populate, PopulateError};
@@ -57,6 +60,7 @@ pub use remap::{Destination, RemapError, RemapRequest};
 pub(crate) use truncate::Zap;
 pub use unmap::UnmapError;
 pub use usage::Usage;
+pub use watch::{Fill, WatchError};
 
 use crate::addr::{FrameId, VirtAddr};
 use crate::area::{Index, StripeGuard};
@@ -133,6 +137,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) has_shared: AtomicBool, // (S) once true, for ever
     /// May a table lie where no area is (PL-05)?
     pub(crate) strays: AtomicBool, // (A) once true, for ever
+    /// Has any range ever been watched?
+    pub(crate) watched: AtomicBool, // (S) once true, for ever
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
     pub(crate) memory: Arc<Memory<M>>, // (I)
 }
@@ -155,6 +161,7 @@ impl<M: Machine> Core<M> {
             touched: AtomicU64::new(0),
             has_shared: AtomicBool::new(false),
             strays: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             memory,
         }

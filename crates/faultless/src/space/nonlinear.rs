@@ -81,6 +81,10 @@ impl<M: Machine> Core<M> {
         if first.sharing != Sharing::Shared || first.object.is_none() || first.flags.contains(AreaFlags::RAW) {
             return Err(NonlinearError::Invalid);
         }
+        if first.watch.is_some() {
+            // A fault of an entry that names its page is not reported.
+            return Err(NonlinearError::Invalid);
+        }
         self.each_arranged(range, guard, |area, _| {
             if first.is_arranged_like(area) { Ok(()) } else { Err(NonlinearError::Invalid) }
         })?;

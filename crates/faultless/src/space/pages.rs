@@ -111,7 +111,7 @@ impl<M: Machine> Core<M> {
             exclusive: bits.exclusive && seen.shares == 1,
             accessed: M::Format::is_accessed(seen.entry),
             dirty: bits.dirty,
-            soft_dirty: bits.soft,
+            soft_dirty: M::Format::is_soft(seen.entry),
             lazily_free: kind == PageKind::Anon && !bits.dirty && !bits.pending,
             mappings: record.map_or(0, |record| record.counts().1),
             path_shares: seen.shares,

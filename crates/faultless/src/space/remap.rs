@@ -130,12 +130,12 @@ impl<M: Machine> Core<M> {
     /// Makes the mapping longer where it is, if it ends where the old range does and there is room behind.
     fn expand(&self, ctx: Ctx<'_, M>, request: &RemapRequest) -> Result<bool, RemapError> {
         let (low, end) = (request.addr.as_u64(), request.addr.as_u64() + request.old_len);
-        let Some(high) = request.addr.checked_add(request.new_len).filter(|high| *high <= self.layout.highest) else {
-            return Ok(false);
-        };
+        let high = request.addr.checked_add(request.new_len).filter(|high| *high <= self.layout.highest);
         // A stack above keeps no gap here, as on Linux.
-        let guard = self.lock(ctx, low, high.as_u64());
+        let guard = self.lock(ctx, low, high.map_or(end, VirtAddr::as_u64));
+        // Before all that is about room: where nothing is mapped, that is the error.
         let attributes = self.movable(request, &guard)?;
+        let Some(high) = high else { return Ok(false) };
         let range = PageRange::new(VirtAddr::new(end), high).map_err(|_| RemapError::Invalid)?;
         let last = self.index.previous(end, &guard);
         let ends_here = last.is_some_and(|area| area.range.end().as_u64() == end);
@@ -253,8 +253,10 @@ impl<M: Machine> Core<M> {
         guard: &StripeGuard<'_>,
     ) -> Result<(), RemapError> {
         let attributes = self.movable(request, guard)?;
+        // Who watches is not told of moves, so what was moved is not watched.
         // What is new at an address is soft-dirty there.
-        let attributes = Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, ..attributes };
+        let attributes =
+            Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, watch: None, ..attributes };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
             let flags = attributes.flags.without(AreaFlags::NONLINEAR);
@@ -346,7 +348,7 @@ impl<M: Machine> Core<M> {
         Ok(window)
     }
 
-    fn make_room(&self, ctx: Ctx<'_, M>, range: (u64, u64), by: u64) -> Result<(), RemapError> {
+    pub(super) fn make_room(&self, ctx: Ctx<'_, M>, range: (u64, u64), by: u64) -> Result<(), RemapError> {
         let (mut removed, mut delta) = (Removed::new(), Delta::default());
         // Ends: it is repeated only for a table that a fault of a dead area has put in the way.
         loop {
@@ -369,7 +371,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Takes everything out, flushes, and puts it in at the new place, as much at a time as a [`Moved`] holds.
-    fn relocate(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) {
+    pub(super) fn relocate(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite) {
         let (mut removed, mut moved) = (Removed::new(), Moved::new());
         let mut at = low;
         // Ends: each round passes what it has moved.

@@ -26,6 +26,12 @@ impl<T> Few<T> {
         self.first.is_none()
     }
 
+    /// The one, if there is just one.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<&T> {
+        if self.more.is_empty() { self.first.as_ref() } else { None }
+    }
+
     /// Adds one and returns where it is now.
     #[inline]
     pub(crate) fn push(&mut self, thing: T) -> Result<&mut T, NoMemory> {

@@ -22,17 +22,17 @@ pub(crate) use boxed::{Garbage, try_box};
 pub(crate) use few::Few;
 pub(crate) use limbo::Limbo;
 pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
-pub(crate) use radix::{Radix, absent_value, frame_in, hole_value, is_hole, slot_value};
+pub(crate) use radix::{Radix, absent_value, closed_value, frame_in, hole_value, is_closed, is_hole, slot_value};
 pub(crate) use section::{Section, Sections};
 pub(crate) use tally::{Event, Gauge, Tally};
 pub(crate) use tree::{Edit, NewItems, NoMemory, Ranged, Reader, Spot, Tree, Writer};
 
 #[cfg(not(any(loom, shuttle)))]
-pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+pub(crate) use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, fence};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+pub(crate) use loom::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
 #[cfg(shuttle)]
-pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering, fence};
 
 #[cfg(loom)]
 loom::lazy_static! {

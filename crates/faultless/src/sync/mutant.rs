@@ -95,6 +95,8 @@ pub enum Mutant {
     MoveBeforeFlush,
     /// A hole unmaps the pages before they have left the object (P12).
     PunchLate,
+    /// A page that is being punched out comes back as zeroes while others still have the old one mapped (P12).
+    PunchStaysOpen,
     /// What is taken out of an object leaves the slots of absent pages as they were (P12).
     AbsentKeepsValue,
     /// A cut through a page that was punched out has it read again (P12).
@@ -107,6 +109,8 @@ pub enum Mutant {
     PinAfterSection,
     /// A fork shares pinned pages like all others (P12).
     ForkForgetsPins,
+    /// A fork that could not copy a pinned page thaws the parent while the child still has its shares (P12).
+    ThawBeforeExit,
     /// Clearing the soft-dirty bits does not wait for stores from outside that are under way (P14).
     NoClearWait,
     /// Clearing the soft-dirty bits does not look again for pages that were pinned meanwhile (P14).
@@ -115,6 +119,14 @@ pub enum Mutant {
     RelaxedUnpin,
     /// A sweep leaves OFFSET entries as they are though their page leaves the object (P9).
     OffsetStays,
+    /// A fault that was reported waits without another look (P13).
+    WaitWithoutLook,
+    /// Whoever ends a watch, or takes a watched range away, wakes nobody (P13).
+    UnwatchWithoutWake,
+    /// A watch begins without a wait for the faults that do not know it (P13).
+    WatchWithoutWait,
+    /// A page is put in by a call without a look at whether its area still lives (P13).
+    FillWithoutLook,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

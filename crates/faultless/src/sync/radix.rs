@@ -45,6 +45,19 @@ pub(crate) fn frame_in(value: u64) -> Option<FrameId> {
 /// Set in stamps of pages that are zeroes, whatever stands behind the object.
 const HOLE: u64 = 1 << 62;
 
+/// Set in stamps of pages that nobody may bring in yet: what was there is still mapped somewhere.
+const CLOSED: u64 = 1 << 61;
+
+/// The value of a slot whose page is being punched out.
+pub(crate) fn closed_value(stamp: u64) -> u64 {
+    hole_value(stamp) | CLOSED
+}
+
+/// Is this the value of a slot whose page is being punched out?
+pub(crate) fn is_closed(value: u64) -> bool {
+    is_hole(value) && value & CLOSED != 0
+}
+
 /// The value of a slot that is absent again.
 pub(crate) fn absent_value(stamp: u64) -> u64 {
     STAMPED | stamp & !HOLE
@@ -159,6 +172,15 @@ impl Radix {
             if let Some(frame) = frame_in(slot.swap(absent, Ordering::AcqRel)) {
                 take(frame);
             }
+        });
+    }
+
+    /// Gives the slots of `first..=last` that are `closed` the value `hole`.
+    pub(crate) fn open(&self, first: u64, last: u64, closed: u64, hole: u64) {
+        visit(self.root.load(Ordering::Acquire), 0, (first, last), &mut |_, slot| {
+            // Release: who finds the hole sees the old page unmapped everywhere. A slot of another value is another
+            // punch's or a truncation's.
+            let _ = slot.compare_exchange(closed, hole, Ordering::AcqRel, Ordering::Relaxed);
         });
     }
 

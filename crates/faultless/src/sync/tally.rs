@@ -57,6 +57,8 @@ events! {
     FaultWiden = "fault_widen",
     /// The entry was adequate already.
     FaultSpurious = "fault_spurious",
+    /// Faults that were reported to a watcher.
+    FaultsReported = "faults_reported",
     /// Faults that read from a pager.
     FaultMajor = "fault_major",
     /// Faults that ended in an error.

@@ -24,10 +24,12 @@ impl<M: Machine> Sweep<'_, M> {
                     Some(new) => new,
                     None => return Ok(()),
                 },
-                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) => match self.new_mapped(entry, address, waited)? {
-                    Some(new) => new,
-                    None => return Ok(()),
-                },
+                Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) | Leaf::Lost => {
+                    match self.new_mapped(entry, address, waited)? {
+                        Some(new) => new,
+                        None => return Ok(()),
+                    }
+                }
             };
             if mutant::is(mutant::Mutant::SweepByStore) {
                 slot.store(new, Ordering::Release);
@@ -78,8 +80,8 @@ impl<M: Machine> Sweep<'_, M> {
                 None => return Ok(true),
             },
             Rewrite::Protect { rights, unwatched, soft, .. } => protected::<M>(entry, rights, unwatched, soft),
-            // Nonlinear areas have none.
-            Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } => return Ok(true),
+            // Neither nonlinear nor watched areas have any.
+            Rewrite::DiscardNonlinear { .. } | Rewrite::Place { .. } | Rewrite::Mark { .. } => return Ok(true),
             Rewrite::Remove { .. } | Rewrite::Discard { .. } | Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
         };
         // AcqRel: as `rewrite_leaf`. No generation: faults do nothing to the value but split it.
@@ -116,7 +118,7 @@ impl<M: Machine> Sweep<'_, M> {
         self.stamps_leaves().then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
     }
 
-    /// What a PAGE, NONE or OFFSET becomes. `Ok(None)` if it stays, or waits for the wrap guard.
+    /// What a PAGE, NONE, OFFSET or LOST becomes. `Ok(None)` if it stays, or waits for the wrap guard.
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
         let changed = match self.rewrite {
             Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
@@ -132,6 +134,13 @@ impl<M: Machine> Sweep<'_, M> {
             },
             Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
             Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Mark { on } => {
+                let changed = with_mark::<M>(entry, on);
+                if !on || changed == entry {
+                    return Ok((changed != entry).then_some(changed));
+                }
+                changed
+            }
             Rewrite::Clean if !is_own_and_dirty::<M>(entry) => return Ok(None),
             Rewrite::Clean => M::Format::cleaned(entry),
             // No generation: whoever makes the page writable meanwhile makes it soft-dirty by the same exchange (P14).
@@ -201,7 +210,7 @@ impl<M: Machine> Sweep<'_, M> {
     /// Books what a successful rewrite took away.
     fn note_rewritten(&mut self, entry: Raw, address: u64) {
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
-            if let Leaf::Offset(_) = M::Format::leaf(entry) {
+            if let Leaf::Offset(_) | Leaf::Lost = M::Format::leaf(entry) {
                 self.note_moved(entry, address); // no page, and nothing to flush
             }
             return;
@@ -220,6 +229,14 @@ impl<M: Machine> Sweep<'_, M> {
             self.note_moved(entry, address);
             self.removed.note(address, PAGE_SIZE);
         }
+    }
+}
+
+/// A mapped leaf marked or not; any other as it is.
+fn with_mark<M: Machine>(entry: Raw, on: bool) -> Raw {
+    match M::Format::leaf(entry) {
+        Leaf::Page(..) | Leaf::None(..) => M::Format::with_mark(entry, on),
+        _ => entry,
     }
 }
 
@@ -242,9 +259,9 @@ fn protected<M: Machine>(entry: Raw, rights: Rights, unwatched: bool, soft: bool
         Leaf::None(_, bits) => (M::Format::none_to_page(entry), bits),
         _ => return entry,
     };
-    let is_soft = bits.soft || soft;
-    let writable =
-        rights.contains(Rights::WRITE) && !bits.pending && is_soft && (bits.exclusive || bits.write || unwatched);
+    let is_soft = M::Format::is_soft(entry) || soft;
+    let may_be_free = !bits.pending && !bits.marked && is_soft;
+    let writable = rights.contains(Rights::WRITE) && may_be_free && (bits.exclusive || bits.write || unwatched);
     let page = if writable { M::Format::with_soft(page) } else { page };
     M::Format::with_rights(page, writable, rights.contains(Rights::EXECUTE))
 }

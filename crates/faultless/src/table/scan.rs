@@ -9,7 +9,7 @@ use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw, Upper};
 use crate::machine::{Format, Machine};
 
-/// A leaf entry that says something: it maps a page, or is OFFSET.
+/// A leaf entry that says something: it maps a page, or is OFFSET or LOST.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     /// The page's address.
@@ -85,7 +85,7 @@ fn leaves<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut i
     let pages = ((from - at.base) / PAGE_SIZE) as usize..((to - at.base) / PAGE_SIZE) as usize;
     for (index, slot) in ctx.entries(at.table).iter().enumerate().take(pages.end).skip(pages.start) {
         let entry = load(slot);
-        if let Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) = M::Format::leaf(entry) {
+        if let Leaf::Page(..) | Leaf::None(..) | Leaf::Offset(_) | Leaf::Lost = M::Format::leaf(entry) {
             visit(Seen { address: at.base + index as u64 * PAGE_SIZE, entry, shares: at.shares, large: false });
         }
     }

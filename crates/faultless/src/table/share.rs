@@ -137,7 +137,7 @@ fn copy_pinned<M: Machine>(ctx: Ctx<'_, M>, leaf: Leaf) -> Raw {
     ctx.machine().copy(source, frame.id());
     let frame = ctx.publish(frame, 1, 1);
     let bits = PageBits { write: false, exclusive: true, pending: false, dirty: true, ..bits };
-    let copy = M::Format::page(frame, bits, 0);
+    let copy = M::Format::with_soft(M::Format::page(frame, bits, 0));
     if matches!(leaf, Leaf::None(..)) { M::Format::page_to_none(copy, 0) } else { copy }
 }
 
@@ -161,8 +161,8 @@ fn copy_leaf<M: Machine, const PINS: bool>(ctx: Ctx<'_, M>, source: &AtomicEntry
     loop {
         let leaf = M::Format::leaf(entry);
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = leaf else {
-            // What means a page of the object without mapping it means that to both.
-            return if let Leaf::Offset(_) = leaf { entry } else { 0 };
+            // What says something without mapping a page says it to both.
+            return if let Leaf::Offset(_) | Leaf::Lost = leaf { entry } else { 0 };
         };
         let common = M::Format::without_exclusive(entry);
         if !bits.special {

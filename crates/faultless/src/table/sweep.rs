@@ -64,6 +64,11 @@ pub(crate) enum Rewrite {
     },
     /// Note it as clean (MADV_FREE): the next store sets its dirty bit again. Only pages that nobody else has.
     Clean,
+    /// Mark it, so that a watcher hears of the next store, or take the mark away.
+    Mark {
+        /// Which of both.
+        on: bool,
+    },
     /// Give it these rights. `narrows` if some page may lose a right.
     Protect {
         /// The new rights.
@@ -97,7 +102,7 @@ impl Rewrite {
 
     /// Must a fault that is under way notice? Not if pages only gain rights.
     pub(super) fn restricts(self) -> bool {
-        !matches!(self, Self::Protect { narrows: false, .. } | Self::KeepPinned)
+        !matches!(self, Self::Protect { narrows: false, .. } | Self::KeepPinned | Self::Mark { on: false })
     }
 
     /// Must EMPTY entries change too, so that a fault that saw one before fails?
@@ -105,7 +110,7 @@ impl Rewrite {
         match self {
             Self::Remove { .. } | Self::Move { .. } | Self::Place { .. } => true,
             Self::Discard { restamps, .. } | Self::DiscardNonlinear { restamps, .. } => restamps,
-            Self::Clean | Self::Settle | Self::KeepPinned | Self::Age => false,
+            Self::Clean | Self::Settle | Self::KeepPinned | Self::Age | Self::Mark { .. } => false,
             Self::Protect { narrows, .. } => narrows,
         }
     }

@@ -11,6 +11,7 @@ use super::backend::Mutex;
 use faultless::machine::Format;
 use faultless::{AtomicEntry, CpuId, CpuSet, Flush, FrameId, FrameRange, Machine, PAGE_SIZE, Scope, VirtAddr};
 use std::marker::PhantomData;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
 /// Pages that a TLB can hold: more than the largest user space of any model.
@@ -49,6 +50,8 @@ pub struct ModelMachine<F> {
     ram: [FrameRange; 1],
     words: Vec<AtomicEntry>,
     mmus: Vec<Mutex<Mmu>>,
+    /// Per CPU: allocations until one fails, and all that follow with it.
+    budgets: Vec<AtomicU64>,
     format: PhantomData<fn() -> F>,
 }
 
@@ -57,8 +60,14 @@ impl<F: Format> ModelMachine<F> {
     pub fn new(cpus: usize, frames: u64) -> Self {
         let words = (0..frames << F::INDEX_BITS).map(|_| AtomicEntry::new(0)).collect();
         let mmu = |_| Mutex::new(Mmu { root: None, pages: [None; PAGES], walks: [None; PAGES] });
+        let budgets = (0..cpus).map(|_| AtomicU64::new(u64::MAX)).collect();
         let ram = [FrameRange { start: FrameId::new(0), end: FrameId::new(frames) }];
-        Self { ram, words, mmus: (0..cpus).map(mmu).collect(), format: PhantomData }
+        Self { ram, words, mmus: (0..cpus).map(mmu).collect(), budgets, format: PhantomData }
+    }
+
+    /// Lets `more` allocations of a CPU succeed, and then none.
+    pub fn fail_after(&self, cpu: usize, more: u64) {
+        self.budgets[cpu].store(more, Relaxed);
     }
 
     fn words(&self, frame: FrameId) -> &[AtomicEntry] {
@@ -287,4 +296,11 @@ unsafe impl<F: Format> Machine for ModelMachine<F> {
     }
 
     fn relax(&self, _cpu: CpuId) {}
+
+    fn may_allocate(&self, cpu: CpuId) -> bool {
+        // Only this CPU's thread changes it.
+        let left = self.budgets[cpu.as_usize()].load(Relaxed);
+        self.budgets[cpu.as_usize()].store(left.saturating_sub(1), Relaxed);
+        left != 0
+    }
 }

@@ -1,5 +1,5 @@
 //! P11: a mapping moves with its pages: each store before it is at the new place, none after it is at the old, and
-//! nobody sees the page at both places or at neither.
+//! nobody sees the page at both places or at neither (ZP-10).
 
 use crate::model::*;
 use crate::scenario;

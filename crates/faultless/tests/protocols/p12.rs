@@ -90,6 +90,31 @@ scenario! {
 }
 
 scenario! {
+    /// Two spaces show the page: what is stored to the new one through one of them is seen through the other at once.
+    punch_two_spaces (3, 4)
+    reaches ["new"]
+    catches [PunchStaysOpen]
+    {
+        let (world, [mut a, mut b], space, object) = shown(Sharing::Shared);
+        let second = a.space();
+        a.map_object(&second, 0, 2, rw(), Sharing::Shared, &object, 0);
+        assert_eq!((a.read(&space, 0, 0), a.inspect(&second, 0, 0)), (Some(33), Some(33)));
+        let (one, two) = (space.clone(), second.clone());
+        let running = spawn(move || {
+            let seen = b.read(&one, 0, 0);
+            if seen == Some(0) {
+                reach("new");
+                assert_eq!(b.inspect(&two, 0, 0), Some(0), "two pages for one of the object");
+            }
+            b
+        });
+        a.punch(&object, 0);
+        let b = running.join();
+        world.audit([a, b], &[&space, &second], &[&object]);
+    }
+}
+
+scenario! {
     /// read(2) and write(2) of the page meanwhile.
     punch_and_write (3, 5)
     reaches ["before", "after"]
@@ -143,7 +168,7 @@ fn fill_against_punch(then: impl Fn(&mut Worker<Two>, &Backed<Two>)) {
 
 scenario! {
     /// The page is being read from the pager: it must not come in behind the hole.
-    fill (4, 5)
+    fill (3, 5)
     reaches ["before", "after"]
     catches [AbsentKeepsValue]
     { fill_against_punch(|_, _| {}) }
@@ -197,6 +222,30 @@ scenario! {
     pin_and_fork (2, 3)
     catches [PinAfterSection, ForkForgetsPins]
     { pin_against_fork(Access::Write) }
+}
+
+scenario! {
+    /// A page is pinned, and a fork has no frame for the child's copy of it; a store meanwhile must not find the page
+    /// shared.
+    pin_and_failing_fork (3, 4)
+    catches [ThawBeforeExit]
+    {
+        let (world, [mut a, mut b], space) = mapped();
+        let pins = a.pin(&space, 0, Access::Write).expect("mapped");
+        let (frame, other) = (pins.frames()[0], space.clone());
+        let running = spawn(move || {
+            assert!(b.write(&other, 0, 1, 7));
+            assert_eq!(b.frame(&other, 0), frame, "a pinned page was copied away");
+            b
+        });
+        a.machine().fail_after(0, 2); // the root and the leaf table
+        assert!(space.fork(&mut a.cpu).is_err());
+        a.machine().fail_after(0, u64::MAX);
+        let b = running.join();
+        drop(pins);
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 0, 1)), (Some(5), Some(7)), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
 }
 
 scenario! {

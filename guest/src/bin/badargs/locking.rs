@@ -260,6 +260,11 @@ fn areas(child: &Alone) {
     let fixed = ANON | libc::MAP_FIXED;
     // SAFETY: nothing is there.
     child.stage.report.need("mmap", unsafe { sys::mmap(base, whole, NONE, fixed | libc::MAP_NORESERVE, -1, 0) });
+    if (most - count()) % 2 == 1 {
+        // Each step makes two more: the last shall make them just as many as there may be.
+        // SAFETY: nothing is there.
+        child.stage.report.need("mmap", unsafe { sys::mmap(base - 2 * PAGE, PAGE, RO, fixed, -1, 0) });
+    }
     let mut page = 1;
     let refused = loop {
         let got = raw(libc::SYS_mprotect, &[base + page * PAGE, PAGE, RO as usize]);

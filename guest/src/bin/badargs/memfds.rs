@@ -41,7 +41,7 @@ pub fn seals(stage: &mut Stage, lines: &mut Lines) {
             let mut stat = [0_u64; 18];
             let mode = fd.and_then(|fd| raw(libc::SYS_fstat, &[fd, stat.as_mut_ptr() as usize]));
             let mode = mode.map(|_| format!("{:o}", stat[3] & 0xffff_ffff));
-            let shown = mode.map_or_else(|errno| errno.to_string(), |mode| mode);
+            let shown = mode.unwrap_or_else(|errno| errno.to_string());
             child.line(format_args!("memfd_create({flags:#x}) -> seals {}, mode {shown}", number(seals)));
             fd.into_iter().for_each(|fd| sys::close(fd as i32));
         }

@@ -228,6 +228,14 @@ pub fn calls(frames: &Frames) {
     for advice in [libc::MADV_DONTNEED, libc::MADV_FREE, libc::MADV_REMOVE] {
         frames.report.same("madvise", ask(libc::SYS_madvise, advice), INVALID);
     }
+    // Locking passes over it (as over all that no page of it is ever to be looked at).
+    frames.report.same("mlock", ask(libc::SYS_mlock, 0), Ok(0));
+    frames.report.same("locked pages", field("VmLck:"), 0);
+    // It is not pinned, so another process, or this one through such a call, does not get at it.
+    frames.report.same("process_vm_readv of frames", read_remotely(view.addr(0)), FAULT);
+    let counted = frames.map(1, 1, SHARED, COUNTED);
+    counted.fill(0, 0x1310);
+    frames.report.same("process_vm_readv of a page", read_remotely(counted.addr(0)), Ok(8));
     frames.report.need("advice on reading", ask(libc::SYS_madvise, libc::MADV_RANDOM));
     // As the source and the target of a call that copies, it is memory like any other.
     let (into, out_of) = (view.page_addr(1), view.page_addr(2));
@@ -240,6 +248,15 @@ pub fn calls(frames: &Frames) {
     let written = unsafe { sys::call(libc::SYS_pwrite64, [device, out_of, PAGE, 6 * PAGE, 0, 0]) };
     frames.report.same("pwrite from the window", written, Ok(PAGE));
     frames.verify("pwrite from the window", view, 6, 0x1302);
+}
+
+/// Reads a word of this process with `process_vm_readv`.
+fn read_remotely(from: usize) -> sys::Result {
+    let mut word = 0_u64;
+    let (local, remote) = ([&raw mut word as usize, 8], [from, 8]);
+    let args = [sys::getpid() as usize, local.as_ptr() as usize, 1, remote.as_ptr() as usize, 1, 0];
+    // SAFETY: writes to `word` only.
+    unsafe { sys::call(libc::SYS_process_vm_readv, args) }
 }
 
 /// A process that dies with such mappings, copies and holes leaves the window as it was.

@@ -30,6 +30,7 @@ const PARTS: &[Part] = &[
     ("stack", stack::growth),
     ("gap", stack::gap),
     ("overflow", stack::overflow),
+    ("nothing", stack::nothing_left),
     ("barrier", handlers::barrier),
     ("nested", handlers::nested),
     ("deadly", handlers::deadly),
@@ -49,7 +50,7 @@ fn main() {
             opt(
                 "only",
                 "all",
-                "parts: bus,truncate,stack,gap,overflow,barrier,nested,deadly,\
+                "parts: bus,truncate,stack,gap,overflow,nothing,barrier,nested,deadly,\
                  masks,registers,interrupt,restart,children",
             ),
         ],

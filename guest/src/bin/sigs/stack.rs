@@ -1,6 +1,6 @@
 //! The stack grows on demand to its limit, keeps its distance, and overflows politely.
 
-use crate::{Sigs, on};
+use crate::{Sigs, block, on};
 use core::arch::asm;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use faultless_guest::child;
@@ -182,4 +182,27 @@ extern "C" fn change_stack(_: i32) {
         Ok(_) => 0,
     };
     SEEN[0].store(number, Ordering::Relaxed);
+}
+
+/// A process that unmaps all it has, bit by bit, dies of the next instruction, whether its handler is blocked or has
+/// nowhere to run.
+pub fn nothing_left(sigs: &Sigs) {
+    const TOP: usize = 0x7fff_ffff_f000;
+    for blocks in [true, false] {
+        for parts in [1, 2, 64] {
+            let end = child::run(|| {
+                if blocks {
+                    block(libc::SIGSEGV, libc::SIG_BLOCK);
+                }
+                let len = TOP / PAGE / parts * PAGE;
+                for part in (0..parts).rev() {
+                    // The stack goes first, the program last.
+                    // SAFETY: nothing runs afterwards: that is what the parent looks at.
+                    let _ = unsafe { sys::munmap(part * len, TOP - part * len) };
+                }
+                0
+            });
+            sigs.report.same("end of a process without memory", end, End::Signal(libc::SIGSEGV));
+        }
+    }
 }

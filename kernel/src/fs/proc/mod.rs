@@ -54,6 +54,8 @@ pub enum Node {
     IpcDirectory,
     /// /proc/sysvipc/shm
     IpcShm,
+    /// Which memory gets large pages: a file of /sys, made as those of /proc are.
+    HugePolicy,
     /// Something that belongs to a process or a thread.
     Process(Owner, Part),
 }
@@ -133,6 +135,7 @@ impl Node {
             Node::MountsLink => 4,
             Node::IpcDirectory => 5,
             Node::IpcShm => 6,
+            Node::HugePolicy => 7,
             Node::System(file) => SYSTEM_BASE + file as u64,
             Node::SysFile(index) => SYS_BASE + index as u64,
             Node::SysDirectory(path) => {
@@ -151,7 +154,7 @@ impl Node {
         match self {
             Node::Root | Node::SysDirectory(_) | Node::IpcDirectory => linux::S_IFDIR,
             Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => linux::S_IFLNK,
-            Node::System(_) | Node::SysFile(_) | Node::IpcShm => linux::S_IFREG,
+            Node::System(_) | Node::SysFile(_) | Node::IpcShm | Node::HugePolicy => linux::S_IFREG,
             Node::Process(_, part) => match part {
                 Part::Directory | Part::Descriptors | Part::DescriptorInfos | Part::Tasks => linux::S_IFDIR,
                 Part::Link(_) | Part::Descriptor(_) => linux::S_IFLNK,
@@ -165,6 +168,7 @@ impl Node {
             Node::Process(_, Part::Descriptors | Part::DescriptorInfos) => 0o500,
             Node::Process(_, Part::Descriptor(_)) => 0o700,
             Node::Process(_, Part::File(file)) => file.permissions(),
+            Node::HugePolicy => 0o644,
             Node::SysFile(index) if tunables::get(SYS[index].0).is_some() => 0o644,
             node => match node.kind() {
                 linux::S_IFDIR => 0o555,
@@ -187,6 +191,7 @@ impl Node {
             }
             Node::IpcDirectory => "/proc/sysvipc".to_string(),
             Node::IpcShm => "/proc/sysvipc/shm".to_string(),
+            Node::HugePolicy => "/sys/kernel/mm/transparent_hugepage/enabled".to_string(),
             Node::SysDirectory("") => "/proc/sys".to_string(),
             Node::SysDirectory(path) => format!("/proc/sys/{path}"),
             Node::SysFile(index) => format!("/proc/sys/{}", SYS[index].0),
@@ -316,6 +321,7 @@ impl Node {
         match self {
             Node::System(file) => file.text(),
             Node::IpcShm => Ok(system::shm_segments()),
+            Node::HugePolicy => Ok(system::huge_policy()),
             Node::SysFile(index) => {
                 let mut text = text::Text::default();
                 SYS[index].1(&mut text);
@@ -336,6 +342,7 @@ impl Node {
         match self {
             Node::Process(owner, Part::File(file)) => process::write(cpu, owner, file, from),
             Node::SysFile(index) => system::write_sys(cpu, index, from),
+            Node::HugePolicy => system::write_huge_policy(cpu, from),
             _ => Err(Errno::EACCES),
         }
     }

@@ -4,7 +4,7 @@
 
 use alloc::vec::Vec;
 
-use faultless::Machine;
+use faultless::{HugePages, Machine};
 
 use super::text::{MachineMemory, Text, put, write_cpu_list, write_uptime};
 use crate::arch::CpuLocal;
@@ -114,6 +114,43 @@ pub fn write_sys(cpu: &mut CpuLocal, index: usize, from: &mut dyn Source) -> Res
     let word = bytes[..part].trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let number = core::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
     tunables::set(SYS[index].0, number.ok_or(Errno::EINVAL)?)?;
+    Ok(count)
+}
+
+/// The policies of large pages, as they are called.
+const HUGE_POLICIES: [(HugePages, &str); 3] =
+    [(HugePages::Always, "always"), (HugePages::Advised, "madvise"), (HugePages::Never, "never")];
+
+/// /sys/kernel/mm/transparent_hugepage/enabled
+pub fn huge_policy() -> Vec<u8> {
+    let mut text = Text::default();
+    let now = machine::vm().huge_pages();
+    for (place, (policy, name)) in HUGE_POLICIES.into_iter().enumerate() {
+        let (open, close) = if policy == now { ("[", "]") } else { ("", "") };
+        put!(text, "{}{open}{name}{close}", if place == 0 { "" } else { " " });
+    }
+    put!(text, "\n");
+    text.0
+}
+
+/// Sets the policy of large pages by its name.
+///
+/// # Errors
+///
+/// `EINVAL`, `EFAULT`.
+pub fn write_huge_policy(cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
+    /// Longer than any name and a newline.
+    const MOST: usize = 16;
+    let count = from.left();
+    let mut bytes = [0; MOST];
+    let part = count.min(MOST);
+    if from.take(cpu, &mut bytes[..part]) < part {
+        return Err(Errno::EFAULT);
+    }
+    let name = bytes[..part].strip_suffix(b"\n").unwrap_or(&bytes[..part]);
+    let known = HUGE_POLICIES.into_iter().find(|(_, known)| known.as_bytes() == name);
+    let (policy, _) = known.ok_or(Errno::EINVAL)?;
+    machine::vm().set_huge_pages(&mut cpu.vm, policy);
     Ok(count)
 }
 

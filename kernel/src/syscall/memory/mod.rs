@@ -16,7 +16,7 @@ mod remote;
 mod shm;
 
 use faultless_linux::calls::{MremapArgs, RemapFilePagesArgs};
-use faultless_linux::{Caller, Limits, calls};
+use faultless_linux::{Caller, calls};
 use linux_raw_sys::general as linux;
 
 use super::Calls;
@@ -58,9 +58,7 @@ pub(super) const CALLS: Calls = &[
 /// Lets the process make a call on its memory.
 fn as_caller<R>(call: &mut Call<'_>, then: impl FnOnce(&mut Caller<'_, KernelMachine>) -> R) -> R {
     let process = call.process();
-    let (data, locked) = (call.limit(linux::RLIMIT_DATA), call.limit(linux::RLIMIT_MEMLOCK));
-    let limits = Limits { data, locked, may_lock: process.may_lock() };
-    let memory = process.memory();
+    let (limits, memory) = (process.call_limits(), process.memory());
     then(&mut Caller { memory: &memory.linux, cpu: &mut call.cpu.vm, limits })
 }
 

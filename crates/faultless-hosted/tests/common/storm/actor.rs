@@ -2,7 +2,10 @@
 
 use super::stage::{Event, Known, Stage, State, What, lock, word};
 use super::{ALL, Doing, FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, Role, Storm};
-use faultless::{PageRange, ProtectError, Rights, Sharing, VirtAddr};
+use faultless::{
+    Access, AdviseError, Destination, Machine, PageRange, Pinned, Populate, ProtectError, RemapRequest, Rights,
+    Sharing, VirtAddr,
+};
 use faultless_hosted::{Failing, HostedCpu, Hostile, Rng};
 use faultless_model::history::Span;
 use std::sync::Arc;
@@ -17,12 +20,14 @@ pub(super) struct Actor<'a> {
     storm: &'a Storm,
     rng: Rng,
     running: Option<Arc<Known>>,
+    /// A page that is pinned for stores: whose, and which.
+    pinned: Option<(Pinned<Hostile>, usize, usize)>,
 }
 
 impl<'a> Actor<'a> {
     pub(super) fn new(stage: &'a Stage, cpu: &'a mut HostedCpu<Hostile>, number: usize, storm: &'a Storm) -> Self {
         let rng = Rng::new(storm.seed.wrapping_mul(1000) + number as u64);
-        Self { stage, cpu, number, storm, rng, running: None }
+        Self { stage, cpu, number, storm, rng, running: None, pinned: None }
     }
 
     /// All of it.
@@ -39,6 +44,7 @@ impl<'a> Actor<'a> {
             }
             self.act_once(doing);
         }
+        self.pinned = None;
         self.leave();
     }
 
@@ -81,7 +87,112 @@ impl<'a> Actor<'a> {
             Doing::Fork => {}
             Doing::Leave => self.change_space(),
             Doing::Resize => self.resize(),
+            Doing::Discard => self.discard(&on, page),
+            Doing::Free => _ = on.space.free_lazily(self.cpu.token(), page_range(page, 1)),
+            Doing::Move => self.move_away_and_back(&on, page),
+            Doing::Punch => self.punch(),
+            Doing::Pin => self.pin(&on, page, slot),
+            Doing::Populate => self.populate(&on, page),
+            Doing::Force => self.force(&on, page, slot),
         }
+    }
+
+    fn discard(&mut self, on: &Known, page: usize) {
+        let (range, mut pages) = self.range(page, PAGES.len());
+        let (result, span) = self.stage.timed(|| on.space.discard(self.cpu.token(), range, false));
+        if let Err(AdviseError::NoMemory(at) | AdviseError::Refused(at)) = result {
+            pages.retain(|page| PAGES[*page] < at.as_u64());
+        }
+        self.note(span, on.number, &pages, What::Discarded);
+    }
+
+    /// Nobody else may change ranges of the space, or where the pages are would be anybody's guess.
+    fn move_away_and_back(&mut self, on: &Known, page: usize) {
+        if self.number != 0 {
+            return;
+        }
+        let is_table = PAGES[page].is_multiple_of(super::TABLE) && page < FIRST_OF_OBJECT && self.rng.once_in(2);
+        let (range, pages) = match is_table {
+            true => (page_range(page, super::TABLE / PAGE), vec![page]),
+            false => self.range(page, if page < FIRST_OF_OBJECT { FIRST_OF_OBJECT } else { PAGES.len() }),
+        };
+        let scratch = VirtAddr::new(self.rng.pick(&SCRATCH));
+        let (start, len) = (range.start(), range.len());
+        let request = |addr, to| {
+            let destination = Destination::Fixed(to);
+            RemapRequest { addr, old_len: len, new_len: len, destination, keep: false }
+        };
+        let (moved, span) = self.stage.timed(|| {
+            if on.space.remap(self.cpu.token(), request(start, scratch)).is_err() {
+                return false;
+            }
+            while on.space.remap(self.cpu.token(), request(scratch, start)).is_err() {
+                assert!(self.storm.failing, "the way back");
+                self.cpu.token().vm().machine().fail_no_allocation();
+            }
+            true
+        });
+        if moved {
+            self.note(span, on.number, &pages, What::Away);
+        }
+    }
+
+    /// One CPU punches, and resizes.
+    fn punch(&mut self) {
+        if self.number != 0 {
+            return;
+        }
+        let page = self.rng.below(OBJECT_PAGES);
+        let object = Arc::clone(&self.stage.object);
+        let ((), span) = self.stage.timed(|| {
+            while let Err(error) = object.punch_hole(self.cpu.token(), page * PAGE, PAGE) {
+                assert!(self.storm.failing, "{error:?}");
+                self.cpu.token().vm().machine().fail_no_allocation();
+            }
+        });
+        self.note(span, 0, &[FIRST_OF_OBJECT + page as usize], What::Punched);
+    }
+
+    /// Has a device store to what is pinned, and pins another page, for stores or for reads.
+    fn pin(&mut self, on: &Known, page: usize, slot: usize) {
+        if let Some((pins, space, page)) = self.pinned.take() {
+            let (value, offset) = (self.stage.value(), slot * 1360);
+            let frame = pins.frames()[0];
+            let bytes = value.to_le_bytes();
+            let ((), span) = self.stage.timed(|| self.cpu.token().vm().machine().write(frame, offset, &bytes));
+            self.note(span, space, &[page], What::Sent { slot, value });
+        }
+        let access = self.rng.pick(&[Access::Write, Access::Write, Access::Read]);
+        let (result, span) = self.stage.timed(|| {
+            let pins = on.space.pin(self.cpu.token(), page_range(page, 1), access)?;
+            let mut bytes = [0; 8];
+            self.cpu.token().vm().machine().read(pins.frames()[0], slot * 1360, &mut bytes);
+            Ok::<_, faultless::PinError>((pins, u64::from_le_bytes(bytes)))
+        });
+        let outcome = result.as_ref().map(drop).map_err(|error| error.fault);
+        if let Ok((pins, value)) = result {
+            self.note(span, on.number, &[page], What::Saw { slot, value });
+            self.pinned = (access == Access::Write).then_some((pins, on.number, page));
+        }
+        self.note(span, on.number, &[page], What::Tried { access, outcome });
+    }
+
+    fn populate(&mut self, on: &Known, page: usize) {
+        let (how, access) = self.rng.pick(&[(Populate::Read, Access::Read), (Populate::Write, Access::Write)]);
+        let (result, span) = self.stage.timed(|| on.space.populate(self.cpu.token(), page_range(page, 1), how));
+        let outcome = result.map_err(|error| error.fault);
+        self.note(span, on.number, &[page], What::Tried { access, outcome });
+    }
+
+    fn force(&mut self, on: &Known, page: usize, slot: usize) {
+        let value = self.stage.value();
+        let bytes = value.to_le_bytes();
+        let (result, span) = self.stage.timed(|| on.space.write_forced(self.cpu.token(), word(page, slot), &bytes));
+        let outcome = result.map_err(|error| error.fault);
+        if outcome.is_ok() {
+            self.note(span, on.number, &[page], What::Stored { slot, value });
+        }
+        self.note(span, on.number, &[page], What::Forced { outcome });
     }
 
     fn change_range(&mut self, doing: Doing, running: Arc<Known>, page: usize) {
@@ -237,4 +348,11 @@ impl<'a> Actor<'a> {
         let all: Vec<usize> = (0..PAGES.len()).collect();
         self.note(span, left.number, &all, What::Becomes(State::Unmapped));
     }
+}
+
+/// Where mappings move for a while: near by, in another upper table, in other stripes on both sides.
+const SCRATCH: [u64; 4] = [4 << 20, 600 << 30, 1 << 40, 9 << 40];
+
+fn page_range(page: usize, pages: u64) -> PageRange {
+    PageRange::with_len(VirtAddr::new(PAGES[page]), pages * PAGE).expect("aligned")
 }

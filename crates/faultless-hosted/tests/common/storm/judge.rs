@@ -5,8 +5,9 @@
 
 use super::stage::{Event, Stage, State, What, lock};
 use super::{FIRST_OF_OBJECT, OBJECT_PAGES, PAGES, SLOTS};
-use faultless::{FaultError, Rights, Sharing};
+use faultless::{Access, FaultError, Rights, Sharing};
 use faultless_model::history::{Register, Span};
+use std::collections::BTreeSet;
 
 /// What a space has at a word of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +25,13 @@ struct Past {
     /// For pages of the object: how they show it.
     shows: Vec<Register<Sharing>>,
     own: Vec<Vec<Register<Word>>>,
+    /// When a page was moved elsewhere and back.
+    aways: Vec<(usize, Span)>,
+    /// When a page was discarded. Until the call returns, one CPU may have a new page while another still has the old one
+    /// (P10): stores meanwhile are in no order, and who sees one knows nothing of what others see.
+    discards: Vec<(usize, Span)>,
+    /// Operations that tell nothing of others to who sees them.
+    loose: BTreeSet<usize>,
 }
 
 /// The past of the object.
@@ -39,6 +47,9 @@ impl Past {
             states: vec![Register::new(State::Mapped(Rights::READ | Rights::WRITE)); pages],
             shows: vec![Register::new(Sharing::Shared); pages],
             own: vec![vec![Register::new(Word::Own(0)); SLOTS]; pages],
+            aways: Vec::new(),
+            discards: Vec::new(),
+            loose: BTreeSet::new(),
         }
     }
 
@@ -46,11 +57,23 @@ impl Past {
         fn born<V: Copy + PartialEq>(registers: &[Register<V>], span: Span) -> Vec<Register<V>> {
             registers.iter().map(|register| Register::born(span, register.possible(span))).collect()
         }
+        let mut states: Vec<_> = parent.states.iter().map(|register| register.possible(span)).collect();
+        (0..states.len())
+            .filter(|page| parent.was_away(*page, span))
+            .for_each(|page| states[page].push(State::Unmapped));
         Self {
-            states: born(&parent.states, span),
+            states: states.into_iter().map(|states| Register::born(span, states)).collect(),
             shows: born(&parent.shows, span),
             own: parent.own.iter().map(|words| born(words, span)).collect(),
+            aways: Vec::new(),
+            discards: Vec::new(),
+            loose: BTreeSet::new(),
         }
+    }
+
+    /// Was the page elsewhere at some time in `span`?
+    fn was_away(&self, page: usize, span: Span) -> bool {
+        self.aways.iter().any(|(moved, away)| *moved == page && meet(*away, span))
     }
 
     /// How the page may have been shown during `span`: (as the object itself, as the space's own).
@@ -72,20 +95,38 @@ impl Past {
                 let since = span.start;
                 self.own[page].iter_mut().for_each(|word| word.write(id, span, Word::Through { since }));
             }
+            What::Discarded => {
+                let word = if page < FIRST_OF_OBJECT { Word::Own(0) } else { Word::Through { since: span.start } };
+                self.own[page].iter_mut().for_each(|own| own.write(id, span, word));
+                self.discards.push((page, span));
+                self.loose.insert(id);
+            }
+            What::Away => self.aways.push((page, span)),
             What::Stored { .. } | What::Saw { .. } | What::Tried { .. } | What::Sized { .. } => {}
+            What::Punched | What::Sent { .. } | What::Forced { .. } => {}
         }
     }
 
     /// After all changes are known: stores, which go here or to the object.
     fn store(&mut self, event: &Event, object: &mut ObjectPast) {
-        let Event { id, span, page, .. } = *event;
-        let What::Stored { slot, value } = event.what else { return };
-        match self.kinds(page, span) {
+        let Event { id, page, .. } = *event;
+        let (What::Stored { slot, value } | What::Sent { slot, value }) = event.what else { return };
+        let discards = self.discards.iter().filter(|(other, discard)| *other == page && meet(*discard, event.span));
+        let last = discards.map(|(_, discard)| discard.end).max();
+        if last.is_some() {
+            self.loose.insert(id);
+        }
+        let span = Span { end: last.unwrap_or_default().max(event.span.end), ..event.span };
+        // What a device stores to may not be the page any more.
+        let kinds = if let What::Sent { .. } = event.what { (true, true) } else { self.kinds(page, event.span) };
+        match kinds {
             (true, false) => object.words[page - FIRST_OF_OBJECT][slot].write(id, span, value),
             (false, _) => self.own[page][slot].write(id, span, Word::Own(value)),
             (true, true) => {
-                object.words[page - FIRST_OF_OBJECT][slot].may_write(id, span, value);
                 self.own[page][slot].may_write(id, span, Word::Own(value));
+                if page >= FIRST_OF_OBJECT {
+                    object.words[page - FIRST_OF_OBJECT][slot].may_write(id, span, value);
+                }
             }
         }
     }
@@ -134,12 +175,17 @@ impl Past {
                 if words[slot].possible(span).iter().any(through) {
                     return false;
                 }
-                let by = words[slot].explanation(span, Word::Own(value));
+                let by = words[slot].explanation(span, Word::Own(value)).filter(|by| !self.loose.contains(by));
                 by.is_some_and(|by| words.iter_mut().fold(false, |news, word| word.had_happened(by, span.end) | news))
             }
             (true, true) => false,
         }
     }
+}
+
+/// Did they overlap?
+fn meet(one: Span, other: Span) -> bool {
+    one.start <= other.end && other.start <= one.end
 }
 
 impl ObjectPast {
@@ -149,6 +195,10 @@ impl ObjectPast {
     }
 
     fn cut(&mut self, event: &Event) {
+        if let What::Punched = event.what {
+            let words = &mut self.words[event.page - FIRST_OF_OBJECT];
+            words.iter_mut().for_each(|word| word.write(event.id, event.span, 0));
+        }
         let What::Sized { pages } = event.what else { return };
         let page = event.page - FIRST_OF_OBJECT;
         if page == 0 {
@@ -214,18 +264,25 @@ fn judge_word(past: &Past, object: &ObjectPast, event: &Event) -> Result<(), Str
 }
 
 fn judge_outcome(past: &Past, object: &ObjectPast, event: &Event) -> Result<(), String> {
-    let What::Tried { access, outcome } = event.what else { return Ok(()) };
+    let (access, outcome, forced) = match event.what {
+        What::Tried { access, outcome } => (access, outcome, false),
+        What::Forced { outcome } => (Access::Write, outcome, true),
+        _ => return Ok(()),
+    };
     let (page, span) = (event.page, event.span);
     let states = past.states[page].possible(span);
     let sizes = object.sizes.possible(span);
     let inside = |size: &u64| page < FIRST_OF_OBJECT || *size > (page - FIRST_OF_OBJECT) as u64;
-    let permits = |state: &State| matches!(state, State::Mapped(rights) if rights.allow(access));
+    // A debugger may store to whatever is private; of the object, this is not looked at.
+    let permits = |state: &State| matches!(state, State::Mapped(rights) if rights.allow(access) || forced);
+    let refuses = |state: &State| matches!(state, State::Mapped(rights) if !rights.allow(access));
     let possible = match outcome {
         Ok(()) => states.iter().any(permits) && sizes.iter().any(inside),
-        Err(FaultError::Unmapped) => states.contains(&State::Unmapped),
-        Err(FaultError::Denied) => states.iter().any(|state| *state != State::Unmapped && !permits(state)),
+        Err(FaultError::Unmapped) => states.contains(&State::Unmapped) || past.was_away(page, span),
+        Err(FaultError::Denied) => states.iter().any(refuses),
         Err(FaultError::Bus) => states.iter().any(permits) && !sizes.iter().all(inside),
         Err(FaultError::OutOfMemory) => true,
+        Err(FaultError::Watched) => false, // nobody watches
     };
     if possible { Ok(()) } else { Err(format!("{access:?} ended in {outcome:?}, possible were {states:?}, {sizes:?}")) }
 }

@@ -1,7 +1,8 @@
 //! Several CPUs at once on a few pages, judged by [`faultless_model::history`] after the run.
 //!
 //! Each CPU does random operations on spaces that others use too: loads and stores through its MMU, remote reads and
-//! writes, mmap, munmap, mprotect, fork, exit, truncation of an object. Every operation is logged with the times of its
+//! writes, mmap, munmap, mprotect, fork, exit, truncation and hole punching of an object, madvise, mremap to elsewhere and
+//! back, pins through which a device stores, stores of a debugger. Every operation is logged with the times of its
 //! beginning and end; every result must be possible, and at the end every counter must equal its recount.
 
 mod actor;
@@ -15,6 +16,8 @@ use stage::Stage;
 use std::mem::ManuallyDrop;
 
 const PAGE: u64 = 4096;
+/// What a leaf table covers.
+const TABLE: u64 = 512 * PAGE;
 /// Words of a page that are used, far apart.
 const SLOTS: usize = 3;
 
@@ -60,7 +63,7 @@ pub struct Role {
     /// The space whose ranges it changes, if not the one that it runs.
     pub ranges_of: Option<usize>,
     /// Operations and their weights, in the order of [`Doing`].
-    pub weights: [u64; 10],
+    pub weights: [u64; DOINGS],
     /// So many times the storm's number of operations.
     pub times: usize,
 }
@@ -68,8 +71,22 @@ pub struct Role {
 /// How many kinds of storms there are.
 pub const KINDS_OF_STORMS: usize = KINDS.len();
 
+/// How many things a CPU may do.
+const DOINGS: usize = 17;
+
 const fn role(home: usize, weights: [u64; 10]) -> Role {
     busy(home, 1, weights)
+}
+
+/// The same with the weights of what comes behind [`Doing::Resize`].
+const fn wide(home: usize, weights: [u64; 10], more: [u64; 7]) -> Role {
+    Role { weights: joined(weights, more), ..role(home, weights) }
+}
+
+const fn joined(weights: [u64; 10], more: [u64; 7]) -> [u64; DOINGS] {
+    let [a, b, c, d, e, f, g, h, i, j] = weights;
+    let [k, l, m, n, o, p, q] = more;
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q]
 }
 
 /// Runs one space and changes the ranges of another.
@@ -78,11 +95,11 @@ const fn outside(home: usize, ranges_of: usize, weights: [u64; 10]) -> Role {
 }
 
 const fn busy(home: usize, times: usize, weights: [u64; 10]) -> Role {
-    Role { home, ranges_of: None, weights, times }
+    Role { home, ranges_of: None, weights: joined(weights, [0; 7]), times }
 }
 
 /// Kinds of storms: roles, pages, forks before.
-const KINDS: [(&[Role], &[usize], u64); 12] = [
+const KINDS: [(&[Role], &[usize], u64); 18] = [
     // Everything evenly.
     (&[role(0, [12, 14, 3, 3, 3, 3, 4, 3, 2, 1])], &[0, 1, 2, 3, 4, 5, 6, 7], 3),
     // Copy-on-write in a tree of forks.
@@ -107,6 +124,50 @@ const KINDS: [(&[Role], &[usize], u64); 12] = [
     (&[role(1, [4, 8, 0, 0, 0, 0, 0, 0, 0, 0]), role(0, [8, 4, 0, 0, 0, 0, 0, 0, 0, 0])], &[0, 1, 2], 0),
     // One changes rights from outside, while the other copies alone.
     (&[outside(1, 0, [0, 0, 0, 0, 0, 4, 8, 1, 0, 0]), role(0, [8, 8, 0, 0, 0, 0, 0, 0, 0, 0])], &[1], 0),
+    // Everything that is behind the first ten, but for moves: only who changes ranges alone may move them.
+    (&[wide(0, [8, 10, 2, 3, 2, 2, 3, 3, 2, 1], [4, 2, 0, 3, 3, 3, 3])], &[0, 1, 2, 3, 4, 5, 6, 7], 3),
+    // One discards and replaces, the others store, copy and bring in.
+    (
+        &[
+            wide(0, [2, 2, 0, 0, 0, 1, 1, 0, 0, 0], [6, 2, 0, 0, 0, 0, 0]),
+            wide(0, [4, 8, 1, 2, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 2, 0]),
+        ],
+        &[0, 1, 2, 6],
+        3,
+    ),
+    // One moves, the others use.
+    (
+        &[
+            wide(0, [1, 2, 0, 0, 0, 1, 1, 0, 0, 0], [1, 0, 7, 0, 0, 0, 0]),
+            wide(0, [5, 8, 1, 2, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 2, 1]),
+        ],
+        &[0, 1, 2, 5],
+        3,
+    ),
+    // One moves two neighbours, the others store.
+    (
+        &[wide(0, [1, 2, 0, 0, 0, 0, 0, 0, 0, 0], [0, 0, 6, 0, 0, 0, 0]), role(0, [3, 8, 0, 0, 0, 0, 0, 0, 0, 0])],
+        &[1, 2],
+        2,
+    ),
+    // One punches, cuts and moves the object, the others use it.
+    (
+        &[
+            wide(0, [1, 2, 0, 0, 0, 1, 1, 0, 0, 2], [1, 0, 3, 6, 0, 0, 0]),
+            wide(0, [5, 6, 2, 3, 0, 0, 0, 1, 0, 0], [0, 0, 0, 0, 1, 2, 1]),
+        ],
+        &[6, 7],
+        3,
+    ),
+    // Pins and forks.
+    (
+        &[
+            wide(0, [2, 4, 0, 0, 0, 0, 0, 5, 0, 0], [1, 0, 0, 0, 5, 0, 1]),
+            wide(0, [4, 8, 1, 1, 0, 0, 1, 0, 0, 0], [0, 0, 0, 0, 5, 0, 2]),
+        ],
+        &[0, 1, 2],
+        2,
+    ),
 ];
 
 /// What a CPU may do.
@@ -122,9 +183,16 @@ enum Doing {
     Fork,
     Leave,
     Resize,
+    Discard,
+    Free,
+    Move,
+    Punch,
+    Pin,
+    Populate,
+    Force,
 }
 
-const ALL: [Doing; 10] = [
+const ALL: [Doing; DOINGS] = [
     Doing::Load,
     Doing::Store,
     Doing::RemoteRead,
@@ -135,6 +203,13 @@ const ALL: [Doing; 10] = [
     Doing::Fork,
     Doing::Leave,
     Doing::Resize,
+    Doing::Discard,
+    Doing::Free,
+    Doing::Move,
+    Doing::Punch,
+    Doing::Pin,
+    Doing::Populate,
+    Doing::Force,
 ];
 
 impl Storm {

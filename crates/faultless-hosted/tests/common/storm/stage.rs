@@ -1,6 +1,6 @@
 //! What all CPUs of a storm share: the spaces, the object, the clock and the log.
 
-use super::{FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, SLOTS, Storm};
+use super::{FIRST_OF_OBJECT, OBJECT_PAGES, PAGE, PAGES, SLOTS, Storm, TABLE};
 use faultless::{
     Access, Backing, Cpu, FaultError, Layout, MapError, MapRequest, Object, PageRange, PageWriter, Pager, PagerError,
     Rights, Sharing, Space, VirtAddr, Vm,
@@ -42,6 +42,21 @@ pub(super) enum What {
     /// The object got another size; what the page showed beyond it is gone.
     Sized {
         pages: u64,
+    },
+    /// What the space had there of its own is gone; what it shows is not.
+    Discarded,
+    /// The object's page became zeroes.
+    Punched,
+    /// It was moved elsewhere and back.
+    Away,
+    /// A device stored to what was, when it was pinned, the page.
+    Sent {
+        slot: usize,
+        value: u64,
+    },
+    /// A debugger stored to it.
+    Forced {
+        outcome: Outcome,
     },
 }
 
@@ -116,6 +131,9 @@ impl Stage {
         for page in 0..FIRST_OF_OBJECT {
             stage.map_fresh(&space, token, PageRange::page(word(page, 0))).expect("memory");
         }
+        // A whole leaf table for moves.
+        let behind = PageRange::new(VirtAddr::new(PAGES[2] + PAGE), VirtAddr::new(PAGES[2] + TABLE));
+        stage.map_fresh(&space, token, behind.expect("ascending")).expect("memory");
         for page in FIRST_OF_OBJECT..PAGES.len() {
             stage.map_object(&space, token, page, Sharing::Shared).expect("memory");
         }

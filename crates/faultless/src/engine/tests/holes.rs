@@ -1,4 +1,4 @@
-//! Holes in objects: what is read, what is counted, what a file gives back (MA-01, MA-05, TR-02).
+//! Holes in objects: what is read, what is counted, what a file gives back (MA-01, MA-04, MA-05, TR-02).
 
 use super::{Bench, at, get, range};
 use crate::{Backing, MapRequest, Object, PAGE_SIZE, PageWriter, Pager, PagerError, Sharing};

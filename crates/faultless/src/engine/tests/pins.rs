@@ -1,4 +1,4 @@
-//! Pinned pages stay what they are; forced stores change no rights (GU-01, GU-04, GU-05, GU-06, GU-08).
+//! Pinned pages stay what they are; forced stores change no rights (GU-01, GU-04, GU-05, GU-06, GU-08, CW-06).
 
 use super::{Bench, at, get, range};
 use crate::{Access, Backing, FaultError, MapRequest, PAGE_SIZE, Pinned, Rights, Sharing};

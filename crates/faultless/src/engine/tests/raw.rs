@@ -1,4 +1,5 @@
-//! Frames by number and pages of the embedder's: counted or not, copied, refused, and given back (rows PF, GU-04, FL-04).
+//! Frames by number and pages of the embedder's: counted or not, copied, refused, and given back (PF-01 to PF-09,
+//! CW-07, FK-04, GU-04, FL-04).
 
 use super::{Bench, at, get, range};
 use crate::{

@@ -13,7 +13,7 @@ fn all_bits() -> impl Iterator<Item = PageBits> {
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: n & 32 != 0,
-        soft: n & 65 != 0,
+        marked: n & 64 != 0,
     })
 }
 
@@ -76,6 +76,26 @@ fn offsets_round_trip() {
             assert_ne!(entry & ABOVE_MEMORY, 0);
         }
     }
+}
+
+#[test]
+fn marks_and_losses_round_trip() {
+    for generation in 0..32 {
+        assert_eq!(F::leaf(F::lost(generation)), Leaf::Lost);
+        assert_eq!(F::generation(F::lost(generation)), generation);
+    }
+    assert!(F::lost(0) & ABOVE_MEMORY != 0 && F::lost(0) & PRESENT == 0 && !F::all_empty(F::lost(0)));
+    let bits = PageBits { write: true, exclusive: true, ..PageBits::default() };
+    let page = F::page(FrameId::new(9), bits, 3);
+    let marked = F::with_mark(page, true);
+    let shown = PageBits { write: false, marked: true, ..bits };
+    assert_eq!((F::leaf(marked), F::generation(marked)), (Leaf::Page(FrameId::new(9), shown), 3));
+    // PROT_NONE and back keeps it, and a page made writable has none.
+    let none = F::page_to_none(marked, 4);
+    assert_eq!(F::leaf(F::none_to_page(none)), Leaf::Page(FrameId::new(9), shown));
+    assert_eq!(F::leaf(F::with_mark(none, true)), F::leaf(none));
+    assert_eq!(F::leaf(F::with_mark(F::with_mark(none, false), true)), F::leaf(none));
+    assert!(matches!(F::leaf(F::made_writable(marked, true)), Leaf::Page(_, bits) if bits.write && !bits.marked));
 }
 
 #[test]
@@ -146,8 +166,9 @@ fn a_large_page_stands_for_its_table() {
             assert_eq!(F::none_to_page(F::page_to_none(entry, 0)) & LARGE, LARGE);
             for index in [0, 1, 255, 511] {
                 let page = FrameId::new(frame.as_u64() + index as u64);
-                assert_eq!(F::part_of_huge(entry, index), F::page(page, bits, 0));
-                let none = F::page_to_none(F::page(page, bits, 0), 0);
+                let small = F::with_soft(F::page(page, bits, 0));
+                assert_eq!(F::part_of_huge(entry, index), small);
+                let none = F::page_to_none(small, 0);
                 assert_eq!(F::part_of_huge(F::page_to_none(entry, 0), index), none);
             }
         }
@@ -170,13 +191,14 @@ fn losing_exclusivity_takes_the_write_permission_of_private_pages_only() {
 #[test]
 fn what_may_be_written_is_soft_dirty() {
     for bits in all_bits() {
-        let page = F::page(FrameId::new(5), PageBits { soft: false, ..bits }, 3);
+        let page = F::page(FrameId::new(5), bits, 3);
         for entry in [page, F::made_writable(page, true), F::page_to_none(page, 3)] {
             let (Leaf::Page(_, now) | Leaf::None(_, now)) = F::leaf(entry) else { panic!() };
-            assert!(now.soft || !now.write, "a store would not be seen: {now:?}");
+            assert!(F::is_soft(entry) || !now.write, "a store would not be seen: {now:?}");
             let cleared = F::without_soft(entry);
             let (Leaf::Page(frame, clear) | Leaf::None(frame, clear)) = F::leaf(cleared) else { panic!() };
-            assert_eq!((frame, clear), (FrameId::new(5), PageBits { write: false, soft: false, ..now }));
+            assert_eq!((frame, clear), (FrameId::new(5), PageBits { write: false, ..now }));
+            assert!(!F::is_soft(cleared) && F::is_soft(F::with_soft(cleared)));
             assert_eq!(F::without_soft(F::with_soft(cleared)), cleared);
             assert_eq!((F::generation(cleared), F::is_accessed(F::unused(cleared))), (3, false));
         }

@@ -39,9 +39,23 @@ impl<M: Machine> Core<M> {
         section: &Section<'_>,
     ) -> Result<(), Need<M>> {
         let area = self.index.find(address, section).ok_or(Need::Area)?;
-        if area.is_pending() {
-            return Err(Need::Wait);
+        if area.needs_care() {
+            return self.attempt_with_care::<FORCED>(ctx, address, access, area, flushed, work);
         }
+        self.attempt_in::<FORCED, false>(ctx, address, access, area, flushed, work)
+    }
+
+    /// The same under the area that was found. `WATCHED`: somebody may have to be told first.
+    #[inline]
+    pub(super) fn attempt_in<const FORCED: bool, const WATCHED: bool>(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        area: &Area<M>,
+        flushed: Option<&Carried>,
+        work: &mut Work,
+    ) -> Result<(), Need<M>> {
         let may_force = FORCED && area.sharing == Sharing::Private && !area.rights.is_none();
         if !area.rights.allow(access) && !may_force {
             // A verdict on a dead area is none (hole 14).
@@ -63,6 +77,9 @@ impl<M: Machine> Core<M> {
         let checks = !mutant::is(mutant::Mutant::NoDeadCheck) && !mutant::is(mutant::Mutant::DeadCheckFirst);
         if checks && area.is_dead() {
             return Err(Need::Retry);
+        }
+        if WATCHED {
+            self.report(address, access, area, entry)?;
         }
         let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
         attempt.run(access, flushed, work)
@@ -162,6 +179,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             flushed: flushed.is_some_and(|carried| M::Format::same_but_touched(carried.entry, self.entry))
                 || mutant::is(mutant::Mutant::NoPendingFlush),
             forced: FORCED && self.area.sharing == Sharing::Private,
+            soft: FORCED && M::Format::is_soft(self.entry),
         };
         let mut plan = decide(&facts);
         if plan == Plan::Flush && flush_if_alone(self.ctx, &self.core.mask, self.core.root, self.address).is_some() {
@@ -179,7 +197,8 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             (Plan::MapZero, ..) => self.map_zero(execute),
             (Plan::MapAnon, ..) => self.map_anon(execute, work),
             (Plan::MapObject(stores), _, Some(page)) => {
-                let (write, dirty) = (stores != Stores::Trapped, stores == Stores::Done);
+                let trapped = stores == Stores::Trapped || stores == Stores::Free && !self.stores_unseen();
+                let (write, dirty) = (!trapped, stores == Stores::Done);
                 self.map_object(page, PageBits { write, execute, dirty, ..PageBits::default() }, work)
             }
             (Plan::CopyObject, _, Some(page)) => self.copy_object(page, execute, work),
@@ -233,11 +252,13 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
     #[inline]
     fn look_up_at(&self, object: &Object<M>, index: u64, mappings: u32) -> (Page, Option<FrameId>) {
         match object.page(self.ctx, index, mappings) {
-            PageState::Resident(frame) if object.is_memory() && self.stores_unseen() => (Page::Memory, Some(frame)),
+            PageState::Resident(frame) if object.is_memory() => (Page::Memory, Some(frame)),
             PageState::Resident(frame) => (Page::Resident, Some(frame)),
             PageState::PastEnd => (Page::PastEnd, None),
             PageState::Absent if object.must_read(index) => (Page::MustRead, None),
             PageState::Absent => (Page::MustMake, None),
+            // Outside the section, also where nothing has to be read: what is punched out is waited for.
+            PageState::Closed => (Page::MustRead, None),
         }
     }
 
@@ -420,7 +441,8 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             dirty: direct,
             ..PageBits::default()
         };
-        let new = M::Format::page(frame, pending, M::Format::generation(self.entry));
+        // What was soft-dirty stays it, should the store never come.
+        let new = M::Format::with_soft(M::Format::page(frame, pending, M::Format::generation(self.entry)));
         self.exchange_touched(|_| new).inspect_err(|_| self.ctx.put(frame, references, 1))?;
         self.account_copy(source, bits, work);
         self.entry = new;

@@ -13,7 +13,7 @@ pub(super) enum Page {
     NoObject,
     /// In the cache of a file.
     Resident,
-    /// In memory that nothing stands behind, and soft-dirty anyway: nobody must hear of stores.
+    /// In memory that nothing stands behind: nobody must hear of stores.
     Memory,
     /// Not in the cache, and to be read from a pager.
     MustRead,
@@ -40,6 +40,8 @@ pub(super) struct Facts {
     /// A store to private memory that its rights do not allow (a debugger's), or a pin: the page is to become ours, not
     /// writable (GU-06).
     pub(super) forced: bool,
+    /// With `forced`: the entry is soft-dirty, so the store is no news (P14).
+    pub(super) soft: bool,
 }
 
 /// What to do.
@@ -93,11 +95,12 @@ pub(super) enum Stores {
 pub(super) fn decide(facts: &Facts) -> Plan {
     match facts.leaf {
         Leaf::Poison => Plan::Retry,
+        Leaf::Lost => Plan::Bus,
         Leaf::None(..) => Plan::Restore,
         Leaf::Empty | Leaf::Offset(_) => decide_empty(facts),
         Leaf::Page(_, bits) => match facts.access {
             Access::Execute if !bits.execute => Plan::Widen,
-            Access::Write if facts.forced && bits.exclusive && !bits.pending && bits.soft => Plan::Nothing,
+            Access::Write if facts.forced && bits.exclusive && !bits.pending && facts.soft => Plan::Nothing,
             Access::Write if !bits.write => decide_write(facts, bits.pending, bits.exclusive),
             _ => Plan::Nothing,
         },

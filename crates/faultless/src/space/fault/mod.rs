@@ -9,6 +9,7 @@
 
 mod commit;
 mod decide;
+mod watched;
 
 use super::Core;
 use crate::addr::{Access, FrameId, VirtAddr};
@@ -18,8 +19,10 @@ use crate::machine::format::Raw;
 use crate::object::{Object, ObjectError};
 use crate::sync::{Event, Section};
 use crate::table::{Delta, Removed};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::mem;
+use watched::Asked;
 
 /// A fault that was resolved: the instruction may be repeated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,6 +44,9 @@ pub enum FaultError {
     Bus,
     /// No frame. Nothing visible has changed.
     OutOfMemory,
+    /// It was reported to a [`Watcher`](crate::Watcher), and this thread cannot wait here: repeat the access when the
+    /// ticket is woken.
+    Watched,
 }
 
 /// What an attempt could not do inside its section.
@@ -57,6 +63,8 @@ pub(super) enum Need<M: Machine> {
     Page(Arc<Object<M>>, u64),
     /// Nothing is mapped here; perhaps a stack may grow.
     Area,
+    /// An answer of whoever watches the area.
+    Watcher(Box<Asked>),
     /// The end.
     Fail(FaultError),
 }
@@ -152,6 +160,11 @@ impl<M: Machine> Core<M> {
                 Need::Page(object, index) => self.bring_in(ctx, &object, index, &mut collected, work)?,
                 Need::Area if !mem::replace(&mut grown, true) && self.grow_stack(ctx, address) => {}
                 Need::Area => return Err(FaultError::Unmapped),
+                Need::Watcher(asked) => {
+                    if self.ask::<FORCED>(ctx, address, access, &asked, work)? {
+                        return Ok(());
+                    }
+                }
                 Need::Fail(error) => return Err(error),
             }
         }

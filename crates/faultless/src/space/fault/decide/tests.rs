@@ -10,18 +10,18 @@ const ACCESSES: [Access; 3] = [Access::Read, Access::Write, Access::Execute];
 
 fn leaves() -> Vec<Leaf> {
     let frame = FrameId::new(7);
-    let pages = (0..64u32).map(|n| PageBits {
+    let pages = (0..32u32).map(|n| PageBits {
         write: n & 1 != 0,
         execute: n & 2 != 0,
         exclusive: n & 4 != 0,
         pending: n & 8 != 0,
         special: n & 16 != 0,
         dirty: false,
-        soft: n & 33 != 0,
+        marked: false,
     });
     let mut all: Vec<_> = pages.clone().map(|bits| Leaf::Page(frame, bits)).collect();
     all.extend(pages.map(|bits| Leaf::None(frame, bits)));
-    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9)]);
+    all.extend([Leaf::Empty, Leaf::Poison, Leaf::Offset(9), Leaf::Lost]);
     all
 }
 
@@ -29,7 +29,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
     leaves().into_iter().flat_map(|leaf| {
         PAGES.into_iter().flat_map(move |page| {
             ACCESSES.into_iter().flat_map(move |access| {
-                (0..32).map(move |n| Facts {
+                (0..64).map(move |n| Facts {
                     rights: if n & 16 == 0 { Rights::ALL } else { Rights::READ | Rights::EXECUTE },
                     sharing: if n & 1 == 0 { Sharing::Private } else { Sharing::Shared },
                     access,
@@ -38,6 +38,7 @@ fn all_facts() -> impl Iterator<Item = Facts> {
                     alone: n & 2 != 0,
                     flushed: n & 4 != 0,
                     forced: n & 8 != 0,
+                    soft: n & 32 != 0,
                 })
             })
         })
@@ -52,7 +53,7 @@ fn nothing_is_done_for_an_adequate_entry() {
         };
         let adequate = match facts.access {
             Access::Read => true,
-            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending && bits.soft,
+            Access::Write => bits.write || facts.forced && bits.exclusive && !bits.pending && facts.soft,
             Access::Execute => bits.execute,
         };
         assert_eq!(decide(&facts) == Plan::Nothing, adequate, "{facts:?}");
@@ -70,7 +71,7 @@ fn a_private_store_never_reaches_what_others_see() {
         }
         let plan = decide(&facts);
         if facts.forced && plan == Plan::Nothing {
-            assert!(bits.exclusive && !bits.pending && bits.soft, "{facts:?}");
+            assert!(bits.exclusive && !bits.pending && facts.soft, "{facts:?}");
             continue;
         }
         assert!(matches!(plan, Plan::Flush | Plan::Reuse | Plan::Copy), "{facts:?}: {plan:?}");
