@@ -214,7 +214,7 @@ impl<M: Mmu> Trial<M> {
         if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
             return Ok(());
         }
-        if self.meets_nonlinear(step.process, &step.op) {
+        if self.is_left_out(step.process, &step.op) {
             return Ok(());
         }
         let host = self.host.step(step.process, &step.op)?;
@@ -245,7 +245,7 @@ impl<M: Mmu> Trial<M> {
         for index in burst::permitted(&self.ours.view(process), &tasks) {
             let op = &tasks[index].1;
             let apart = matches!(op, Op::Remap { .. }) && self.is_kept_apart(process, op)?;
-            if is_tame(op) && !apart && !self.meets_nonlinear(process, op) {
+            if is_tame(op) && !apart && !self.is_left_out(process, op) {
                 kept.push(index);
             }
         }
@@ -315,12 +315,17 @@ impl<M: Mmu> Trial<M> {
         Ok(host.iter().any(|start| at < *start && *start < end && !ours.contains(start)))
     }
 
-    /// Would the call see on the host that a nonlinear mapping is several there (`nonlinear-area`)?
-    fn meets_nonlinear(&mut self, process: usize, op: &Op) -> bool {
+    /// Would the call see on the host that a nonlinear mapping is several there (`nonlinear-area`), or count what is
+    /// locked as only Linux does (`dontunmap-locked`)?
+    fn is_left_out(&mut self, process: usize, op: &Op) -> bool {
         match *op {
             Op::Remap { at, old, flags, to, new } => {
                 let fixed = flags & linux::MREMAP_FIXED != 0;
-                self.ours.has_nonlinear(process, at, old.max(1) + arena::PAGE)
+                let keeps = flags & linux::MREMAP_DONTUNMAP != 0;
+                // `dontunmap-locked`.
+                let locked = |flags: AreaFlags| flags.contains(AreaFlags::LOCKED);
+                keeps && self.ours.has_flags(process, at, old.max(1), locked)
+                    || self.ours.has_nonlinear(process, at, old.max(1) + arena::PAGE)
                     || fixed && self.ours.has_nonlinear(process, to, new)
             }
             Op::Advise { at, len, advice } => {
@@ -404,7 +409,8 @@ impl<M: Mmu> Trial<M> {
                 mapping.source = Source::Shared(name);
             }
         }
-        if same_mappings(&host.mappings, &renamed) {
+        let sealed = self.executed.calls.contains_key("mseal");
+        if same_mappings(&host.mappings, &renamed, sealed) {
             return Ok(());
         }
         let (only_host, only_ours) = apart(&host.mappings, &renamed);

@@ -46,11 +46,13 @@ fn planted_wrong_answers_are_found() {
     let plan = Plan::new(42, 0);
     for canary in Canary::ALL {
         let manner = Manner { canary: Some(canary), ..Manner::STRICT };
-        let what = match judge(&plan.scenario(plan.seed), manner) {
-            Err(Failure::Differs(difference)) => difference.what,
-            other => panic!("{canary:?}: {other:?}"),
-        };
-        assert_eq!(what, canary.alarm(), "{canary:?}");
+        // Not every scenario has a place for it.
+        let found = (42..62).find_map(|seed| match judge(&plan.scenario(seed), manner) {
+            Ok(_) => None,
+            Err(Failure::Differs(difference)) => Some(difference.what),
+            Err(failure) => panic!("{canary:?}: {failure}"),
+        });
+        assert_eq!(found, Some(canary.alarm()), "{canary:?}");
     }
 }
 
