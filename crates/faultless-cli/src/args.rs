@@ -59,6 +59,10 @@ pub struct MannerArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub every: u32,
 
+    /// Look at their smaps and status as well after every N steps
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub details: u32,
+
     /// The machine that faultless runs on
     #[arg(long, value_enum, default_value_t = HostedKind::Fast)]
     pub machine: HostedKind,

@@ -93,7 +93,7 @@ fn smaps_tells_what_the_pages_of_an_area_are() {
                 String::from_utf8(text.0).expect("text")
             })
             .collect();
-        for (text, size, flags) in [(&texts[0], 4, "rd mr mw me sd"), (&texts[1], 12, "rd wr mr mw me sd")] {
+        for (text, size, flags) in [(&texts[0], 4, "rd mr mw me ac sd"), (&texts[1], 12, "rd wr mr mw me ac sd")] {
             let lines = [
                 format!("Size:              {size:5} kB"),
                 "Rss:                   4 kB".to_owned(),

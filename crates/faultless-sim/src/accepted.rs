@@ -26,11 +26,29 @@ pub const ACCEPTED: &[Accepted] = &[
         how: "in a process that forked or was forked, an access may take more faults here, and a store to a private \
               mapping (also MADV_POPULATE_WRITE) fewer",
     },
+    Accepted {
+        id: "fork-shares",
+        how: "shares (Pss, Locked) of processes that forked or were forked are compared by the sum of Pss over all processes",
+    },
+    Accepted {
+        id: "free-shared",
+        how: "once MADV_FREE was called, clean and dirty pages of processes that forked or were forked are compared by \
+              their sums",
+    },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
+    Accepted {
+        id: "object-dirty",
+        how: "in mappings of files and shared memory, clean and dirty pages are compared by their sums",
+    },
     Accepted {
         id: "nonlinear-area",
         how: "a nonlinear mapping is shown as one per run of pages; calls that meet one, or have it made, where Linux \
               would see the border of a mapping are not made",
+    },
+    Accepted { id: "dontunmap-locked", how: "no MREMAP_DONTUNMAP of locked mappings" },
+    Accepted {
+        id: "seal-split",
+        how: "once anything was sealed, shared areas that only the host keeps apart are the same to the tester as well",
     },
     Accepted {
         id: "area-merge",
@@ -39,13 +57,14 @@ pub const ACCEPTED: &[Accepted] = &[
 ];
 
 /// Are the lists the same, but for private areas that the host keeps apart (`area-merge`)? Linux does that if their
-/// anonymous pages were made independently, which depends on the order of past faults.
+/// anonymous pages were made independently, which depends on the order of past faults. With `sealed`, shared ones too
+/// (`seal-split`).
 #[must_use]
-pub fn same_mappings(host: &[Mapping], ours: &[Mapping]) -> bool {
+pub fn same_mappings(host: &[Mapping], ours: &[Mapping], sealed: bool) -> bool {
     let mut host = host.iter();
     let same = ours.iter().all(|whole| {
         let Some(mut part) = host.next().copied() else { return false };
-        while part.end < whole.end && !part.shared {
+        while part.end < whole.end && (sealed || !part.shared) {
             match host.next() {
                 Some(next) if follows(&part, next) => part.end = next.end,
                 _ => return false,
@@ -75,9 +94,11 @@ mod tests {
     fn only_the_host_may_keep_private_areas_apart() {
         let area = |start, end, shared| Mapping { start, end, prot: 3, shared, source: Source::File(0), offset: start };
         let (whole, parts) = ([area(0, 8, false)], [area(0, 4, false), area(4, 8, false)]);
-        assert!(same_mappings(&whole, &whole) && same_mappings(&parts, &whole) && !same_mappings(&whole, &parts));
-        assert!(!same_mappings(&[area(0, 4, true), area(4, 8, true)], &[area(0, 8, true)]));
-        assert!(!same_mappings(&parts, &parts[..1]) && !same_mappings(&parts[..1], &whole));
+        let same = |host: &[Mapping], ours: &[Mapping]| same_mappings(host, ours, false);
+        assert!(same(&whole, &whole) && same(&parts, &whole) && !same(&whole, &parts));
+        let (halves, both) = ([area(0, 4, true), area(4, 8, true)], [area(0, 8, true)]);
+        assert!(!same(&halves, &both) && same_mappings(&halves, &both, true) && !same_mappings(&both, &halves, true));
+        assert!(!same(&parts, &parts[..1]) && !same(&parts[..1], &whole));
     }
 
     #[test]

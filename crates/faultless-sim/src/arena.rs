@@ -15,6 +15,22 @@ pub const START: u64 = MIDDLE - SIZE / 2;
 /// One past the last byte.
 pub const END: u64 = START + SIZE;
 
+/// Where the heap of a scenario's first process begins: below the border, so that it can grow across.
+pub const HEAP: u64 = MIDDLE - 124 * PAGE;
+
+/// Pages in a row that belong to the same thread while several work.
+pub const CHUNK: u64 = 8;
+
+/// The thread that may work at `start..start + len` while others do: its pages are in one chunk, and chunks take turns.
+/// `None` if they are not in one.
+#[must_use]
+pub fn owner_of(start: u64, len: u64) -> Option<usize> {
+    let chunk = |address: u64| (address - START) / (CHUNK * PAGE);
+    let end = start.checked_add(len.max(1))?;
+    (holds(start, len.max(1)) && chunk(start) == chunk(end - 1))
+        .then(|| 1 + chunk(start) as usize % crate::scenario::MOST_THREADS)
+}
+
 /// Does all of `start..start + len` lie in the arena?
 #[must_use]
 pub fn holds(start: u64, len: u64) -> bool {

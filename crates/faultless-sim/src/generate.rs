@@ -3,8 +3,8 @@
 //! Called by `check` and tests. The generator knows which processes live, and nothing else: what is mapped where is
 //! for the two sides to agree on. A few hot places per scenario make steps meet each other.
 
-use crate::arena::{self, PAGE, PAGES};
-use crate::scenario::{FILES, FileRef, MOST_PROCESSES, Op, Scenario, Step};
+use crate::arena::{self, CHUNK, PAGE, PAGES};
+use crate::scenario::{FILES, FileRef, MOST_BURST, MOST_PROCESSES, MOST_THREADS, Op, Scenario, Step};
 use faultless_hosted::Rng;
 use linux_raw_sys::general as linux;
 
@@ -25,6 +25,8 @@ pub struct Calls {
     pub mincore: bool,
     pub mremap: bool,
     pub remap_file_pages: bool,
+    pub brk: bool,
+    pub mseal: bool,
     /// Modes of `fallocate`.
     pub fallocate: &'static [u32],
 }
@@ -59,6 +61,8 @@ impl Calls {
         mincore: true,
         mremap: true,
         remap_file_pages: true,
+        brk: true,
+        mseal: true,
         fallocate: &[0, linux::FALLOC_FL_KEEP_SIZE, linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
     };
 }
@@ -70,6 +74,8 @@ pub struct Shape {
     pub steps: usize,
     /// Most processes, the first included.
     pub processes: usize,
+    /// Once in so many steps several threads work at the same time; 0 for never.
+    pub bursts: u64,
     /// Calls that are used besides the usual ones.
     pub calls: Calls,
 }
@@ -78,7 +84,7 @@ impl Shape {
     /// All calls, for tests of the text form.
     #[must_use]
     pub fn everything(steps: usize) -> Self {
-        Self { steps, processes: MOST_PROCESSES, calls: Calls::ALL }
+        Self { steps, processes: MOST_PROCESSES, bursts: 20, calls: Calls::ALL }
     }
 }
 
@@ -86,7 +92,10 @@ impl Shape {
 pub fn generate(rng: &mut Rng, shape: &Shape) -> Scenario {
     let files = std::array::from_fn(|_| file_size(rng));
     let mut maker = Maker { hot: std::array::from_fn(|_| hot_page(rng)), rng, shape, living: vec![(0, 0)], born: 1 };
-    let steps = (0..shape.steps).map(|_| maker.step()).collect();
+    let mut steps = Vec::new();
+    while steps.len() < shape.steps {
+        maker.some_steps(&mut steps);
+    }
     Scenario { files, steps }
 }
 
@@ -96,7 +105,8 @@ fn file_size(rng: &mut Rng) -> u64 {
 
 /// Near a border of tables, or anywhere.
 fn hot_page(rng: &mut Rng) -> u64 {
-    let border = rng.pick(&[0, 512, PAGES / 2, PAGES / 2, 1536, PAGES]);
+    let heap = (arena::HEAP - arena::START) / PAGE + 4;
+    let border = rng.pick(&[0, 512, heap, PAGES / 2, PAGES / 2, 1536, PAGES]);
     let page = if rng.once_in(4) { rng.below(PAGES) } else { border.saturating_sub(4) };
     page.min(PAGES - 12)
 }
@@ -111,6 +121,77 @@ struct Maker<'a> {
 }
 
 impl Maker<'_> {
+    /// One step, or those of several threads.
+    fn some_steps(&mut self, steps: &mut Vec<Step>) {
+        if self.shape.bursts != 0 && self.rng.once_in(self.shape.bursts) {
+            let at = self.rng.below(self.living.len() as u64) as usize;
+            let process = self.living[at].0;
+            self.burst(process, steps);
+        } else {
+            let step = self.step();
+            steps.push(step);
+        }
+    }
+
+    /// Steps of some threads that work at the same time, each in chunks of its own.
+    fn burst(&mut self, process: usize, steps: &mut Vec<Step>) {
+        let threads = self.rng.range(2, MOST_THREADS as u64 + 1);
+        let place = self.page() / CHUNK;
+        for _ in 0..self.rng.range(4, MOST_BURST as u64 + 1) {
+            let thread = self.rng.below(threads);
+            // The thread's chunk next to the place, and sometimes its next.
+            let turn = (place + MOST_THREADS as u64 - thread) / MOST_THREADS as u64 + self.rng.once_in(4) as u64;
+            let chunk = (turn * MOST_THREADS as u64 + thread).min(PAGES / CHUNK - MOST_THREADS as u64 + thread);
+            let op = self.op_in(chunk * CHUNK);
+            steps.push(Step { process, thread: thread as usize + 1, op });
+        }
+    }
+
+    /// An operation in the chunk that begins with this page.
+    fn op_in(&mut self, first: u64) -> Op {
+        let page = self.rng.below(CHUNK);
+        let at = arena::START + (first + page) * PAGE;
+        let len = self.rng.range(1, CHUNK - page + 1) * PAGE;
+        let (offset, width) = (self.rng.below(PAGE / 8) * 8, self.rng.pick(&[1, 8]));
+        let file = self.file();
+        match self.rng.weighted(&[16, 8, 10, 24, 40, 8, 3, 4, 4]) {
+            0 => self.map_at(at, len),
+            1 => Op::Unmap { at, len },
+            2 => Op::Protect { at, len, prot: self.protection().into() },
+            3 => Op::Load { at: at + offset, width },
+            4 => Op::Store { at: at + offset, width, value: self.rng.next() },
+            5 if !self.shape.calls.madvise.is_empty() => {
+                Op::Advise { at, len, advice: self.rng.pick(self.shape.calls.madvise) }
+            }
+            6 if self.shape.calls.mremap => {
+                let to = arena::START + (first + self.rng.below(CHUNK)) * PAGE;
+                Op::Remap { at, old: len, new: self.rng.range(1, 5) * PAGE, flags: self.rng.pick(&[0, 3, 3, 7]), to }
+            }
+            7 => match self.rng.below(4) {
+                0 => Op::Truncate { file, size: self.offset().cast_signed() },
+                1 => Op::Read { file, offset: self.offset().cast_signed(), len: self.bytes() },
+                _ => {
+                    let (offset, len) = (self.offset().cast_signed(), self.bytes());
+                    Op::Write { file, offset, len, value: self.rng.range(1, 256) as u8 }
+                }
+            },
+            8 if self.shape.calls.mincore => Op::Resident { at, len },
+            _ => Op::Load { at: at + offset, width },
+        }
+    }
+
+    /// A mapping at an address for one of several threads.
+    fn map_at(&mut self, at: u64, len: u64) -> Op {
+        let file = self.rng.once_in(3).then(|| FileRef { number: self.file(), read_only: false });
+        let mut flags = if self.rng.once_in(6) { linux::MAP_FIXED_NOREPLACE } else { linux::MAP_FIXED };
+        flags |= if self.rng.once_in(4) { linux::MAP_SHARED } else { linux::MAP_PRIVATE };
+        flags |= if file.is_none() { linux::MAP_ANONYMOUS } else { 0 };
+        flags |= if self.rng.once_in(6) { linux::MAP_POPULATE } else { 0 };
+        let offset = if file.is_some() { self.rng.below(6) * PAGE } else { 0 };
+        let prot = if self.rng.once_in(4) { self.protection() } else { 3 };
+        Op::Map { at, len, prot, flags, file, offset }
+    }
+
     fn step(&mut self) -> Step {
         let at = self.rng.below(self.living.len() as u64) as usize;
         let (process, depth) = self.living[at];
@@ -123,7 +204,7 @@ impl Maker<'_> {
             5 if self.born > 1 => Op::Wait { child: 1 + self.rng.below(self.born as u64 - 1) as usize },
             _ => self.op(),
         };
-        Step { process, op }
+        Step::alone(process, op)
     }
 
     fn fork(&mut self, depth: usize) -> Op {
@@ -142,7 +223,7 @@ impl Maker<'_> {
             }
             2 => {
                 let (at, len) = self.range();
-                Op::Protect { at, len, prot: self.protection().into() }
+                Op::Protect { at, len, prot: u64::from(self.protection()) | self.growth() }
             }
             3 => {
                 let (at, width) = self.access();
@@ -167,7 +248,7 @@ impl Maker<'_> {
         let calls = self.shape.calls;
         let (at, len) = self.range();
         for _ in 0..8 {
-            match self.rng.below(10) {
+            match self.rng.below(12) {
                 0..3 if !calls.madvise.is_empty() => {
                     return Op::Advise { at, len, advice: self.rng.pick(calls.madvise) };
                 }
@@ -177,7 +258,7 @@ impl Maker<'_> {
                 6 if calls.mremap => return self.remap(at, len),
                 7 if calls.mlock => {
                     return match self.rng.below(6) {
-                        0 => Op::LockAll { flags: self.rng.below(8) as u32 },
+                        0 => Op::LockAll { flags: self.rng.pick(&[0, 2, 2, 4, 6, 8]) },
                         1 => Op::UnlockAll,
                         _ => Op::Lock { at, len, flags: self.rng.below(2) as u32 },
                     };
@@ -187,11 +268,25 @@ impl Maker<'_> {
                     let (offset, len) = (self.offset().cast_signed(), self.bytes() as i64);
                     return Op::Allocate { file: self.file(), mode: self.rng.pick(calls.fallocate), offset, len };
                 }
+                10 if calls.brk => return self.brk(),
+                // Seldom: what is sealed stays as it is.
+                11 if calls.mseal && self.rng.once_in(6) => {
+                    return Op::Seal { at, len, flags: u64::from(self.rng.once_in(20)) };
+                }
                 _ => {}
             }
         }
         let (at, width) = self.access();
         Op::Load { at, width }
+    }
+
+    fn brk(&mut self) -> Op {
+        let to = match self.rng.below(40) {
+            0 => self.rng.pick(&[0, arena::HEAP - 1, 1 << 47, u64::MAX]),
+            1..10 => arena::MIDDLE + self.rng.below(16) * PAGE,
+            _ => arena::HEAP + self.rng.below(24) * PAGE,
+        };
+        Op::Brk { to: to.saturating_add(self.rng.pick(&[0, 0, 1, 100, 4095])) }
     }
 
     fn remap(&mut self, at: u64, old: u64) -> Op {
@@ -212,7 +307,7 @@ impl Maker<'_> {
             }
             _ => linux::MAP_FIXED,
         };
-        let file = self.rng.once_in(2).then(|| FileRef { number: self.file(), read_only: self.rng.once_in(8) });
+        let mut file = self.rng.once_in(2).then(|| FileRef { number: self.file(), read_only: self.rng.once_in(8) });
         flags |= if self.rng.once_in(3) { linux::MAP_SHARED } else { linux::MAP_PRIVATE };
         if file.is_none() {
             flags |= linux::MAP_ANONYMOUS;
@@ -226,6 +321,11 @@ impl Maker<'_> {
         }
         if !self.shape.calls.map_flags.is_empty() && self.rng.once_in(10) {
             flags |= self.rng.pick(self.shape.calls.map_flags);
+            if flags & linux::MAP_GROWSDOWN != 0 && !self.rng.once_in(8) {
+                // Others are refused.
+                flags = flags & !linux::MAP_SHARED | linux::MAP_PRIVATE | linux::MAP_ANONYMOUS;
+                file = None;
+            }
         }
         let mut offset = if file.is_some() { self.rng.below(6) * PAGE } else { 0 };
         let prot = if self.rng.once_in(2) { 3 } else { self.protection() };
@@ -289,6 +389,12 @@ impl Maker<'_> {
 
     fn protection(&mut self) -> u32 {
         self.rng.pick(&[0, 1, 1, 2, 3, 3, 3, 4, 5, 7])
+    }
+
+    /// Now and then what `mprotect` knows of areas that grow.
+    fn growth(&mut self) -> u64 {
+        let grows = self.shape.calls.map_flags.contains(&linux::MAP_GROWSDOWN) && self.rng.once_in(25);
+        if grows { self.rng.pick(&[1, 1, 1, 2, 3]) * u64::from(linux::PROT_GROWSDOWN) } else { 0 }
     }
 
     fn file(&mut self) -> usize {

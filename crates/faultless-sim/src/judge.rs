@@ -4,19 +4,28 @@
 //! it. Every so many steps, and at the end: mappings, resident pages and sizes of all processes. At the end also every
 //! byte that can be read, and faultless' recount of itself.
 
-use std::collections::HashMap;
+mod canary;
+mod lives;
+mod tame;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::io;
 
 use crate::accepted::same_mappings;
 use crate::arena;
-use crate::host::{Host, lowest_address};
+use crate::burst::{self, Task};
+use crate::host::Host;
 use crate::ours::Ours;
-use crate::scenario::{MOST_PROCESSES, Op, Scenario};
-use crate::view::{Mapping, Outcome, Source, View};
+use crate::scenario::{MOST_BURST, Op, Scenario, Step};
+use crate::smaps::{self, Relatives, Shares};
+use crate::view::{Burst, Mapping, Outcome, Page, Source, View};
+pub use canary::Canary;
 use faultless::{AreaFlags, Sharing};
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
+use lives::Lives;
+use tame::{frees, is_tame, may_fault_around};
 
 /// Which machine faultless runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,11 +43,15 @@ pub struct Manner {
     pub machine: Machine,
     /// Look at the memory of all processes after so many steps.
     pub every: usize,
+    /// Look at their smaps and status as well after so many.
+    pub details: usize,
+    /// A wrong answer that the tester plants, to see that it finds it.
+    pub canary: Option<Canary>,
 }
 
 impl Manner {
     /// The fast machine, everything after each step.
-    pub const STRICT: Self = Self { machine: Machine::Fast, every: 1 };
+    pub const STRICT: Self = Self { machine: Machine::Fast, every: 1, details: 1, canary: None };
 }
 
 /// Where the two sides differ.
@@ -91,17 +104,43 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Executes a scenario on both sides; returns how many steps were executed.
+/// How many steps were executed, by call.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Executed {
+    /// Names of the calls, and how often.
+    pub calls: BTreeMap<&'static str, u64>,
+    /// Steps of all kinds that threads made at the same time as others.
+    pub together: u64,
+}
+
+impl Executed {
+    /// All.
+    #[must_use]
+    pub fn operations(&self) -> u64 {
+        self.calls.values().sum()
+    }
+
+    /// Adds what another scenario executed.
+    pub fn add(&mut self, other: &Self) {
+        other.calls.iter().for_each(|(name, count)| *self.calls.entry(name).or_default() += count);
+        self.together += other.together;
+    }
+}
+
+/// Executes a scenario on both sides; returns what was executed.
 ///
 /// # Errors
 ///
 /// [`Failure`]: the first difference, or what kept it from being judged.
-pub fn judge(scenario: &Scenario, manner: Manner) -> Result<usize, Failure> {
+pub fn judge(scenario: &Scenario, manner: Manner) -> Result<Executed, Failure> {
     let host = Host::new(scenario)?;
     match manner.machine {
-        Machine::Fast => Trial::new(host, Ours::fast(scenario).map_err(Failure::Machine)?).run(scenario, manner.every),
+        Machine::Fast => {
+            Trial::new(host, Ours::fast(scenario).map_err(Failure::Machine)?, manner.canary).run(scenario, manner)
+        }
         Machine::Hostile(seed) => {
-            Trial::new(host, Ours::hostile(scenario, seed).map_err(Failure::Machine)?).run(scenario, manner.every)
+            Trial::new(host, Ours::hostile(scenario, seed).map_err(Failure::Machine)?, manner.canary)
+                .run(scenario, manner)
         }
     }
 }
@@ -114,40 +153,157 @@ struct Trial<M: Mmu> {
     /// Shared memory: the host's number by ours, and the other way round.
     names: HashMap<u64, u64>,
     step: usize,
+    executed: Executed,
+    canary: Option<Canary>,
+    /// Has anybody called `MADV_FREE`?
+    has_freed: bool,
 }
 
 impl<M: Mmu> Trial<M> {
-    fn new(host: Host, ours: Ours<M>) -> Self {
-        Self { host, ours, lives: Lives::new(), names: HashMap::new(), step: 0 }
+    fn new(host: Host, ours: Ours<M>, canary: Option<Canary>) -> Self {
+        Self {
+            canary,
+            host,
+            ours,
+            lives: Lives::new(),
+            names: HashMap::new(),
+            step: 0,
+            executed: Executed::default(),
+            has_freed: false,
+        }
     }
 
-    fn run(mut self, scenario: &Scenario, every: usize) -> Result<usize, Failure> {
-        let mut executed = 0;
-        for (number, step) in scenario.steps.iter().enumerate() {
-            self.step = number;
-            if !self.lives.permits(step.process, &step.op) || !is_tame(&step.op) {
-                continue;
+    fn run(mut self, scenario: &Scenario, manner: Manner) -> Result<Executed, Failure> {
+        let (mut seen, mut seen_details) = (0, 0);
+        let mut at = 0;
+        while at < scenario.steps.len() {
+            self.step = at;
+            let together = burst_len(&scenario.steps[at..]);
+            match together {
+                0 => self.run_step(&scenario.steps[at])?,
+                len => self.run_burst(&scenario.steps[at..at + len])?,
             }
-            if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
-                continue;
-            }
-            if self.meets_nonlinear(step.process, &step.op) {
-                continue;
-            }
-            executed += 1;
-            let host = self.host.step(step.process, &step.op)?;
-            let ours = self.ours.step(step.process, &step.op);
-            self.lives.note(step.process, &step.op);
-            self.compare_outcome(step.process, &step.op, &host, &ours)?;
-            if executed % every == 0 {
+            at += together.max(1);
+            let executed = self.executed.operations();
+            if executed >= seen + manner.every as u64 {
+                seen = executed;
                 self.compare_views()?;
+            }
+            if executed >= seen_details + manner.details as u64 {
+                seen_details = executed;
+                self.compare_details()?;
             }
         }
         self.step = scenario.steps.len();
         self.compare_views()?;
+        self.compare_details()?;
         self.compare_contents()?;
-        self.ours.finish().map_err(|what| self.lives.differs(self.step, "the recount", String::new(), what))?;
-        Ok(executed)
+        let recount = self.ours.finish();
+        recount.map_err(|what| self.lives.differs(self.step, "the recount", String::new(), what))?;
+        Ok(self.executed)
+    }
+
+    /// One step.
+    fn run_step(&mut self, step: &Step) -> Result<(), Failure> {
+        if !self.lives.permits(step.process, &step.op) || !is_tame(&step.op) {
+            return Ok(());
+        }
+        if matches!(step.op, Op::Brk { .. }) && !self.host.has_heap(step.process)? {
+            return Ok(());
+        }
+        if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
+            return Ok(());
+        }
+        if self.is_left_out(step.process, &step.op) {
+            return Ok(());
+        }
+        let host = self.host.step(step.process, &step.op)?;
+        let mut ours = self.ours.step(step.process, &step.op);
+        Canary::outcome(self.canary, &mut ours);
+        self.lives.note(step.process, &step.op);
+        self.has_freed |= frees(&step.op);
+        *self.executed.calls.entry(step.op.name()).or_default() += 1;
+        self.compare_outcome(step.process, &step.op, &host, &ours)
+    }
+
+    /// Steps of several threads of one process.
+    fn run_burst(&mut self, steps: &[Step]) -> Result<(), Failure> {
+        let Some(Step { process, .. }) = steps.first().copied() else { return Ok(()) };
+        if !self.lives.lives(process) {
+            return Ok(());
+        }
+        let first = self.step;
+        if self.ours.grows(process) {
+            for (index, step) in steps.iter().enumerate() {
+                self.step = first + index;
+                self.run_step(step)?;
+            }
+            return Ok(());
+        }
+        let tasks: Vec<Task> = steps.iter().map(|step| (step.thread, step.op)).collect();
+        let mut kept = Vec::new();
+        for index in burst::permitted(&self.ours.view(process), &tasks) {
+            let op = &tasks[index].1;
+            let apart = matches!(op, Op::Remap { .. }) && self.is_kept_apart(process, op)?;
+            if is_tame(op) && !apart && !self.is_left_out(process, op) {
+                kept.push(index);
+            }
+        }
+        let tasks: Vec<Task> = kept.iter().map(|index| tasks[*index]).collect();
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        let (host, mut ours) = (self.host.burst(process, &tasks)?, self.ours.burst(process, &tasks));
+        Canary::burst(self.canary, &mut ours);
+        for (at, answers) in host.answers.iter().zip(&ours.answers).enumerate() {
+            if answers.0 != answers.1 {
+                self.step = first + kept[at];
+                return Err(self.differs(
+                    process,
+                    "the answer",
+                    format!("{:?}", answers.0),
+                    format!("{:?}", answers.1),
+                ));
+            }
+        }
+        self.undo_fault_around(process, &tasks)?;
+        self.has_freed |= tasks.iter().any(|(_, op)| frees(op));
+        tasks.iter().for_each(|(_, op)| *self.executed.calls.entry(op.name()).or_default() += 1);
+        self.executed.together += tasks.len() as u64;
+        self.compare_burst_faults(process, &host, &ours)
+    }
+
+    /// The sum of faults: with files about, those that fault-around saved Linux; after a fork, either side may take more.
+    fn compare_burst_faults(&mut self, process: usize, host: &Burst, ours: &Burst) -> Result<(), Failure> {
+        let files = self.ours.view(process).mappings.iter().any(|mapping| mapping.source != Source::Anonymous);
+        let same = (host.minor, host.major) == (ours.minor, ours.major);
+        let explained =
+            host.major == ours.major && (host.minor < ours.minor && files || self.lives.has_forked(process));
+        if same || explained {
+            return Ok(());
+        }
+        let text = |burst: &Burst| format!("{} minor, {} major", burst.minor, burst.major);
+        Err(self.differs(process, "faults of a burst", text(host), text(ours)))
+    }
+
+    /// `fault-around`: pages of files near those that were accessed leave the host's page tables if they are not in ours.
+    /// The process itself cannot tell which came in how while its threads work.
+    fn undo_fault_around(&mut self, process: usize, tasks: &[Task]) -> Result<(), Failure> {
+        /// Pages that come in with one, on either side.
+        const AROUND: u64 = 16 * arena::PAGE;
+        let (host, ours) = (self.host.view(process)?, self.ours.view(process));
+        let near = |page: usize| {
+            let at = arena::address_of(page);
+            let ranges = tasks.iter().filter_map(|(_, op)| burst::range_of(op));
+            ranges.into_iter().any(|(start, end)| start.saturating_sub(AROUND) <= at && at < end.saturating_add(AROUND))
+        };
+        let extra =
+            |page: &usize| host.pages[*page] == Page::Present && ours.pages[*page] == Page::Absent && near(*page);
+        let extra: Vec<usize> = (0..arena::PAGES as usize).filter(extra).collect();
+        if !extra.is_empty() {
+            self.host.drop_pages(process, &extra)?;
+        }
+        Ok(())
     }
 
     /// Would `mremap` find one mapping here and several on the host (`area-merge`)?
@@ -159,12 +315,17 @@ impl<M: Mmu> Trial<M> {
         Ok(host.iter().any(|start| at < *start && *start < end && !ours.contains(start)))
     }
 
-    /// Would the call see on the host that a nonlinear mapping is several there (`nonlinear-area`)?
-    fn meets_nonlinear(&mut self, process: usize, op: &Op) -> bool {
+    /// Would the call see on the host that a nonlinear mapping is several there (`nonlinear-area`), or count what is
+    /// locked as only Linux does (`dontunmap-locked`)?
+    fn is_left_out(&mut self, process: usize, op: &Op) -> bool {
         match *op {
             Op::Remap { at, old, flags, to, new } => {
                 let fixed = flags & linux::MREMAP_FIXED != 0;
-                self.ours.has_nonlinear(process, at, old.max(1) + arena::PAGE)
+                let keeps = flags & linux::MREMAP_DONTUNMAP != 0;
+                // `dontunmap-locked`.
+                let locked = |flags: AreaFlags| flags.contains(AreaFlags::LOCKED);
+                keeps && self.ours.has_flags(process, at, old.max(1), locked)
+                    || self.ours.has_nonlinear(process, at, old.max(1) + arena::PAGE)
                     || fixed && self.ours.has_nonlinear(process, to, new)
             }
             Op::Advise { at, len, advice } => {
@@ -223,7 +384,8 @@ impl<M: Mmu> Trial<M> {
     fn compare_views(&mut self) -> Result<(), Failure> {
         for process in self.lives.living() {
             let host = self.host.view(process)?;
-            let ours = self.ours.view(process);
+            let mut ours = self.ours.view(process);
+            Canary::view(self.canary, &mut ours);
             self.compare_mappings(process, &host, &ours)?;
             self.compare_pages(process, &host, &ours)?;
             if host.rss != ours.rss {
@@ -247,7 +409,8 @@ impl<M: Mmu> Trial<M> {
                 mapping.source = Source::Shared(name);
             }
         }
-        if same_mappings(&host.mappings, &renamed) {
+        let sealed = self.executed.calls.contains_key("mseal");
+        if same_mappings(&host.mappings, &renamed, sealed) {
             return Ok(());
         }
         let (only_host, only_ours) = apart(&host.mappings, &renamed);
@@ -265,9 +428,35 @@ impl<M: Mmu> Trial<M> {
         Err(self.differs(process, "resident pages", text(host), text(ours)))
     }
 
+    fn compare_details(&mut self) -> Result<(), Failure> {
+        let (mut shares, had_threads) = (Shares::default(), self.executed.together != 0);
+        for process in self.lives.living() {
+            let relatives = match (self.lives.has_forked(process), self.has_freed) {
+                (false, _) => Relatives::None,
+                (true, false) => Relatives::Some,
+                (true, true) => Relatives::Freed,
+            };
+            let (host, host_status, base) = self.host.details(process)?;
+            let (mut ours, mut ours_status) = self.ours.details(process);
+            Canary::details(self.canary, &mut ours, &mut ours_status);
+            if let Some((host, ours)) = smaps::areas_differ(&host, &ours, relatives) {
+                return Err(self.differs(process, "smaps", host, ours));
+            }
+            if let Some((host, ours)) = smaps::status_differs(&host_status, &base, &ours_status, had_threads) {
+                return Err(self.differs(process, "status", host, ours));
+            }
+            shares.add(&host, &ours);
+        }
+        match shares.differ() {
+            Some((host, ours)) => Err(self.differs(0, "the sum of shares", host, ours)),
+            None => Ok(()),
+        }
+    }
+
     fn compare_contents(&mut self) -> Result<(), Failure> {
         for process in self.lives.living() {
-            let (host, ours) = (self.host.digests(process)?, self.ours.digests(process));
+            let (host, mut ours) = (self.host.digests(process)?, self.ours.digests(process));
+            Canary::contents(self.canary, &mut ours);
             if let Some(page) = (0..host.len()).find(|page| host[*page] != ours[*page]) {
                 let text = |sums: &[u64]| format!("page +{:#x} has digest {:#x}", page * 4096, sums[page]);
                 return Err(self.differs(process, "contents", text(&host), text(&ours)));
@@ -275,6 +464,13 @@ impl<M: Mmu> Trial<M> {
         }
         Ok(())
     }
+}
+
+/// How many steps from the first on are made at the same time; 0 if it is made alone.
+fn burst_len(steps: &[Step]) -> usize {
+    let Some(first) = steps.first().filter(|step| step.thread != 0) else { return 0 };
+    let same = |step: &&Step| step.process == first.process && step.thread != 0;
+    steps.iter().take(MOST_BURST).take_while(same).count()
 }
 
 /// The mappings that only one side has.
@@ -292,100 +488,5 @@ fn apart(host: &[Mapping], ours: &[Mapping]) -> (String, String) {
         // They differ in which shared memory is which.
         (a, b) if a == b => (format!("{host:?}"), format!("{ours:?}")),
         texts => texts,
-    }
-}
-
-/// May the step make several pages resident that are not anonymous?
-fn may_fault_around(op: &Op) -> bool {
-    match *op {
-        Op::Load { at, width } => at % arena::PAGE + u64::from(width) > arena::PAGE,
-        Op::Map { flags, .. } => flags & linux::MAP_TYPE != linux::MAP_PRIVATE || flags & linux::MAP_ANONYMOUS == 0,
-        Op::Advise { advice, .. } => matches!(advice, linux::MADV_POPULATE_READ | linux::MADV_POPULATE_WRITE),
-        Op::Lock { .. } | Op::LockAll { .. } | Op::Remap { .. } | Op::Protect { .. } | Op::Nonlinear { .. } => true,
-        _ => false,
-    }
-}
-
-/// May the host execute it? A call that reaches beyond the arena would hit the process itself.
-fn is_tame(op: &Op) -> bool {
-    match *op {
-        Op::Unmap { at, len }
-        | Op::Advise { at, len, .. }
-        | Op::Sync { at, len, .. }
-        | Op::Lock { at, len, .. }
-        | Op::Unlock { at, len }
-        | Op::Protect { at, len, .. }
-        | Op::Resident { at, len }
-        | Op::Nonlinear { at, len, .. } => {
-            // Beyond the user's half, or with an end beyond 2^64, nothing happens.
-            arena::holds(at, len) || at >= 1 << 46 || at.checked_add(len).is_none()
-        }
-        // `punch-first-page`.
-        Op::Allocate { mode, offset, len, .. } => {
-            mode & linux::FALLOC_FL_PUNCH_HOLE == 0 || offset.saturating_add(len) >= arena::PAGE as i64
-        }
-        Op::Remap { at, old, new, flags, to } => {
-            let fixed = flags & linux::MREMAP_FIXED != 0;
-            arena::holds(at, old) && arena::holds(at, new) && (!fixed || arena::holds(to, new))
-        }
-        Op::Map { at, len, flags, .. } => {
-            let fixed = flags & (linux::MAP_FIXED | linux::MAP_FIXED_NOREPLACE) != 0;
-            !fixed || arena::holds(at, len) || at < lowest_address() || len > 1 << 46 || at >= (1 << 47) - arena::PAGE
-        }
-        _ => true,
-    }
-}
-
-/// Who was born of whom, who lives, who was waited for.
-struct Lives {
-    parents: [Option<usize>; MOST_PROCESSES],
-    born: [bool; MOST_PROCESSES],
-    ended: [bool; MOST_PROCESSES],
-    waited: [bool; MOST_PROCESSES],
-}
-
-impl Lives {
-    fn new() -> Self {
-        let no = [false; MOST_PROCESSES];
-        let mut born = no;
-        born[0] = true;
-        Self { parents: [None; MOST_PROCESSES], born, ended: no, waited: no }
-    }
-
-    fn living(&self) -> Vec<usize> {
-        (0..MOST_PROCESSES).filter(|process| self.lives(*process)).collect()
-    }
-
-    fn lives(&self, process: usize) -> bool {
-        self.born[process] && !self.ended[process]
-    }
-
-    /// Has the process a parent or a child?
-    fn has_forked(&self, process: usize) -> bool {
-        self.parents[process].is_some() || self.parents.contains(&Some(process))
-    }
-
-    /// Does the step make sense now?
-    fn permits(&self, process: usize, op: &Op) -> bool {
-        self.lives(process)
-            && match *op {
-                Op::Fork { child } => !self.born[child],
-                Op::Wait { child } => self.parents[child] == Some(process) && !self.waited[child],
-                _ => true,
-            }
-    }
-
-    fn note(&mut self, process: usize, op: &Op) {
-        match *op {
-            Op::Fork { child } => (self.born[child], self.parents[child]) = (true, Some(process)),
-            Op::Exit { .. } => self.ended[process] = true,
-            Op::Wait { child } => self.waited[child] = self.ended[child],
-            _ => {}
-        }
-    }
-
-    fn differs(&self, step: usize, what: &'static str, host: String, ours: String) -> Failure {
-        let process = self.living().first().copied().unwrap_or_default();
-        Failure::Differs(Box::new(Difference { step, process, what, host, ours }))
     }
 }

@@ -13,18 +13,21 @@
 //! | [`scenario`] | steps as data and as text | no |
 //! | [`generate`] | scenarios from a seed | no |
 //! | [`view`] | what is compared | no |
+//! | [`smaps`] | smaps and status, read and compared | no |
+//! | [`burst`] | what threads may do at the same time | no |
 //! | [`accepted`] | differences that are known, and why | no |
 //! | [`ours`] | a hosted machine that executes steps | no |
 //! | [`host`] | the host's kernel that executes steps | yes |
 //! | [`judge`] | both side by side | no |
 //! | [`shrink`], [`check`] | shorter failing scenarios; many seeds | no |
 //!
-//! Absent on purpose: threads. Each process of a scenario has one.
+//! Absent on purpose: processes that work at the same time; threads of one process do.
 
 #![warn(missing_docs)]
 
 pub mod accepted;
 pub mod arena;
+pub mod burst;
 pub mod check;
 pub mod generate;
 pub mod host;
@@ -32,4 +35,5 @@ pub mod judge;
 pub mod ours;
 pub mod scenario;
 pub mod shrink;
+pub mod smaps;
 pub mod view;

@@ -4,24 +4,28 @@
 //! Absent on purpose: anything that knows better than the core. What the core cannot do yet is not in [`CALLS`], and is
 //! not generated.
 
+mod actor;
+
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use crate::accepted::follows;
 use faultless::machine::Format;
 use faultless::machine::format::{Leaf, Upper};
-use faultless::{
-    Access, AreaFlags, CpuId, FaultError, FrameId, Layout, Machine, Object, ObjectError, PAGE_SIZE, Rights, Sharing,
-    VirtAddr, Vm,
-};
+use faultless::{AreaFlags, CpuId, FrameId, Layout, Limits, Machine, Object, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm};
 use faultless_hosted::{Fast, FastConfig, HostedCpu, Hostile, HostileConfig, Mmu};
-use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs, RemapFilePagesArgs};
-use faultless_linux::{Caller, Errno, Limits, Memory};
+use faultless_linux::text::{PageSums, Sizes, Text};
+use faultless_linux::{Errno, Memory};
 use linux_raw_sys::general as linux;
 
 use crate::arena;
 use crate::generate::Calls;
-use crate::scenario::{FileRef, MOST_PROCESSES, Op, Scenario};
-use crate::view::{Answer, Mapping, Outcome, Page, Rss, Source, Trap, View};
+use crate::scenario::{MOST_PROCESSES, MOST_THREADS, Op, Scenario};
+use crate::smaps::{self, Counts, Detail};
+use crate::view::{Answer, Burst, Mapping, Outcome, Page, Rss, Source, View};
+use actor::{Actor, refused};
 
 /// The calls beyond the usual ones that the core has.
 pub const CALLS: Calls = Calls {
@@ -47,22 +51,23 @@ pub const CALLS: Calls = Calls {
         linux::MADV_POPULATE_READ,
         linux::MADV_POPULATE_WRITE,
     ],
-    map_flags: &[],
+    map_flags: &[linux::MAP_GROWSDOWN, linux::MAP_LOCKED],
     msync: true,
     munlock: true,
-    mlock: false,
+    mlock: true,
     mincore: true,
     mremap: true,
     remap_file_pages: true,
+    brk: true,
+    mseal: true,
     fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
 };
 
 const FRAMES: u64 = 16_384;
-const CPUS: usize = 3;
+/// As many as threads may work at a time.
+const CPUS: usize = MOST_THREADS;
 /// Steps after which a process goes on with another CPU.
 const STAY: usize = 5;
-/// Largest size of a file.
-const MAX_FILE: u64 = i64::MAX as u64;
 
 /// Our side of one scenario.
 pub struct Ours<M: Mmu> {
@@ -73,26 +78,6 @@ pub struct Ours<M: Mmu> {
     files: Vec<Arc<Object<M>>>,
     vm: Vm<M>,
     steps: usize,
-}
-
-/// An open file of a scenario.
-struct Open<'a, M: Machine> {
-    object: &'a Arc<Object<M>>,
-    read_only: bool,
-}
-
-impl<M: Machine> MapFile<M> for Open<'_, M> {
-    fn rights(&self) -> FileRights {
-        FileRights { read: true, write: !self.read_only }
-    }
-
-    fn is_regular(&self) -> bool {
-        true
-    }
-
-    fn target(&self) -> Result<MapTarget<M>, Errno> {
-        Ok(MapTarget::Object(Arc::clone(self.object)))
-    }
 }
 
 impl Ours<Fast> {
@@ -126,8 +111,14 @@ impl<M: Mmu> Ours<M> {
         let mut cpus = cpus.map_err(|error| format!("{error:?}"))?;
         let files: Result<Vec<_>, _> = scenario.files.iter().map(|size| vm.new_memory(*size, "memfd")).collect();
         let files = files.map_err(|error| format!("{error:?}"))?;
-        let layout = Layout { lowest: VirtAddr::new(crate::host::lowest_address()), ..Layout::linux() };
+        let layout = Layout {
+            lowest: VirtAddr::new(crate::host::lowest_address()),
+            stack_limit: crate::host::STACK_LIMIT,
+            ..Layout::linux()
+        };
         let space = vm.new_space(cpus[0].token(), layout).map_err(|error| format!("{error:?}"))?;
+        space.set_brk(VirtAddr::new(arena::HEAP));
+        space.set_limits(Limits { locked: crate::host::LOCK_LIMIT / PAGE_SIZE, ..Limits::NONE });
         let mut processes: Vec<_> = (0..MOST_PROCESSES).map(|_| None).collect();
         processes[0] = Some(Memory::new(space));
         Ok(Self { cpus, processes, statuses: vec![None; MOST_PROCESSES], files, vm, steps: 0 })
@@ -153,157 +144,57 @@ impl<M: Mmu> Ours<M> {
         self.processes[number].as_ref().unwrap_or_else(|| panic!("p{number} does not live"))
     }
 
-    /// The CPU that executes for a process now; it runs its space.
-    fn cpu_of(&mut self, number: usize) -> (&mut HostedCpu<M>, &Memory<M>) {
-        let cpu = (number + self.steps / STAY) % CPUS;
+    /// Who executes for a process now.
+    fn actor(&mut self, number: usize) -> Actor<'_, M> {
+        let cpu = &mut self.cpus[(number + self.steps / STAY) % CPUS];
         let memory = self.processes[number].as_ref().unwrap_or_else(|| panic!("p{number} does not live"));
-        let cpu = &mut self.cpus[cpu];
         cpu.run(&memory.space);
-        (cpu, memory)
-    }
-
-    fn call<T>(
-        &mut self,
-        number: usize,
-        then: impl FnOnce(&mut Caller<'_, M>) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        let (cpu, memory) = self.cpu_of(number);
-        then(&mut Caller { memory, cpu: cpu.token(), limits: Limits::NONE })
+        Actor { cpu, memory, files: &self.files }
     }
 
     fn answer(&mut self, number: usize, op: &Op) -> Answer {
         match *op {
-            Op::Load { at, width } => self.load(number, at, width),
-            Op::Store { at, width, value } => self.store(number, at, width, value),
-            Op::Map { .. } => self.map(number, op),
-            Op::Truncate { .. } | Op::Read { .. } | Op::Write { .. } | Op::Allocate { .. } => {
-                self.file_call(number, op)
-            }
-            Op::Resident { at, len } => self.resident(number, at, len),
-            Op::Remap { .. } => self.remap(number, op),
             Op::Fork { child } => self.fork(number, child),
             Op::Exit { code } => self.exit(number, code),
             Op::Wait { child } => self.wait(child),
-            op => done(self.call(number, |caller| memory_call(caller, &op))),
+            op => self.actor(number).answer(&op),
         }
     }
 
-    fn map(&mut self, number: usize, op: &Op) -> Answer {
-        let Op::Map { at, len, prot, flags, file, offset } = *op else {
-            return Answer::Errno(0);
-        };
-        let args = MmapArgs { address: at, length: len, protection: prot, flags, offset };
-        let objects = self.files.clone();
-        let open = file.map(|FileRef { number, read_only }| Open { object: &objects[number], read_only });
-        let result = self.call(number, |caller| {
-            let start = calls::mmap(caller, args, open.as_ref())?;
-            if flags & (linux::MAP_FIXED | linux::MAP_FIXED_NOREPLACE) == 0 && !arena::holds(start, len) {
-                calls::munmap(caller, start, len)?;
-                return Ok(None);
+    /// Executes steps of several threads of a process at the same time, each thread's on a CPU of its own.
+    ///
+    /// # Panics
+    ///
+    /// If the process does not live.
+    pub fn burst(&mut self, number: usize, steps: &[(usize, Op)]) -> Burst {
+        self.steps += 1;
+        let memory = self.processes[number].as_ref().unwrap_or_else(|| panic!("p{number} does not live"));
+        let (files, before) = (&self.files, memory.space.usage());
+        let waiting = AtomicUsize::new(threads_of(steps));
+        let mut answers: Vec<(usize, Answer)> = thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (thread, cpu) in (1..=MOST_THREADS).zip(&mut self.cpus) {
+                let own: Vec<_> = (0..steps.len()).filter(|index| steps[*index].0 == thread).collect();
+                if !own.is_empty() {
+                    let waiting = &waiting;
+                    threads.push(scope.spawn(move || {
+                        cpu.run(&memory.space);
+                        meet(waiting);
+                        let mut actor = Actor { cpu, memory, files };
+                        own.iter().map(|index| (*index, actor.answer(&steps[*index].1))).collect::<Vec<_>>()
+                    }));
+                }
             }
-            Ok(Some(start))
+            threads.into_iter().flat_map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic))).collect()
         });
-        match result {
-            Ok(Some(start)) => Answer::Value(start),
-            Ok(None) => Answer::Elsewhere,
-            Err(errno) => refused(errno),
-        }
-    }
-
-    fn resident(&mut self, number: usize, at: u64, len: u64) -> Answer {
-        let mut found = Vec::new();
-        for part in 0.. {
-            match self.call(number, |caller| calls::mincore(caller, at, len, part)) {
-                Ok(Some(bytes)) => found.extend(bytes),
-                Ok(None) => break,
-                Err(errno) => return refused(errno),
-            }
-        }
-        Answer::Bytes(found)
-    }
-
-    fn remap(&mut self, number: usize, op: &Op) -> Answer {
-        let Op::Remap { at, old, new, flags, to } = *op else {
-            return Answer::Errno(0);
-        };
-        let args = MremapArgs { address: at, old_length: old, new_length: new, flags, new_address: to };
-        let result = self.call(number, |caller| {
-            let start = calls::mremap(caller, args)?;
-            if !arena::holds(start, new) {
-                calls::munmap(caller, start, new)?;
-                return Ok(None);
-            }
-            Ok(Some(start))
-        });
-        match result {
-            Ok(Some(start)) => Answer::Value(start),
-            Ok(None) => Answer::Elsewhere,
-            Err(errno) => refused(errno),
-        }
-    }
-
-    fn file_call(&mut self, number: usize, op: &Op) -> Answer {
-        let files = self.files.clone();
-        let (cpu, _) = self.cpu_of(number);
-        let cpu = cpu.token();
-        let result = match *op {
-            Op::Truncate { size, .. } if size < 0 => Err(Errno::EINVAL),
-            Op::Truncate { file, size } => {
-                files[file].resize(cpu, size.cast_unsigned()).map(|()| Answer::Value(0)).map_err(errno_of)
-            }
-            Op::Read { offset, len, .. } | Op::Write { offset, len, .. }
-                if offset < 0 || offset.checked_add(len as i64).is_none() =>
-            {
-                Err(Errno::EINVAL)
-            }
-            Op::Read { file, offset, len } => {
-                let mut bytes = vec![0; len];
-                let count = files[file].read(cpu, offset.cast_unsigned(), &mut bytes).map_err(errno_of);
-                count.map(|count| Answer::Bytes(bytes[..count].to_vec()))
-            }
-            Op::Write { len: 0, .. } => Ok(Answer::Value(0)),
-            Op::Write { offset, .. } if offset.cast_unsigned() >= MAX_FILE => Err(Errno::EFBIG),
-            Op::Write { file, offset, len, value } => {
-                let len = (len as u64).min(MAX_FILE - offset.cast_unsigned()) as usize;
-                let count = files[file].write(cpu, offset.cast_unsigned(), &vec![value; len]).map_err(errno_of);
-                count.map(|count| Answer::Value(count as u64))
-            }
-            Op::Allocate { offset, len, .. } if offset < 0 || len <= 0 => Err(Errno::EINVAL),
-            Op::Allocate { offset, len, .. } if offset.checked_add(len).is_none() => Err(Errno::EFBIG),
-            Op::Allocate { file, offset, len, .. } => {
-                let hole = files[file].punch_hole(cpu, offset.cast_unsigned(), len.cast_unsigned());
-                hole.map(|()| Answer::Value(0)).map_err(errno_of)
-            }
-            _ => Err(Errno::ENOSYS),
-        };
-        result.unwrap_or_else(refused)
-    }
-
-    fn load(&mut self, number: usize, at: u64, width: u8) -> Answer {
-        let (cpu, memory) = self.cpu_of(number);
-        if let Err(trap) = reach(cpu, memory, at, width, Access::Read) {
-            return Answer::Trap(trap);
-        }
-        let mut bytes = [0; 8];
-        match cpu.read(VirtAddr::new(at), &mut bytes[..usize::from(width)]) {
-            Ok(()) => Answer::Value(u64::from_le_bytes(bytes)),
-            Err(error) => Answer::Trap(trap_of(at, error.fault)),
-        }
-    }
-
-    fn store(&mut self, number: usize, at: u64, width: u8, value: u64) -> Answer {
-        let (cpu, memory) = self.cpu_of(number);
-        if let Err(trap) = reach(cpu, memory, at, width, Access::Write) {
-            return Answer::Trap(trap);
-        }
-        match cpu.write(VirtAddr::new(at), &value.to_le_bytes()[..usize::from(width)]) {
-            Ok(()) => Answer::Value(0),
-            Err(error) => Answer::Trap(trap_of(at, error.fault)),
-        }
+        answers.sort_by_key(|(index, _)| *index);
+        let after = memory.space.usage();
+        let answers = answers.into_iter().map(|(_, answer)| answer.in_burst()).collect();
+        Burst { answers, minor: after.minor - before.minor, major: after.major - before.major }
     }
 
     fn fork(&mut self, number: usize, child: usize) -> Answer {
-        let (cpu, memory) = self.cpu_of(number);
+        let Actor { cpu, memory, .. } = self.actor(number);
         match memory.fork(cpu.token()) {
             Ok(memory) => {
                 self.processes[child] = Some(memory);
@@ -336,8 +227,16 @@ impl<M: Mmu> Ours<M> {
 
     /// Who sees stores at this address; `None` if nothing is mapped there.
     pub fn sharing_at(&mut self, number: usize, at: u64) -> Option<Sharing> {
-        let (cpu, memory) = self.cpu_of(number);
+        let Actor { cpu, memory, .. } = self.actor(number);
         memory.space.area_at(cpu.token(), VirtAddr::new(at)).map(|area| area.sharing)
+    }
+
+    /// Has the process an area that grows when the memory below it is touched?
+    pub fn grows(&mut self, number: usize) -> bool {
+        let Actor { cpu, memory, .. } = self.actor(number);
+        let mut grows = false;
+        memory.space.areas(cpu.token(), |area| grows |= area.flags.contains(AreaFlags::GROWS_DOWN));
+        grows
     }
 
     /// What the process's memory looks like.
@@ -348,7 +247,7 @@ impl<M: Mmu> Ours<M> {
     pub fn view(&mut self, number: usize) -> View {
         let files: Vec<u64> = self.files.iter().map(|file| file.id()).collect();
         let (mut mappings, mut flags) = (Vec::new(), Vec::new());
-        let (cpu, memory) = self.cpu_of(number);
+        let Actor { cpu, memory, .. } = self.actor(number);
         memory.space.areas(cpu.token(), |area| {
             let may = |right, bit| if area.rights.contains(right) { bit } else { 0 };
             let source = area.object.as_ref().map_or(Source::Anonymous, |(object, _)| {
@@ -374,12 +273,31 @@ impl<M: Mmu> Ours<M> {
         View { mappings, pages: self.pages(number), rss }
     }
 
+    /// What smaps and status say of the process's memory. Nonlinear areas are left out: the host has others there.
+    pub fn details(&mut self, number: usize) -> (Vec<Detail>, Counts) {
+        let Actor { cpu, memory, .. } = self.actor(number);
+        let mut areas = Vec::new();
+        memory.space.areas(cpu.token(), |area| areas.push(area));
+        areas.retain(|area| !area.flags.contains(AreaFlags::NONLINEAR));
+        let mut text = Text::default();
+        for area in &areas {
+            let (start, end) = (area.range.start().as_u64(), area.range.end().as_u64());
+            let inode = u8::from(area.object.is_some());
+            text.0.extend_from_slice(format!("{start:x}-{end:x} ---- 0 0:0 {inode}\n").as_bytes());
+            PageSums::of(&memory.space, cpu.token(), area).write_area(area, &mut text);
+        }
+        let mut status = Text::default();
+        Sizes::of(memory, cpu.token()).write_status(&mut status);
+        let words = |text: &Text| String::from_utf8_lossy(&text.0).into_owned();
+        (smaps::areas(&words(&text)), smaps::status(&words(&status)))
+    }
+
     /// The mappings, whose flags are given, with each nonlinear one as what Linux makes of it: one per run of pages
     /// (`nonlinear-area`).
     fn in_linear_parts(&mut self, number: usize, mappings: Vec<Mapping>, flags: &[AreaFlags]) -> Vec<Mapping> {
         let mut parts: Vec<Mapping> = Vec::new();
         let mut last_flags = AreaFlags::NONE;
-        let (cpu, memory) = self.cpu_of(number);
+        let Actor { cpu, memory, .. } = self.actor(number);
         for (mapping, flags) in mappings.into_iter().zip(flags) {
             let nonlinear = flags.contains(AreaFlags::NONLINEAR);
             let step = if nonlinear { PAGE_SIZE } else { mapping.end - mapping.start };
@@ -408,7 +326,7 @@ impl<M: Mmu> Ours<M> {
     pub fn has_flags(&mut self, number: usize, at: u64, len: u64, wanted: impl Fn(AreaFlags) -> bool) -> bool {
         let end = at.saturating_add(len);
         let mut found = false;
-        let (cpu, memory) = self.cpu_of(number);
+        let Actor { cpu, memory, .. } = self.actor(number);
         memory.space.areas(cpu.token(), |area| {
             let meets = area.range.start().as_u64() < end && at < area.range.end().as_u64();
             found |= meets && wanted(area.flags);
@@ -426,7 +344,7 @@ impl<M: Mmu> Ours<M> {
             let Some(leaf) = leaf_table(machine, root, start) else { continue };
             for (index, entry) in machine.table(leaf).iter().enumerate() {
                 // Relaxed: nobody works meanwhile.
-                let entry = M::Format::leaf(entry.load(std::sync::atomic::Ordering::Relaxed));
+                let entry = M::Format::leaf(entry.load(Ordering::Relaxed));
                 if let (Leaf::Page(..) | Leaf::None(..), Some(page)) =
                     (entry, arena::page_of(start + index as u64 * PAGE_SIZE))
                 {
@@ -439,7 +357,7 @@ impl<M: Mmu> Ours<M> {
 
     /// A digest per page of the arena, 0 where it cannot be read.
     pub fn digests(&mut self, number: usize) -> Vec<u64> {
-        let (cpu, _) = self.cpu_of(number);
+        let cpu = self.actor(number).cpu;
         let mut page = [0; PAGE_SIZE as usize];
         let digest = |index| match cpu.read(VirtAddr::new(arena::address_of(index)), &mut page) {
             Ok(()) => crate::host::page_digest(&page),
@@ -485,67 +403,18 @@ impl<M: Mmu> Ours<M> {
     }
 }
 
-/// Calls on a range that have their file in `faultless_linux::calls`; the rest of scenarios is not generated.
-fn memory_call<M: Machine>(caller: &mut Caller<'_, M>, op: &Op) -> Result<(), Errno> {
-    match *op {
-        Op::Unmap { at, len } => calls::munmap(caller, at, len),
-        Op::Protect { at, len, prot } => calls::mprotect(caller, at, len, prot),
-        Op::Advise { at, len, advice } => calls::madvise(caller, at, len, advice),
-        Op::Sync { at, len, flags } => calls::msync(caller, at, len, flags),
-        Op::Lock { at, len, flags } => calls::mlock2(caller, at, len, flags),
-        Op::Unlock { at, len } => calls::munlock(caller, at, len),
-        Op::LockAll { flags } => calls::mlockall(caller, flags),
-        Op::UnlockAll => calls::munlockall(caller),
-        Op::Nonlinear { at, len, page } => {
-            calls::remap_file_pages(caller, RemapFilePagesArgs { start: at, size: len, page, ..Default::default() })
-        }
-        _ => Err(Errno::ENOSYS),
+/// How many threads have steps.
+fn threads_of(steps: &[(usize, Op)]) -> usize {
+    (1..=MOST_THREADS).filter(|thread| steps.iter().any(|(of, _)| of == thread)).count()
+}
+
+/// Waits until all threads are here. Spins: who sleeps is woken too late to meet the others.
+fn meet(waiting: &AtomicUsize) {
+    waiting.fetch_sub(1, Ordering::Relaxed);
+    // Ends: all threads were made.
+    while waiting.load(Ordering::Relaxed) != 0 {
+        thread::yield_now();
     }
-}
-
-fn done(result: Result<(), Errno>) -> Answer {
-    result.map_or_else(refused, |()| Answer::Value(0))
-}
-
-fn refused(errno: Errno) -> Answer {
-    Answer::Errno(errno.number().into())
-}
-
-fn errno_of(error: ObjectError) -> Errno {
-    match error {
-        ObjectError::OutOfMemory => Errno::ENOMEM,
-        ObjectError::Io => Errno::EIO,
-        ObjectError::TooBig => Errno::EFBIG,
-    }
-}
-
-/// Makes each page that the word touches accessible before any of it moves, as a processor does: faults come page by
-/// page, and a store that crosses into a bad page stores nothing.
-fn reach<M: Mmu>(cpu: &mut HostedCpu<M>, memory: &Memory<M>, at: u64, width: u8, access: Access) -> Result<(), Trap> {
-    let last = at + u64::from(width) - 1;
-    let second = (last & !(PAGE_SIZE - 1) > at).then_some(last & !(PAGE_SIZE - 1));
-    for address in [Some(at), second].into_iter().flatten() {
-        let address = VirtAddr::new(address);
-        let id = cpu.token().id();
-        // Ends: faultless promises progress for each resolved fault (F-16).
-        while cpu.token().vm().machine().with_page(id, address, access, |_, _, _| ()).is_err() {
-            let resolved = memory.space.fault(cpu.token(), address, access);
-            resolved.map_err(|fault| trap_of(address.as_u64(), fault))?;
-        }
-    }
-    Ok(())
-}
-
-fn trap_of(address: u64, fault: FaultError) -> Trap {
-    let (signal, code) = match fault {
-        FaultError::Unmapped => (libc::SIGSEGV, 1),
-        FaultError::Denied => (libc::SIGSEGV, 2),
-        FaultError::Bus => (libc::SIGBUS, 2),
-        // A kernel would look for a victim; a scenario never needs that much.
-        // Nor does anybody watch.
-        FaultError::OutOfMemory | FaultError::Watched => (libc::SIGKILL, 0),
-    };
-    Trap { signal, code, address }
 }
 
 /// The leaf table for `address`, if there is one.
@@ -555,7 +424,7 @@ fn leaf_table<M: Machine>(machine: &M, root: FrameId, address: u64) -> Option<Fr
         let shift = faultless::PAGE_SHIFT + M::Format::INDEX_BITS * level as u32;
         let index = (address >> shift) as usize & ((1 << M::Format::INDEX_BITS) - 1);
         // Relaxed: nobody works meanwhile.
-        let entry = machine.table(table)[index].load(std::sync::atomic::Ordering::Relaxed);
+        let entry = machine.table(table)[index].load(Ordering::Relaxed);
         match M::Format::upper(entry) {
             Upper::Table { frame, .. } => table = frame,
             _ => return None,

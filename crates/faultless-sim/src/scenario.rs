@@ -13,6 +13,10 @@ pub use parse::ParseError;
 pub const MOST_PROCESSES: usize = 8;
 /// Files of a scenario, each a memfd.
 pub const FILES: usize = 3;
+/// Threads of a process besides the first, which makes them.
+pub const MOST_THREADS: usize = 4;
+/// Most steps that threads make at the same time.
+pub const MOST_BURST: usize = 32;
 /// Most bytes that one read or write of a file moves.
 pub const MOST_BYTES: usize = 12_288;
 
@@ -50,6 +54,8 @@ pub enum Op {
     Remap { at: u64, old: u64, new: u64, flags: u32, to: u64 },
     Nonlinear { at: u64, len: u64, page: u64 },
     Allocate { file: usize, mode: u32, offset: i64, len: i64 },
+    Brk { to: u64 },
+    Seal { at: u64, len: u64, flags: u64 },
 }
 
 /// A step of one process.
@@ -57,6 +63,9 @@ pub enum Op {
 pub struct Step {
     /// Who: 0 is there from the start.
     pub process: usize,
+    /// By which thread: 0 is the first, alone. Steps of one process by other threads that follow each other are made
+    /// at the same time, each thread's in order.
+    pub thread: usize,
     /// What.
     pub op: Op,
 }
@@ -68,6 +77,14 @@ pub struct Scenario {
     pub files: [u64; FILES],
     /// The steps, in order.
     pub steps: Vec<Step>,
+}
+
+impl Step {
+    /// A step of a process's first thread.
+    #[must_use]
+    pub fn alone(process: usize, op: Op) -> Self {
+        Self { process, thread: 0, op }
+    }
 }
 
 impl Scenario {
@@ -91,7 +108,10 @@ impl fmt::Display for Scenario {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p{} {}", self.process, self.op)
+        match self.thread {
+            0 => write!(f, "p{} {}", self.process, self.op),
+            thread => write!(f, "p{}.{thread} {}", self.process, self.op),
+        }
     }
 }
 
@@ -121,6 +141,8 @@ impl Op {
             Op::Remap { .. } => "mremap",
             Op::Nonlinear { .. } => "remap_file_pages",
             Op::Allocate { .. } => "fallocate",
+            Op::Brk { .. } => "brk",
+            Op::Seal { .. } => "mseal",
         }
     }
 }
@@ -154,12 +176,14 @@ impl fmt::Display for Op {
             Op::Sync { at, len, flags } | Op::Lock { at, len, flags } => {
                 write!(f, " {} {len:#x} {flags}", Address(at))
             }
+            Op::Seal { at, len, flags } => write!(f, " {} {len:#x} {flags}", Address(at)),
             Op::LockAll { flags } => write!(f, " {flags}"),
             Op::UnlockAll => Ok(()),
             Op::Remap { at, old, new, flags, to } => {
                 write!(f, " {} {old:#x} {new:#x} {flags} {}", Address(at), Address(to))
             }
             Op::Nonlinear { at, len, page } => write!(f, " {} {len:#x} {page}", Address(at)),
+            Op::Brk { to } => write!(f, " {}", Address(to)),
             Op::Allocate { file, mode, offset, len } => write!(f, " file{file} {mode} {offset} {len}"),
         }
     }

@@ -34,6 +34,8 @@ pub enum Answer {
     Value(u64),
     /// Bytes that were read.
     Bytes(Vec<u8>),
+    /// How many bytes were read, and their digest: what a thread tells while others work.
+    Digest(usize, u64),
     /// `mmap` without `MAP_FIXED` chose a place outside of the arena; the mapping was removed again.
     Elsewhere,
     /// The call failed.
@@ -47,6 +49,7 @@ impl fmt::Debug for Answer {
         match self {
             Answer::Value(value) => write!(f, "{value:#x}"),
             Answer::Bytes(bytes) => write!(f, "{} bytes of digest {:#x}", bytes.len(), digest(bytes)),
+            Answer::Digest(len, sum) => write!(f, "{len} bytes of digest {sum:#x}"),
             Answer::Elsewhere => f.write_str("a place outside of the arena"),
             Answer::Errno(number) => {
                 let errno = u16::try_from(*number).ok().and_then(faultless_linux::Errno::new);
@@ -63,7 +66,60 @@ impl fmt::Debug for Answer {
 /// A number that changes with any byte.
 #[must_use]
 pub fn digest(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    let mut digest = Digest::new();
+    bytes.iter().for_each(|byte| digest.add(*byte));
+    digest.sum()
+}
+
+/// [`digest`], byte by byte.
+#[derive(Clone, Copy, Debug)]
+pub struct Digest(u64);
+
+impl Digest {
+    /// Of nothing.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    /// One more byte.
+    pub const fn add(&mut self, byte: u8) {
+        self.0 = (self.0 ^ byte as u64).wrapping_mul(0x0100_0000_01b3);
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn sum(self) -> u64 {
+        self.0
+    }
+}
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Answer {
+    /// The same as a thread tells it.
+    #[must_use]
+    pub fn in_burst(self) -> Self {
+        match self {
+            Answer::Bytes(bytes) => Answer::Digest(bytes.len(), digest(&bytes)),
+            answer => answer,
+        }
+    }
+}
+
+/// What several threads of a process did at the same time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Burst {
+    /// What each step answered, in the order of the scenario.
+    pub answers: Vec<Answer>,
+    /// Minor faults of all.
+    pub minor: u64,
+    /// Major faults of all.
+    pub major: u64,
 }
 
 /// A step's outcome.

@@ -14,6 +14,8 @@ mod p10;
 mod p11;
 #[path = "protocols/p12.rs"]
 mod p12;
+#[path = "protocols/p13.rs"]
+mod p13;
 #[path = "protocols/p14.rs"]
 mod p14;
 #[path = "protocols/p15.rs"]

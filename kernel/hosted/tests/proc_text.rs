@@ -154,11 +154,17 @@ fn the_machine_is_told_in_kilobytes_and_in_pages() {
         anon: 30,
         mapped: 40,
         tables: 5,
+        commit: (600, 50),
         faults: 123,
         major_faults: 4,
     };
     let shown = text(|t| memory.write(t));
-    for line in ["MemTotal:           4000 kB", "Cached:              280 kB", "PageTables:           20 kB"] {
+    for line in [
+        "MemTotal:           4000 kB",
+        "Cached:              280 kB",
+        "PageTables:           20 kB",
+        "Committed_AS:        200 kB",
+    ] {
         assert!(shown.lines().any(|l| l == line), "{line} is missing from\n{shown}");
     }
     let shown = text(|t| memory.write_pages(t));

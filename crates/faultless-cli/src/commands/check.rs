@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use faultless_sim::check::{CheckError, Found, Plan, Progress, check};
+use faultless_sim::check::{CheckError, Found, Plan, Progress, Unjudged, check};
 use faultless_sim::judge::{Difference, Failure, Machine, Manner};
 use faultless_sim::scenario::Scenario;
 use serde_json::{Value, json};
@@ -31,12 +31,16 @@ pub fn run(args: &CheckArgs) -> u8 {
     let result = check(&plan, |progress| line.show(progress));
     line.clear();
     let (code, value, text) = match &result {
-        Ok(progress) => (0, agreed(seed, *progress), in_words(seed, *progress)),
+        Ok(progress) => (0, agreed(seed, progress), in_words(seed, progress)),
         Err(CheckError::Found(found)) => (EXIT_DIFFERS, differs(found), found_in_words(found)),
-        Err(CheckError::Failed(failure)) => (EXIT_OWN_FAILURE, failed(failure), format!("faultless: {failure}\n")),
+        Err(CheckError::Failed(unjudged)) => {
+            let Unjudged { seed, failure, .. } = &**unjudged;
+            (EXIT_OWN_FAILURE, failed(failure), format!("faultless: seed {seed}: {failure}\n"))
+        }
     };
     let saved = match (&args.save, &result) {
         (Some(path), Err(CheckError::Found(found))) => fs::write(path, kept(found)),
+        (Some(path), Err(CheckError::Failed(unjudged))) => fs::write(path, unjudged.scenario.to_string()),
         _ => Ok(()),
     };
     if let Err(error) = saved {
@@ -52,7 +56,7 @@ pub(super) fn manner(args: &MannerArgs, seed: u64) -> Manner {
         HostedKind::Fast => Machine::Fast,
         HostedKind::Hostile => Machine::Hostile(seed),
     };
-    Manner { machine, every: args.every as usize }
+    Manner { machine, every: args.every as usize, details: args.details as usize, canary: None }
 }
 
 /// Writes the verdict in the form that was asked for. If standard output is gone, the exit code still tells.
@@ -78,18 +82,20 @@ fn some_seed() -> u64 {
     since.as_micros() as u64 % 1_000_000_000
 }
 
-fn agreed(seed: u64, progress: Progress) -> Value {
+fn agreed(seed: u64, progress: &Progress) -> Value {
     json!({
         "verdict": "agree",
         "seed": seed,
         "operations": progress.operations,
+        "calls": progress.executed.calls,
+        "by_threads_together": progress.executed.together,
         "scenarios": progress.scenarios,
         "seconds": progress.elapsed.as_secs_f64(),
         "operations_per_second": progress.speed(),
     })
 }
 
-fn in_words(seed: u64, progress: Progress) -> String {
+fn in_words(seed: u64, progress: &Progress) -> String {
     let last = seed.wrapping_add(progress.scenarios.saturating_sub(1));
     format!(
         "{} operations in {} scenarios (seeds {seed} to {last}) agree with Linux; {:.0} operations per second\n",
@@ -139,7 +145,7 @@ impl Line {
         Self { goal, last: None, on: io::stderr().is_terminal() }
     }
 
-    fn show(&mut self, progress: Progress) {
+    fn show(&mut self, progress: &Progress) {
         let due = self.last.is_none_or(|last| last.elapsed() > Duration::from_millis(200));
         if self.on && due {
             self.last = Some(Instant::now());

@@ -23,6 +23,7 @@ pub fn run(args: &ReplayArgs) -> u8 {
     };
     let (code, value, text) = match judge(&scenario, manner(&args.manner, 1)) {
         Ok(executed) => {
+            let executed = executed.operations();
             let value = json!({"verdict": "agree", "operations": executed});
             (0, value, format!("{executed} operations agree with Linux\n"))
         }

@@ -1,6 +1,7 @@
 //! `mprotect`.
 
-use faultless::{AreaFlags, Machine, PageRange, ProtectError, Rights, VirtAddr};
+use alloc::vec::Vec;
+use faultless::{AreaFlags, Machine, PageRange, ProtectError, Rights, Sharing, VirtAddr};
 use linux_raw_sys::general as linux;
 
 use crate::flags::{is_page, page_align, rights_of};
@@ -75,9 +76,10 @@ fn protect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, rights:
     // What lies beyond the user half is not mapped, but what lies before it is changed first.
     let top = caller.memory.end();
     let range = PageRange::new(VirtAddr::new(start), VirtAddr::new(end.min(top))).map_err(|_| Errno::ENOMEM)?;
+    let locked = if rights.contains(Rights::WRITE) { locked_read_only(caller, range) } else { Vec::new() };
     let done = caller.memory.space.protect(caller.cpu, range, rights);
-    if rights.contains(Rights::WRITE) && caller.memory.space.extent().locked != 0 {
-        // Locked private memory is made one's own when it becomes writable, as far as the call came.
+    if !locked.is_empty() {
+        // Made one's own when it becomes writable, as far as the call came.
         let stop = match done {
             Ok(()) => range.end(),
             Err(
@@ -88,7 +90,9 @@ fn protect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, rights:
                 | ProtectError::Unaligned(at),
             ) => at,
         };
-        let _ = caller.populate_locked(start, stop.as_u64());
+        for part in locked.iter().filter(|part| part.start() < stop) {
+            let _ = caller.populate_locked(part.start().as_u64(), part.end().min(stop).as_u64());
+        }
     }
     match done {
         Ok(()) if end > top => Err(Errno::ENOMEM),
@@ -98,4 +102,18 @@ fn protect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, rights:
         Err(ProtectError::Unaligned(_)) => Err(Errno::EINVAL),
         Err(ProtectError::Unmapped(_) | ProtectError::NoMemory(_)) => Err(Errno::ENOMEM),
     }
+}
+
+/// The parts of the range that are private, locked and not writable yet.
+fn locked_read_only<M: Machine>(caller: &mut Caller<'_, M>, range: PageRange) -> Vec<PageRange> {
+    let mut found = Vec::new();
+    if caller.memory.space.extent().locked != 0 {
+        // The range may have holes; what comes before one counts.
+        let _ = caller.each_area(range.start().as_u64(), range.end().as_u64(), |_, area, part| {
+            let is_locked = area.flags.contains(AreaFlags::LOCKED) && area.sharing == Sharing::Private;
+            found.extend((is_locked && !area.rights.contains(Rights::WRITE)).then_some(part));
+            Ok(())
+        });
+    }
+    found
 }

@@ -55,7 +55,7 @@ impl Sizes {
         memory.space.areas(cpu, |area| {
             let pages = area.range.pages();
             sizes.total += pages;
-            if area.flags.contains(AreaFlags::STACK) {
+            if area.flags.contains(AreaFlags::GROWS_DOWN) {
                 sizes.stack += pages;
             } else if is_data(&area) {
                 sizes.data += pages;

@@ -95,8 +95,7 @@ fn line(text: &mut Text, name: &str, bytes: u64) {
     put!(text, "{name}:{:pad$}{:8} kB\n", "", bytes / 1024);
 }
 
-/// The line `VmFlags` of an area: two letters per property, in Linux's order. Absent: `ac`, which the embedder knows who
-/// counts what is committed.
+/// The line `VmFlags` of an area: two letters per property, in Linux's order.
 pub fn vm_flags<M: Machine>(area: &AreaInfo<M>, text: &mut Text) {
     let shared = area.sharing == Sharing::Shared;
     let may = |right| area.max_rights.contains(right);
@@ -121,6 +120,7 @@ pub fn vm_flags<M: Machine>(area: &AreaInfo<M>, text: &mut Text) {
         ("dc", has(AreaFlags::NO_FORK)),
         ("de", raw || huge),
         ("lf", has(AreaFlags::LOCKED_ON_FAULT)),
+        ("ac", has(AreaFlags::ACCOUNTED)),
         ("nr", has(AreaFlags::NO_RESERVE)),
         ("ht", huge),
         ("wf", has(AreaFlags::WIPE_ON_FORK)),

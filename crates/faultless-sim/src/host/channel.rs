@@ -8,10 +8,36 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::scenario::{MOST_BYTES, MOST_PROCESSES};
+use crate::scenario::{MOST_BURST, MOST_BYTES, MOST_PROCESSES, MOST_THREADS};
+use crate::view::Digest;
 
 /// Words of a command and of an answer.
 pub(super) const WORDS: usize = 12;
+
+/// Bytes of a thread's stack. A signal's frame has to fit as well.
+const STACK: usize = 32 << 10;
+
+/// A command of a burst and its answer.
+#[repr(C)]
+pub(super) struct Task {
+    /// Whose.
+    pub(super) thread: AtomicU64, // (T)
+    pub(super) command: [AtomicU64; WORDS], // (T)
+    pub(super) answer: [AtomicU64; WORDS],  // (P) its thread
+}
+
+/// What threads of a process have besides.
+#[repr(C, align(4096))]
+struct Threads {
+    stacks: [[AtomicU64; STACK / 8]; MOST_THREADS], // (P) its thread
+    /// Bytes to be written to a file, or read from one.
+    buffers: [[AtomicU64; MOST_BYTES / 8]; MOST_THREADS], // (P) its thread
+    tasks: [Task; MOST_BURST],
+    /// How many have begun.
+    ready: AtomicU32, // (P)
+    /// Not 0 while the thread is there; the kernel clears it.
+    alive: [AtomicU32; MOST_THREADS], // (P)
+}
 
 /// One process's part.
 ///
@@ -26,6 +52,7 @@ pub(super) struct Slot {
     pub(super) answer: [AtomicU64; WORDS],  // (P)
     /// Bytes to be written to a file, or read from one.
     bytes: [AtomicU64; MOST_BYTES / 8], // (T), (P)
+    threads: Threads,
 }
 
 /// The mapping. It stays until the tester drops it; the processes have ended by then.
@@ -139,6 +166,11 @@ impl Slot {
         bytes
     }
 
+    /// The tester: words for the process, in the bytes.
+    pub(super) fn set_words(&self, words: &[u64]) {
+        self.bytes.iter().zip(words).for_each(|(word, value)| word.store(*value, Ordering::Relaxed));
+    }
+
     /// The tester: ranges of addresses for the process, in the bytes; an empty one is the last.
     pub(super) fn set_ranges(&self, ranges: &[(u64, u64)]) {
         let ends = ranges.iter().flat_map(|(start, end)| [*start, *end]).chain([0, 0]);
@@ -162,6 +194,11 @@ impl Slot {
     }
 
     /// The process: a word of the bytes.
+    pub(super) fn word(&self, index: usize) -> u64 {
+        self.bytes[index].load(Ordering::Relaxed)
+    }
+
+    /// The process: writes a word of the bytes.
     pub(super) fn set_word(&self, index: usize, value: u64) {
         self.bytes[index].store(value, Ordering::Relaxed);
     }
@@ -169,8 +206,81 @@ impl Slot {
     /// The process: makes its own entries for all pages of the slot, so that nothing faults later.
     pub(super) fn touch(&self) {
         self.answer[WORDS - 1].store(0, Ordering::Relaxed);
-        self.bytes.iter().step_by(512).for_each(|word| word.store(0, Ordering::Relaxed));
+        let threads = &self.threads;
+        let words = threads.stacks.iter().flatten().chain(threads.buffers.iter().flatten());
+        self.bytes.iter().chain(words).step_by(256).for_each(|word| word.store(0, Ordering::Relaxed));
         self.bytes[MOST_BYTES / 8 - 1].store(0, Ordering::Relaxed);
+        threads.tasks.iter().for_each(|task| task.answer[0].store(0, Ordering::Relaxed));
+        threads.alive.iter().chain([&threads.ready]).for_each(|word| word.store(0, Ordering::Relaxed));
+    }
+
+    /// The commands of a burst.
+    pub(super) fn tasks(&self) -> &[Task] {
+        &self.threads.tasks
+    }
+
+    /// Where a thread's bytes are, for system calls. Threads count from 1.
+    pub(super) fn buffer_address(&self, thread: usize) -> u64 {
+        self.threads.buffers[thread - 1].as_ptr() as u64
+    }
+
+    /// A thread: fills its bytes.
+    pub(super) fn fill_buffer(&self, thread: usize, value: u8) {
+        for word in &self.threads.buffers[thread - 1] {
+            word.store(u64::from_ne_bytes([value; 8]), Ordering::Relaxed);
+        }
+    }
+
+    /// A thread: a digest of the first of its bytes.
+    pub(super) fn digest_buffer(&self, thread: usize, len: usize) -> u64 {
+        let words = self.threads.buffers[thread - 1].iter();
+        let mut digest = Digest::new();
+        words.flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes()).take(len).for_each(|byte| digest.add(byte));
+        digest.sum()
+    }
+
+    /// The process: one past a thread's stack.
+    pub(super) fn stack_end(&self, thread: usize) -> u64 {
+        self.threads.stacks[thread - 1].as_ptr_range().end as u64
+    }
+
+    /// The process: a wait that fails at once, as one for a thread that has already ended does.
+    pub(super) fn wait_in_vain(&self) {
+        let ready = &self.threads.ready;
+        wait(ready, ready.load(Ordering::Relaxed).wrapping_add(1), Duration::ZERO);
+    }
+
+    /// The process: nobody has begun.
+    pub(super) fn prepare_burst(&self) {
+        self.threads.ready.store(0, Ordering::Relaxed);
+    }
+
+    /// A thread: has begun, and waits for the others.
+    pub(super) fn meet(&self, threads: u32) {
+        self.threads.ready.fetch_add(1, Ordering::Relaxed);
+        // Ends: all threads of a burst are made, or the process ends.
+        while self.threads.ready.load(Ordering::Relaxed) < threads {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// The process: the word that tells of a thread, set before it is made.
+    pub(super) fn announce(&self, thread: usize) -> u64 {
+        let word = &self.threads.alive[thread - 1];
+        word.store(1, Ordering::Relaxed);
+        word.as_ptr() as u64
+    }
+
+    /// The process: waits until the thread has ended.
+    pub(super) fn join(&self, thread: usize, limit: Duration) -> bool {
+        let word = &self.threads.alive[thread - 1];
+        // Acquire pairs with the kernel's store when the thread has ended.
+        while word.load(Ordering::Acquire) != 0 {
+            if !wait(word, 1, limit) {
+                return word.load(Ordering::Acquire) == 0;
+            }
+        }
+        true
     }
 }
 

@@ -4,13 +4,17 @@
 //! processes are made by the bare system call. What the process itself needs (stack, code, its slot) is touched before
 //! each measured step, so that the faults it counts are those of the step.
 
+use std::cell::Cell;
+use std::ffi::c_void;
 use std::hint::black_box;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::channel::{Channel, Slot, WORDS};
+use super::channel::{Channel, Slot, Task, WORDS};
 use super::probe;
+use super::procfs::MmMap;
 use crate::arena;
+use crate::scenario::MOST_THREADS;
 
 /// Exit status of a process that lost its way; the tester reports it.
 pub(super) const LOST: i32 = 113;
@@ -29,6 +33,10 @@ pub(super) mod code {
     pub(crate) const EXIT: u64 = 5;
     /// Address, pages: a digest of each readable page.
     pub(crate) const DIGEST: u64 = 6;
+    /// How many tasks: the threads that have some do them at the same time.
+    pub(crate) const BURST: u64 = 7;
+    /// The pages of files whose bits are set in the slot's bytes leave the page tables.
+    pub(crate) const DROP: u64 = 8;
 }
 
 /// Words of a command and what they mean.
@@ -38,6 +46,11 @@ pub(super) const ARGUMENTS: usize = 1;
 pub(super) const MAY_START: usize = 10;
 pub(super) const MAY_END: usize = 11;
 
+/// In a task: one more than what the thread fills its bytes with before.
+pub(super) const FILL: usize = 10;
+/// In a task: one more than how many of its bytes the thread tells a digest of; 1 stands for what the call returned.
+pub(super) const SUM: usize = 11;
+
 /// Words of an answer.
 pub(super) const RESULT: usize = 0;
 pub(super) const SIGNAL: usize = 1;
@@ -45,6 +58,9 @@ pub(super) const SIGNAL_CODE: usize = 2;
 pub(super) const ADDRESS: usize = 3;
 pub(super) const MINOR: usize = 4;
 pub(super) const MAJOR: usize = 5;
+/// In a task: the digest, and how many bytes it is of.
+pub(super) const DIGEST: usize = 6;
+pub(super) const DIGEST_LEN: usize = 7;
 
 const PAGES: usize = arena::PAGES as usize;
 /// Bits of an entry of /proc/self/pagemap: present, and belongs to a file or shared memory.
@@ -58,13 +74,17 @@ struct Process<'c> {
     pagemap: i32,
     memory: i32,
     tester: i32,
+    /// Has it made threads before? What that needs of the program is there then.
+    warm: Cell<bool>,
 }
 
 /// The pages of the arena as /proc/self/pagemap has them.
 type Pages = [u64; PAGES];
 
 /// The life of a process; the first of a scenario comes here from the tester, others from `fork`.
-pub(super) fn live(channel: &Channel, number: usize, tester: i32) -> ! {
+pub(super) fn live(channel: &Channel, number: usize, tester: i32, layout: &MmMap) -> ! {
+    set_limits();
+    place_heap(layout);
     drop_privileges();
     probe::catch();
     Process::born(channel, number, tester).serve()
@@ -78,6 +98,7 @@ impl<'c> Process<'c> {
             pagemap: open(c"/proc/self/pagemap", libc::O_RDONLY),
             memory: open(c"/proc/self/mem", libc::O_RDONLY),
             tester,
+            warm: Cell::new(false),
         };
         process.slot.touch();
         touch_stack::<{ 512 << 10 }>();
@@ -93,6 +114,15 @@ impl<'c> Process<'c> {
             self.measured(code::STORE, [8, width, 0, 0, 0, 0, 0]);
         }
         self.measured(code::CALL, [libc::SYS_getppid as u64, 0, 0, 0, 0, 0, 0]);
+    }
+
+    /// The same for what threads do, and for making them.
+    fn warm_up_threads(&self) {
+        self.slot.wait_in_vain();
+        self.slot.fill_buffer(1, 0);
+        black_box(self.slot.digest_buffer(1, 8));
+        self.run_threads(&self.slot.tasks()[..0], [true; MOST_THREADS]);
+        self.warm.set(true);
     }
 
     fn serve(self) -> ! {
@@ -125,6 +155,8 @@ impl<'c> Process<'c> {
             code::FORK => self.fork(self.argument(ARGUMENTS) as usize),
             code::EXIT => exit(self.argument(ARGUMENTS) as i32),
             code::DIGEST => self.digest(self.argument(ARGUMENTS), self.argument(ARGUMENTS + 1)),
+            code::BURST => self.burst(self.argument(ARGUMENTS) as usize),
+            code::DROP => self.drop_pages(),
             code => self.measured(code, std::array::from_fn(|index| self.argument(ARGUMENTS + index))),
         }
     }
@@ -135,20 +167,7 @@ impl<'c> Process<'c> {
         let mut before = [0; PAGES];
         self.read_pages(&mut before);
         let first = faults();
-        let [a, b, c, rest @ ..] = arguments;
-        match code {
-            // SAFETY: the tester asks for addresses where no Rust object lies, and the handler is installed.
-            code::LOAD => self.tell(unsafe { probe::load(a, b) }),
-            // SAFETY: as above.
-            code::STORE => self.tell(unsafe { probe::store(a, b, c) }),
-            _ => {
-                self.set(SIGNAL, 0);
-                let [d, e, f, g] = rest;
-                // SAFETY: the tester asks for calls on the arena, its files and the slot's bytes only: no Rust object
-                // changes.
-                self.set(RESULT, unsafe { bare(a, [b, c, d, e, f, g]) });
-            }
-        }
+        perform(code, arguments, &self.slot.answer);
         let last = faults();
         self.set(MINOR, last.0 - first.0);
         self.set(MAJOR, last.1 - first.1);
@@ -156,11 +175,53 @@ impl<'c> Process<'c> {
         self.drop_neighbours(&before, self.argument(MAY_START)..self.argument(MAY_END));
     }
 
-    fn tell(&self, found: probe::Found) {
-        self.set(RESULT, found.value);
-        self.set(SIGNAL, found.signal);
-        self.set(SIGNAL_CODE, found.code);
-        self.set(ADDRESS, found.address);
+    /// Threads do their tasks at the same time; the faults are those of all.
+    fn burst(&self, count: usize) {
+        touch_stack::<{ 96 << 10 }>();
+        if !self.warm.get() {
+            self.warm_up_threads();
+        }
+        let tasks = &self.slot.tasks()[..count];
+        let has_some = |thread| tasks.iter().any(|task| task.thread.load(Ordering::Relaxed) == thread as u64);
+        let first = faults();
+        self.run_threads(tasks, std::array::from_fn(|index| has_some(index + 1)));
+        let last = faults();
+        self.set(MINOR, last.0 - first.0);
+        self.set(MAJOR, last.1 - first.1);
+    }
+
+    /// Makes the threads that are `wanted` and waits until they have done their tasks.
+    #[inline(never)]
+    fn run_threads(&self, tasks: &[Task], wanted: [bool; MOST_THREADS]) {
+        let threads = wanted.iter().filter(|wanted| **wanted).count() as u32;
+        self.slot.prepare_burst();
+        let seats: [Seat<'_>; MOST_THREADS] =
+            std::array::from_fn(|index| Seat { slot: self.slot, tasks, thread: index + 1, threads });
+        black_box(&seats);
+        let wanted = |seat: &&Seat<'_>| wanted[seat.thread - 1];
+        for seat in seats.iter().filter(wanted) {
+            let alive = self.slot.announce(seat.thread);
+            // SAFETY: the stack is the thread's own, and the seat stays until it has ended.
+            if unsafe { faultless_sim_thread(self.slot.stack_end(seat.thread), (&raw const *seat).cast(), alive) } < 0 {
+                exit(LOST);
+            }
+        }
+        for seat in seats.iter().filter(wanted) {
+            if !self.slot.join(seat.thread, Duration::from_secs(10)) {
+                exit(LOST);
+            }
+        }
+    }
+
+    fn drop_pages(&self) {
+        let mut own = [0; PAGES];
+        self.read_pages(&mut own);
+        for (page, entry) in own.iter().enumerate() {
+            let chosen = self.slot.word(page / 64) >> (page % 64) & 1 != 0;
+            if chosen && entry & PRESENT != 0 && entry & OF_FILE != 0 {
+                drop_page(arena::address_of(page));
+            }
+        }
     }
 
     /// Undoes fault-around: pages of files that came in outside of `wanted`.
@@ -171,9 +232,7 @@ impl<'c> Process<'c> {
             let at = arena::address_of(page);
             let came = after[page] & PRESENT != 0 && before[page] & PRESENT == 0 && after[page] & OF_FILE != 0;
             if came && !wanted.contains(&at) {
-                let advice = libc::MADV_DONTNEED_LOCKED as u64;
-                // SAFETY: a page of the arena; it was absent a moment ago and is a file's.
-                unsafe { bare(libc::SYS_madvise as u64, [at, arena::PAGE, advice, 0, 0, 0]) };
+                drop_page(at);
             }
         }
     }
@@ -195,7 +254,8 @@ impl<'c> Process<'c> {
     }
 
     /// Makes those pages resident that the parent had and that Linux leaves to the child's faults: those of areas
-    /// without anonymous pages. `ranges` names the areas that were wiped.
+    /// without anonymous pages. `ranges` names the areas that were left out or wiped: below an area that grows, even a look
+    /// would map something.
     fn settle(&self, parent: &Pages, ranges: &Slot) {
         let mut own = [0; PAGES];
         self.read_pages(&mut own);
@@ -228,6 +288,93 @@ impl<'c> Process<'c> {
             exit(LOST);
         }
     }
+}
+
+/// A thread of a burst.
+struct Seat<'a> {
+    slot: &'a Slot,
+    tasks: &'a [Task],
+    thread: usize,
+    /// How many threads there are.
+    threads: u32,
+}
+
+// rdi: one past the stack, rsi: the seat, rdx: the word that the kernel clears at the thread's end. The flags are VM, FS,
+// FILES, SIGHAND, THREAD, SYSVSEM and CHILD_CLEARTID. The thread has its maker's thread pointer and must not use it.
+std::arch::global_asm!(
+    "faultless_sim_thread:",
+    "  sub rdi, 16",
+    "  mov [rdi], rsi",
+    "  mov rsi, rdi",
+    "  mov r10, rdx",
+    "  xor edx, edx",
+    "  xor r8d, r8d",
+    "  mov edi, 0x250f00",
+    "  mov eax, 56",
+    "  syscall",
+    "  test rax, rax",
+    "  jnz 2f",
+    "  xor ebp, ebp",
+    "  pop rdi",
+    "  add rsp, 8",
+    "  call {main}",
+    "  xor edi, edi",
+    "  mov eax, 60",
+    "  syscall",
+    "2:",
+    "  ret",
+    main = sym thread_main,
+);
+
+unsafe extern "C" {
+    fn faultless_sim_thread(stack_end: u64, seat: *const c_void, alive: u64) -> i64;
+}
+
+/// The life of a thread: nothing here may use what the library keeps for each thread.
+unsafe extern "C" fn thread_main(seat: *const c_void) {
+    // SAFETY: it is a seat, and the maker keeps it until the thread has ended.
+    let seat = unsafe { &*seat.cast::<Seat<'_>>() };
+    seat.slot.meet(seat.threads);
+    for task in seat.tasks.iter().filter(|task| task.thread.load(Ordering::Relaxed) == seat.thread as u64) {
+        let word = |index: usize| task.command[index].load(Ordering::Relaxed);
+        if let Some(value) = word(FILL).checked_sub(1) {
+            seat.slot.fill_buffer(seat.thread, value as u8);
+        }
+        perform(word(CODE), std::array::from_fn(|index| word(ARGUMENTS + index)), &task.answer);
+        let result = task.answer[RESULT].load(Ordering::Relaxed);
+        if word(SUM) != 0 && result.cast_signed() >= 0 {
+            let len = if word(SUM) == 1 { result } else { word(SUM) - 1 };
+            task.answer[DIGEST].store(seat.slot.digest_buffer(seat.thread, len as usize), Ordering::Relaxed);
+            task.answer[DIGEST_LEN].store(len, Ordering::Relaxed);
+        }
+    }
+}
+
+/// A system call or an access.
+fn perform(code: u64, arguments: [u64; 7], answer: &[AtomicU64; WORDS]) {
+    let [a, b, c, rest @ ..] = arguments;
+    let found = match code {
+        // SAFETY: the tester asks for addresses where no Rust object lies, and the handler is installed.
+        code::LOAD => unsafe { probe::load(a, b) },
+        // SAFETY: as above.
+        code::STORE => unsafe { probe::store(a, b, c) },
+        _ => {
+            let [d, e, f, g] = rest;
+            // SAFETY: the tester asks for calls on the arena, its files and the slot's bytes only: no Rust object
+            // changes.
+            let value = unsafe { bare(a, [b, c, d, e, f, g]) };
+            probe::Found { value, ..probe::Found::default() }
+        }
+    };
+    let words = [(RESULT, found.value), (SIGNAL, found.signal), (SIGNAL_CODE, found.code), (ADDRESS, found.address)];
+    words.iter().for_each(|(index, value)| answer[*index].store(*value, Ordering::Relaxed));
+}
+
+/// A page of a file leaves the page table.
+fn drop_page(at: u64) {
+    let advice = libc::MADV_DONTNEED_LOCKED as u64;
+    // SAFETY: a page of the arena, and a file's: nothing is lost.
+    unsafe { bare(libc::SYS_madvise as u64, [at, arena::PAGE, advice, 0, 0, 0]) };
 }
 
 /// A digest of the page at `at`, or 0 if it cannot be read.
@@ -298,6 +445,25 @@ fn close(fd: i32) {
 fn exit(status: i32) -> ! {
     // SAFETY: ends the process without a look at anything.
     unsafe { libc::_exit(status) }
+}
+
+/// Sets the limits that scenarios expect, as far as that is allowed.
+fn set_limits() {
+    for (what, most) in [(libc::RLIMIT_STACK, super::STACK_LIMIT), (libc::RLIMIT_MEMLOCK, super::LOCK_LIMIT)] {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `limit` is valid.
+        unsafe { libc::getrlimit(what, &raw mut limit) };
+        limit.rlim_cur = most.min(limit.rlim_max);
+        // SAFETY: as above.
+        unsafe { libc::setrlimit(what, &raw const limit) };
+    }
+}
+
+/// Makes the heap begin in the arena, if that is allowed. Nothing here allocates, so nobody misses the old one.
+fn place_heap(layout: &MmMap) {
+    let (at, len) = ((&raw const *layout).cast::<c_void>(), size_of::<MmMap>());
+    // SAFETY: the kernel reads `layout`. It changes where `brk` maps, nothing that is mapped.
+    unsafe { libc::prctl(libc::PR_SET_MM, libc::PR_SET_MM_MAP, at, len, 0) };
 }
 
 /// Gives up what root may do to memory: scenarios are about ordinary processes.

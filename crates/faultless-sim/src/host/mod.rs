@@ -15,14 +15,20 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::arena;
 use crate::scenario::{FILES, FileRef, MOST_PROCESSES, Op, Scenario};
-use crate::view::{Answer, Outcome, Rss, Source, Trap, View};
+use crate::smaps::{self, Counts, Detail};
+use crate::view::{Answer, Burst, Outcome, Rss, Source, Trap, View};
 use channel::{Channel, WORDS};
 use child::code;
 
+/// Most bytes of a growing stack: all of the arena.
+pub const STACK_LIMIT: u64 = arena::SIZE;
+/// Most bytes that a process of a scenario may lock.
+pub const LOCK_LIMIT: u64 = 64 * arena::PAGE;
 /// Longest that a step may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -33,11 +39,13 @@ pub struct Host {
     made: Vec<i32>,
     files: [OwnedFd; FILES],
     readers: [OwnedFd; FILES],
-    /// Was any area ever to be wiped in children? Seldom, and looking is slow.
-    may_wipe: bool,
+    /// Was any area ever to be left out or wiped in children? Seldom, and looking is slow.
+    may_keep: bool,
     /// Inode numbers of the files.
     inodes: [u64; FILES],
     channel: Box<Channel>,
+    /// Does the heap of the first process begin where scenarios want it? Unknown until it is asked.
+    has_heap: Option<bool>,
 }
 
 struct Process {
@@ -47,6 +55,8 @@ struct Process {
     views: procfs::Views,
     /// Resident pages that are not the arena's.
     base: Rss,
+    /// What status says of the rest.
+    base_status: Counts,
 }
 
 impl Host {
@@ -66,7 +76,8 @@ impl Host {
         let inodes = [a?, b?, c?];
         let processes = (0..MOST_PROCESSES).map(|_| None).collect();
         let channel = Box::new(Channel::new()?);
-        let mut host = Self { processes, made: Vec::new(), files, readers, inodes, channel, may_wipe: false };
+        let mut host =
+            Self { processes, made: Vec::new(), files, readers, inodes, channel, may_keep: false, has_heap: None };
         let pid = host.fork_first()?;
         host.adopt(0, pid)?;
         Ok(host)
@@ -74,11 +85,12 @@ impl Host {
 
     fn fork_first(&mut self) -> io::Result<i32> {
         let tester = std::process::id().cast_signed();
+        let layout = procfs::MmMap::own()?;
         self.channel.slot(0).reset();
         // SAFETY: the child calls nothing but `live`, which neither allocates nor takes a lock.
         match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
-            0 => child::live(&self.channel, 0, tester),
+            0 => child::live(&self.channel, 0, tester, &layout),
             pid => Ok(pid),
         }
     }
@@ -89,9 +101,15 @@ impl Host {
         if !self.channel.slot(number).wait_done(LIMIT) {
             return Err(lost(number));
         }
-        let mut process = Process { pid, ended: pidfd(pid)?, views: procfs::Views::open(pid)?, base: Rss::default() };
-        let (rss, arena) = (process.views.rss()?, process.views.smaps()?.rss);
-        process.base = Rss { anon: rss.anon - arena.anon, file: rss.file - arena.file, shmem: rss.shmem - arena.shmem };
+        let mut views = procfs::Views::open(pid)?;
+        let (rss, areas) = (views.rss()?, views.smaps()?);
+        let pages = |name| areas.iter().map(|area| area.counts.get(name).copied().unwrap_or(0)).sum::<i64>() / 4;
+        let (all, anon) = (pages("Rss"), pages("Anonymous"));
+        // All files of scenarios are shared memory.
+        let base = Rss { anon: rss.anon - anon, file: rss.file, shmem: rss.shmem - (all - anon) };
+        let (mut base_status, own) = (views.status()?, smaps::contribution(&areas));
+        own.iter().for_each(|(name, kilobytes)| *base_status.entry(name).or_default() -= kilobytes);
+        let process = Process { pid, ended: pidfd(pid)?, views, base, base_status };
         self.processes[number] = Some(process);
         Ok(())
     }
@@ -114,13 +132,30 @@ impl Host {
             Op::Remap { new, .. } => self.map_anywhere(number, op, new),
             Op::Read { .. } | Op::Resident { .. } => self.read(number, op),
             op => {
-                self.may_wipe |= matches!(op, Op::Advise { advice: linux_raw_sys::general::MADV_WIPEONFORK, .. });
+                self.may_keep |= keeps(&op);
                 if let Op::Write { value, .. } = op {
                     self.channel.slot(number).fill(value);
                 }
                 self.measured(number, &self.command(number, &op))
             }
         }
+    }
+
+    /// Can scenarios move the break? Asked of the living process that is to do it. Not every kernel lets a program say
+    /// where its heap is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::step`].
+    pub fn has_heap(&mut self, number: usize) -> io::Result<bool> {
+        if let Some(has_heap) = self.has_heap {
+            return Ok(has_heap);
+        }
+        // No heap was moved yet, so the process's is where the first one's was put.
+        let now = self.step(number, &Op::Brk { to: 0 })?.answer;
+        let has_heap = now == Answer::Value(arena::HEAP);
+        self.has_heap = Some(has_heap);
+        Ok(has_heap)
     }
 
     /// Sends a command and waits for its end.
@@ -130,30 +165,76 @@ impl Host {
         if !slot.wait_done(LIMIT) {
             return Err(lost(number));
         }
-        Ok(std::array::from_fn(|index| slot.answer[index].load(std::sync::atomic::Ordering::Relaxed)))
+        Ok(std::array::from_fn(|index| slot.answer[index].load(Relaxed)))
+    }
+
+    /// Executes steps of several threads of a living process at the same time.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::step`].
+    ///
+    /// # Panics
+    ///
+    /// If there are more than [`MOST_BURST`](crate::scenario::MOST_BURST) steps.
+    pub fn burst(&mut self, number: usize, steps: &[(usize, Op)]) -> io::Result<Burst> {
+        self.may_keep |= steps.iter().any(|(_, op)| keeps(op));
+        let slot = self.channel.slot(number);
+        assert!(steps.len() <= slot.tasks().len(), "too many steps at a time");
+        for ((thread, op), task) in steps.iter().zip(slot.tasks()) {
+            let mut command = self.command_with(op, slot.buffer_address(*thread));
+            (command[child::FILL], command[child::SUM]) = match *op {
+                Op::Write { value, .. } => (u64::from(value) + 1, 0),
+                Op::Read { .. } => (0, 1),
+                Op::Resident { len, .. } => (0, len.div_ceil(arena::PAGE) + 1),
+                _ => (0, 0),
+            };
+            task.thread.store(*thread as u64, Relaxed);
+            task.command.iter().zip(command).for_each(|(word, value)| word.store(value, Relaxed));
+        }
+        let mut words = [0; WORDS];
+        (words[child::CODE], words[child::ARGUMENTS]) = (code::BURST, steps.len() as u64);
+        let sums = self.send(number, &words)?;
+        let tasks = steps.iter().zip(self.channel.slot(number).tasks());
+        let answers = tasks.map(|((_, op), task)| {
+            let words: [u64; WORDS] = std::array::from_fn(|index| task.answer[index].load(Relaxed));
+            match (answer_of(task.command[child::CODE].load(Relaxed), &words), op) {
+                (Answer::Value(_), Op::Read { .. } | Op::Resident { .. }) => {
+                    Answer::Digest(words[child::DIGEST_LEN] as usize, words[child::DIGEST])
+                }
+                (answer, _) => answer,
+            }
+        });
+        Ok(Burst { answers: answers.collect(), minor: sums[child::MINOR], major: sums[child::MAJOR] })
+    }
+
+    /// Takes pages of files out of a process's page tables: what fault-around did during a burst.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::step`].
+    pub fn drop_pages(&mut self, number: usize, pages: &[usize]) -> io::Result<()> {
+        let mut bits = vec![0_u64; arena::PAGES as usize / 64];
+        pages.iter().for_each(|page| bits[page / 64] |= 1 << (page % 64));
+        self.channel.slot(number).set_words(&bits);
+        let mut words = [0; WORDS];
+        words[child::CODE] = code::DROP;
+        self.send(number, &words).map(drop)
     }
 
     fn measured(&mut self, number: usize, command: &[u64; WORDS]) -> io::Result<Outcome> {
         let answer = self.send(number, command)?;
-        let trap = Trap {
-            signal: answer[child::SIGNAL] as i32,
-            code: answer[child::SIGNAL_CODE] as i32,
-            address: answer[child::ADDRESS],
-        };
-        let result = answer[child::RESULT];
-        let answer_of = match trap.signal {
-            0 if command[child::CODE] == code::CALL && result.cast_signed() < 0 => {
-                Answer::Errno(-result.cast_signed() as i32)
-            }
-            0 => Answer::Value(result),
-            _ => Answer::Trap(trap),
-        };
-        Ok(Outcome { answer: answer_of, minor: answer[child::MINOR], major: answer[child::MAJOR] })
+        let (minor, major) = (answer[child::MINOR], answer[child::MAJOR]);
+        Ok(Outcome { answer: answer_of(command[child::CODE], &answer), minor, major })
     }
 
     /// The command for an operation that is one system call or access.
     fn command(&self, number: usize, op: &Op) -> [u64; WORDS] {
-        let bytes = self.channel.slot(number).bytes_address();
+        self.command_with(op, self.channel.slot(number).bytes_address())
+    }
+
+    /// The same with its bytes at this address.
+    fn command_with(&self, op: &Op, bytes: u64) -> [u64; WORDS] {
         let fd = |file: usize| self.files[file].as_raw_fd() as u64;
         let call = |number: i64, arguments: &[u64]| {
             let mut words = vec![number.cast_unsigned()];
@@ -188,6 +269,8 @@ impl Host {
                 let (offset, len) = (offset.cast_unsigned(), len.cast_unsigned());
                 call(libc::SYS_fallocate, &[fd(file), mode.into(), offset, len])
             }
+            Op::Brk { to } => call(libc::SYS_brk, &[to]),
+            Op::Seal { at, len, flags } => call(SYS_MSEAL, &[at, len, flags]),
             Op::Fork { child } => (code::FORK, vec![child as u64]),
             Op::Exit { code } => (code::EXIT, vec![code.into()]),
             Op::Wait { child } => {
@@ -237,9 +320,9 @@ impl Host {
     }
 
     fn fork(&mut self, number: usize, child: usize) -> io::Result<Outcome> {
-        let wiped = if self.may_wipe { self.process(number)?.views.smaps()?.wiped } else { Vec::new() };
+        let kept = if self.may_keep { self.kept_from_children(number)? } else { Vec::new() };
         self.channel.slot(child).reset();
-        self.channel.slot(number).set_ranges(&wiped);
+        self.channel.slot(number).set_ranges(&kept);
         let answer = self.send(number, &self.command(number, &Op::Fork { child }))?;
         let pid = answer[child::RESULT].cast_signed();
         if pid < 0 {
@@ -247,6 +330,13 @@ impl Host {
         }
         self.adopt(child, pid as i32)?;
         Ok(nothing())
+    }
+
+    /// The areas that a child does not get or gets without their contents (MADV_DONTFORK, MADV_WIPEONFORK).
+    fn kept_from_children(&mut self, number: usize) -> io::Result<Vec<(u64, u64)>> {
+        let mut areas = self.process(number)?.views.smaps()?;
+        areas.retain(|area| area.flags.contains("wf") || area.flags.contains("dc"));
+        Ok(areas.iter().map(|area| (area.start, area.end)).collect())
     }
 
     fn exit(&mut self, number: usize, code: u8) -> io::Result<Outcome> {
@@ -290,6 +380,16 @@ impl Host {
             mapping.source = file.map_or(mapping.source, Source::File);
         }
         Ok(View { mappings, pages: process.views.pages()?, rss })
+    }
+
+    /// What smaps and status say of the process's memory, and what of status is not about the arena.
+    ///
+    /// # Errors
+    ///
+    /// As [`Host::view`].
+    pub fn details(&mut self, number: usize) -> io::Result<(Vec<Detail>, Counts, Counts)> {
+        let process = self.process(number)?;
+        Ok((process.views.smaps()?, process.views.status()?, process.base_status.clone()))
     }
 
     /// A digest per page of the arena, 0 where it cannot be read. Makes all that can be read resident.
@@ -348,6 +448,24 @@ pub fn page_digest(page: &[u8]) -> u64 {
     words.fold(1, mix)
 }
 
+/// Does it make areas that a child does not get, or gets without their contents?
+fn keeps(op: &Op) -> bool {
+    use linux_raw_sys::general::{MADV_DONTFORK, MADV_WIPEONFORK};
+    matches!(op, Op::Advise { advice: MADV_WIPEONFORK | MADV_DONTFORK, .. })
+}
+
+/// What the words of an answer say.
+fn answer_of(code: u64, words: &[u64; WORDS]) -> Answer {
+    let (signal, result) = (words[child::SIGNAL] as i32, words[child::RESULT]);
+    match signal {
+        0 if code == code::CALL && result.cast_signed() < 0 => Answer::Errno(-result.cast_signed() as i32),
+        0 => Answer::Value(result),
+        signal => Answer::Trap(Trap { signal, code: words[child::SIGNAL_CODE] as i32, address: words[child::ADDRESS] }),
+    }
+}
+
+/// `mseal`, since Linux 6.10.
+const SYS_MSEAL: i64 = linux_raw_sys::general::__NR_mseal as i64;
 /// Flags that fix the address of a mapping.
 const FIXED: u32 = linux_raw_sys::general::MAP_FIXED | linux_raw_sys::general::MAP_FIXED_NOREPLACE;
 
@@ -362,7 +480,7 @@ fn may_come_in(op: &Op) -> (u64, u64) {
         | Op::Lock { at, len, .. }
         | Op::Protect { at, len, .. }
         | Op::Nonlinear { at, len, .. } => (down(at), up(at, len)),
-        Op::Remap { .. } | Op::LockAll { .. } => (arena::START, arena::END),
+        Op::Remap { .. } | Op::LockAll { .. } | Op::Brk { .. } => (arena::START, arena::END),
         _ => (0, 0),
     }
 }

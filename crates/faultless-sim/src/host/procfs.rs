@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 
 use crate::arena;
+use crate::smaps::{self, Counts, Detail};
 use crate::view::{Mapping, Page, Rss, Source};
 
 /// The files of one process, kept open.
@@ -18,11 +19,29 @@ pub(super) struct Views {
     buffer: Vec<u8>,
 }
 
-/// What smaps says about the arena.
-#[derive(Default)]
-pub(super) struct Smaps {
-    pub(super) wiped: Vec<(u64, u64)>,
-    pub(super) rss: Rss,
+/// `struct prctl_mm_map`: where a program's parts are, as the program itself may say.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(super) struct MmMap {
+    /// Start and end of code, of data, and of the heap; the stack; start and end of arguments and of the environment.
+    places: [u64; 11],
+    auxv: u64,
+    auxv_size: u32,
+    executable: u32,
+}
+
+impl MmMap {
+    /// The tester's own places, but for the heap, which begins in the arena and is empty.
+    pub(super) fn own() -> io::Result<Self> {
+        let text = std::fs::read_to_string("/proc/self/stat")?;
+        // The name of the program, which may hold spaces, ends with the last parenthesis; the third field follows.
+        let (_, fields) = text.rsplit_once(')').unwrap_or_default();
+        let fields: Vec<u64> = fields.split_ascii_whitespace().map(|field| field.parse().unwrap_or(0)).collect();
+        let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0);
+        let mut places = [26, 27, 45, 46, 47, 47, 28, 48, 49, 50, 51].map(field);
+        places[4..6].fill(arena::HEAP);
+        Ok(Self { places, executable: u32::MAX, ..Self::default() })
+    }
 }
 
 impl Views {
@@ -62,30 +81,21 @@ impl Views {
         }
     }
 
-    /// What smaps says about the arena: the areas that a child gets without their contents (MADV_WIPEONFORK), and
-    /// the resident pages, all files of scenarios being shared memory.
-    pub(super) fn smaps(&mut self) -> io::Result<Smaps> {
+    /// What smaps says about the arena.
+    pub(super) fn smaps(&mut self) -> io::Result<Vec<Detail>> {
         let mut text = Vec::new();
         let mut count = 1;
         while count != 0 {
             count = self.smaps.read_at(&mut self.buffer, text.len() as u64)?;
             text.extend_from_slice(&self.buffer[..count]);
         }
-        let (mut found, mut last) = (Smaps::default(), None);
-        for line in String::from_utf8_lossy(&text).lines() {
-            last = parse(line).map(|(mapping, _)| (mapping.start, mapping.end)).or(last);
-            let Some(area) = last.filter(|(start, _)| arena::page_of(*start).is_some()) else { continue };
-            let pages = |name: &str| {
-                let value = line.strip_prefix(name)?.trim().trim_end_matches(" kB");
-                value.parse::<i64>().ok().map(|kilobytes| kilobytes / 4)
-            };
-            found.rss.shmem += pages("Rss:").unwrap_or(0) - pages("Anonymous:").unwrap_or(0);
-            found.rss.anon += pages("Anonymous:").unwrap_or(0);
-            if line.starts_with("VmFlags:") && line.contains(" wf") {
-                found.wiped.push(area);
-            }
-        }
-        Ok(found)
+        Ok(smaps::areas(&String::from_utf8_lossy(&text)))
+    }
+
+    /// What status says.
+    pub(super) fn status(&mut self) -> io::Result<Counts> {
+        let count = self.status.read_at(&mut self.buffer, 0)?;
+        Ok(smaps::status(&String::from_utf8_lossy(&self.buffer[..count])))
     }
 
     /// The pages of the arena.

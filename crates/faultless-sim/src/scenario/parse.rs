@@ -3,7 +3,7 @@
 //! Addresses in and around the arena are written as `+0x3000` from its start, others as numbers. `mmap` flags are
 //! names joined by `|`; bits without a name are a number among them.
 
-use super::{FILES, FileRef, MOST_BYTES, MOST_PROCESSES, Op, Scenario, Step};
+use super::{FILES, FileRef, MOST_BYTES, MOST_PROCESSES, MOST_THREADS, Op, Scenario, Step};
 use crate::arena;
 use linux_raw_sys::general as linux;
 use std::fmt;
@@ -109,9 +109,9 @@ fn parse_line(line: &str, scenario: &mut Scenario) -> Parsed<()> {
             *size = words.number()?;
         }
     } else {
-        let process = words.process()?;
+        let (process, thread) = words.who()?;
         let op = words.op()?;
-        scenario.steps.push(Step { process, op });
+        scenario.steps.push(Step { process, thread, op });
     }
     match words.words.next() {
         Some(more) => Err(format!("`{more}` is too much")),
@@ -146,10 +146,16 @@ impl<'t> Words<'t> {
         }
     }
 
-    fn process(&mut self) -> Parsed<usize> {
+    /// `p0`, or `p0.2` for the process's second thread besides its first.
+    fn who(&mut self) -> Parsed<(usize, usize)> {
         let word = self.word()?;
-        let number = word.strip_prefix('p').and_then(|number| number.parse().ok());
-        number.filter(|number| *number < MOST_PROCESSES).ok_or_else(|| format!("`{word}` is no process"))
+        let (name, thread) = word.split_once('.').unwrap_or((word, "0"));
+        let thread = thread.parse().ok().filter(|thread| *thread <= MOST_THREADS);
+        Ok((process(name)?, thread.ok_or_else(|| format!("`{word}` is no thread"))?))
+    }
+
+    fn process(&mut self) -> Parsed<usize> {
+        process(self.word()?)
     }
 
     fn file(&mut self) -> Parsed<usize> {
@@ -225,7 +231,7 @@ impl<'t> Words<'t> {
             "mincore",
             "mremap",
             "remap_file_pages",
-            "brk",
+            "mseal",
         ];
         if !NAMES.contains(&name) {
             return Ok(None);
@@ -250,6 +256,7 @@ impl<'t> Words<'t> {
                     "madvise" => Op::Advise { at, len, advice: self.small()? },
                     "msync" => Op::Sync { at, len, flags: self.small()? },
                     "mlock2" => Op::Lock { at, len, flags: self.small()? },
+                    "mseal" => Op::Seal { at, len, flags: self.number()? },
                     "munlock" => Op::Unlock { at, len },
                     "mincore" => Op::Resident { at, len },
                     "mremap" => {
@@ -272,6 +279,7 @@ impl<'t> Words<'t> {
             "fallocate" => {
                 Op::Allocate { file: self.file()?, mode: self.small()?, offset: self.signed()?, len: self.signed()? }
             }
+            "brk" => Op::Brk { to: self.address()? },
             "fork" => Op::Fork { child: self.process()? },
             "exit" => Op::Exit { code: self.small()? },
             "wait" => Op::Wait { child: self.process()? },
@@ -280,6 +288,11 @@ impl<'t> Words<'t> {
             _ => return Err(format!("`{name}` is no call")),
         })
     }
+}
+
+fn process(word: &str) -> Parsed<usize> {
+    let number = word.strip_prefix('p').and_then(|number| number.parse().ok());
+    number.filter(|number| *number < MOST_PROCESSES).ok_or_else(|| format!("`{word}` is no process"))
 }
 
 fn file(word: &str, prefix: &str) -> Option<usize> {

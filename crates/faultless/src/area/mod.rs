@@ -7,7 +7,7 @@
 mod index;
 mod watch;
 
-pub(crate) use index::{Changes, Index, Place, StripeGuard};
+pub(crate) use index::{Changes, Index, Look, Place, StripeGuard};
 pub(crate) use watch::Watch;
 pub use watch::{Report, Ticket, Waiting, WatchModes, Watched, Watcher};
 
@@ -330,7 +330,7 @@ impl<M: Machine> Attributes<M> {
 
     /// Could one area show `self` and, behind it, `next` or a part of it, if no address is between them?
     pub(crate) fn continues_as(&self, next: &Self) -> bool {
-        self.shows_same(next) && !self.flags.intersects(AreaFlags::GROWS_DOWN | AreaFlags::RAW | AreaFlags::HUGETLB)
+        self.shows_same(next) && !self.flags.intersects(AreaFlags::RAW | AreaFlags::HUGETLB)
     }
 
     fn shows_same(&self, next: &Self) -> bool {

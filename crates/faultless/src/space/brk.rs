@@ -3,7 +3,7 @@
 use super::Core;
 use super::extent::Admission;
 use crate::addr::{PAGE_SIZE, PageRange, Rights, VirtAddr};
-use crate::area::{AreaFlags, Attributes, Changes, Sharing, StripeGuard};
+use crate::area::{AreaFlags, Attributes, Changes, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::Ordering::Relaxed;
@@ -35,12 +35,13 @@ impl<M: Machine> Core<M> {
         VirtAddr::new(self.brk.load(Relaxed))
     }
 
-    /// Locks the stripes from the heap's start to whichever end is higher.
+    /// Locks the stripes from the heap's start to whichever end is higher, and to where a stack could be whose guard gap
+    /// reaches it.
     fn lock_break<'a>(&'a self, ctx: Ctx<'a, M>, to: u64) -> StripeGuard<'a> {
         let start = self.brk_start.load(Relaxed);
         // Ends: a round is repeated only if another thread moved the break beyond what was locked.
         loop {
-            let high = self.brk.load(Relaxed).max(to).saturating_add(2 * PAGE_SIZE);
+            let high = self.brk.load(Relaxed).max(to).saturating_add(2 * PAGE_SIZE + STACK_GUARD);
             let guard = self.lock(ctx, start, high);
             if self.brk.load(Relaxed) <= high {
                 return guard;

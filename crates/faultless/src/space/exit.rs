@@ -3,7 +3,7 @@
 use super::{Core, Registry, Space};
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::Ordering;
+use crate::sync::{Ordering, mutant};
 use crate::table;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -32,7 +32,9 @@ impl<M: Machine> Core<M> {
             self.index.clear(ctx, &guard);
         }
         // Whoever waits for an answer finds no area any more.
-        watches.into_iter().for_each(|(watch, range)| watch.watcher.wake(range));
+        if !mutant::is(mutant::Mutant::UnwatchWithoutWake) {
+            watches.into_iter().for_each(|(watch, range)| watch.watcher.wake(range));
+        }
         registry.remove(ctx, self.id);
         // A remote access or a late fault may still be walking; it finds its area dead and gives up.
         ctx.wait_for_sections(self.section_name());

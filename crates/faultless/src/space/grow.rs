@@ -2,11 +2,12 @@
 //! its stripe (VM-08, the exception of F-01).
 
 use super::Core;
+use super::map::stripe_parts;
 use crate::addr::{PageRange, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, STACK_GUARD, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Look, STACK_GUARD, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::{Event, Ordering};
+use crate::sync::{Event, NoMemory, Ordering};
 
 impl<M: Machine> Core<M> {
     /// Extends the area above `address` down to it. False if there is none, or it may not grow so far.
@@ -34,9 +35,8 @@ impl<M: Machine> Core<M> {
 
     fn grow_locked(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> bool {
         let low = address.align_down();
-        let guard = self.lock(ctx, low.as_u64().saturating_sub(STACK_GUARD), low.as_u64() + 1);
-        let place = self.index.place(low.as_u64(), &guard);
-        let Some(stack) = place.first() else {
+        let guard = self.lock_stack(ctx, low);
+        let Some(stack) = self.index.next(low.as_u64(), &guard) else {
             return false;
         };
         if stack.range.contains(address) {
@@ -45,22 +45,63 @@ impl<M: Machine> Core<M> {
         if !self.may_grow(stack, low, &guard) {
             return false;
         }
-        let Ok(range) = PageRange::new(low, stack.range.end()) else {
-            return false;
-        };
-        let attributes = Attributes { range, offset: low.as_u64(), ..(**stack).clone() };
         let mut changes = Changes::new();
-        let (from, to) = (low.as_u64(), range.end().as_u64());
-        let prepared = Index::change(&mut changes, from)
-            .and_then(|change| change.insert(attributes).and_then(|()| change.prepare(&place, from, to)));
-        if prepared.is_err() {
-            return false;
+        self.prepare_growth(&mut changes, stack, low, &guard).is_ok()
+            && self.commit_all(ctx, &mut changes, &guard, || {}).is_ok()
+    }
+
+    /// Locks from the guard gap below `low` to the end of the stack above: nearly always one stripe.
+    fn lock_stack<'a>(&'a self, ctx: Ctx<'a, M>, low: VirtAddr) -> StripeGuard<'a> {
+        let (from, mut to) = (low.as_u64().saturating_sub(STACK_GUARD), low.as_u64() + 1);
+        // Ends: a round is repeated only if the stack has come to reach into more stripes than were locked; there are
+        // few of them.
+        loop {
+            let guard = self.lock(ctx, from, to);
+            let end = {
+                let section = ctx.enter(self.section_name());
+                self.index.next(low.as_u64(), &section).map_or(to, |stack| self.end_of(stack, &section))
+            };
+            if Index::<M>::stripe_of(end - 1) <= *guard.stripes().end() {
+                return guard;
+            }
+            to = end;
         }
-        self.commit_all(ctx, &mut changes, &guard, || {}).is_ok()
+    }
+
+    /// The end of an area, whatever stripe borders cut it.
+    fn end_of<'r>(&'r self, area: &'r Area<M>, reader: &'r impl Look) -> u64 {
+        let mut area = area;
+        // Ends: each round passes an area.
+        while let Some(next) = self.index.next(area.range.end().as_u64(), reader)
+            && area.is_cut_from(next)
+        {
+            area = next;
+        }
+        area.range.end().as_u64()
+    }
+
+    /// Prepares that the stack begins at `low`: its first part does, and stripes below get parts of their own.
+    fn prepare_growth(
+        &self,
+        changes: &mut Changes<M>,
+        stack: &Area<M>,
+        low: VirtAddr,
+        guard: &StripeGuard<'_>,
+    ) -> Result<(), NoMemory> {
+        let range = PageRange::new(low, stack.range.end()).map_err(|_| NoMemory)?;
+        for part in stripe_parts::<M>(range).filter(|part| *part != stack.range) {
+            let (from, to) = (part.start().as_u64(), part.end().as_u64());
+            let attributes = Attributes { range: part, offset: from, ..(**stack).clone() };
+            let place = self.index.place(from, guard);
+            let change = Index::change(changes, from)?;
+            change.insert(attributes)?;
+            change.prepare(&place, from, to)?;
+        }
+        Ok(())
     }
 
     fn may_grow(&self, stack: &Area<M>, low: VirtAddr, guard: &StripeGuard<'_>) -> bool {
-        let bytes = stack.range.end().as_u64() - low.as_u64();
+        let bytes = self.end_of(stack, guard) - low.as_u64();
         let below = self.index.previous(low.as_u64(), guard);
         let gap_kept = below.is_none_or(|area| {
             area.rights.is_none()

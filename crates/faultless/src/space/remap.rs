@@ -131,14 +131,15 @@ impl<M: Machine> Core<M> {
     fn expand(&self, ctx: Ctx<'_, M>, request: &RemapRequest) -> Result<bool, RemapError> {
         let (low, end) = (request.addr.as_u64(), request.addr.as_u64() + request.old_len);
         let high = request.addr.checked_add(request.new_len).filter(|high| *high <= self.layout.highest);
-        let guard = self.lock(ctx, low, high.map_or(end, |high| high.as_u64() + crate::area::STACK_GUARD));
+        // A stack above keeps no gap here, as on Linux.
+        let guard = self.lock(ctx, low, high.map_or(end, VirtAddr::as_u64));
         // Before all that is about room: where nothing is mapped, that is the error.
         let attributes = self.movable(request, &guard)?;
         let Some(high) = high else { return Ok(false) };
         let range = PageRange::new(VirtAddr::new(end), high).map_err(|_| RemapError::Invalid)?;
         let last = self.index.previous(end, &guard);
         let ends_here = last.is_some_and(|area| area.range.end().as_u64() == end);
-        if !ends_here || !self.has_room_at(range, &guard) || self.has_exited() {
+        if !ends_here || !self.is_free(range, &guard) || self.has_exited() {
             return Ok(false);
         }
         let offset = attributes.offset.checked_add(request.old_len).ok_or(RemapError::Invalid)?;
@@ -148,13 +149,6 @@ impl<M: Machine> Core<M> {
             .map_err(|_| RemapError::NoMemory)?;
         self.commit_all(ctx, &mut changes, &guard, || {})?;
         Ok(true)
-    }
-
-    /// Is nothing mapped in `range`, nor a stack's guard gap?
-    fn has_room_at(&self, range: PageRange, guard: &StripeGuard<'_>) -> bool {
-        self.index
-            .next(range.start().as_u64(), guard)
-            .is_none_or(|area| range.end().as_u64() <= area.range.start().as_u64().saturating_sub(area.guard()))
     }
 
     /// What the mapping in the old range says, if it is one mapping and may be resized.

@@ -3,8 +3,9 @@
 use super::{BASE, Bench, RW, at, range};
 use crate::sync::plain::Ordering::Relaxed;
 use crate::{
-    Access, AreaFlags, Backing, FaultError, Layout, MapError, MapRequest, ObjectError, PAGE_SIZE, PageRange,
-    PageWriter, Pager, PagerError, Placement, ProtectError, Resolved, Rights, Sharing, VirtAddr,
+    Access, AreaFlags, Backing, Destination, FaultError, Layout, MapError, MapRequest, ObjectError, PAGE_SIZE,
+    PageRange, PageWriter, Pager, PagerError, Placement, ProtectError, RemapRequest, Resolved, Rights, Sharing,
+    VirtAddr,
 };
 use std::sync::Arc;
 use std::vec::Vec;
@@ -265,6 +266,51 @@ fn a_stack_grows_down_to_its_limit_and_keeps_its_gap() {
     assert_eq!(b.space.fault(&mut b.cpu, at(10_000 - limit), Access::Write), Err(FaultError::Unmapped), "the limit");
     assert_eq!(b.stat("slow_stack_growth"), 5);
     // Each attempt took one stripe lock; that is the named exception of F-01.
+    b.finish(&[]);
+}
+
+#[test]
+fn a_stack_grows_across_a_stripe_and_merges_with_its_neighbour() {
+    // VM-08: 2 TiB, a border of stripes.
+    let mut b = Bench::new(64);
+    let border = VirtAddr::new(16 << 40);
+    let page = |pages: u64| VirtAddr::new(border.as_u64() - pages * PAGE_SIZE);
+    let stack = |at: VirtAddr| {
+        let mut request = MapRequest::anonymous(PAGE_SIZE).fixed(at);
+        request.flags = AreaFlags::GROWS_DOWN;
+        request
+    };
+    let above = VirtAddr::new(border.as_u64() + 2 * PAGE_SIZE);
+    b.space.map(&mut b.cpu, stack(above)).unwrap();
+    b.space.fault(&mut b.cpu, page(3), Access::Write).unwrap();
+    let ranges = |b: &mut Bench| {
+        let mut ranges = Vec::new();
+        b.space.areas(&mut b.cpu, |area| ranges.push((area.range.start(), area.range.end())));
+        ranges
+    };
+    let end = above.checked_add(PAGE_SIZE).unwrap();
+    assert_eq!(ranges(&mut b), [(page(3), end)]);
+    b.space.fault(&mut b.cpu, page(1), Access::Write).unwrap();
+    // The limit is that of both parts together.
+    let most = Layout::linux().stack_limit / PAGE_SIZE - 3;
+    assert_eq!(b.space.fault(&mut b.cpu, page(most + 1), Access::Write), Err(FaultError::Unmapped));
+    b.space.fault(&mut b.cpu, page(most), Access::Write).unwrap();
+    b.space.map(&mut b.cpu, stack(page(most + 1))).unwrap();
+    assert_eq!(ranges(&mut b), [(page(most + 1), end)]);
+    // Its guard gap is kept by the heap of the stripe below, not by mremap.
+    b.space.unmap(&mut b.cpu, PageRange::new(page(most + 1), border).unwrap()).unwrap();
+    let heap = page(8);
+    b.space.set_brk(heap);
+    assert_eq!(b.space.brk(&mut b.cpu, page(6)), heap);
+    b.space.map(&mut b.cpu, MapRequest::anonymous(PAGE_SIZE).fixed(heap)).unwrap();
+    let longer = RemapRequest {
+        addr: heap,
+        old_len: PAGE_SIZE,
+        new_len: 2 * PAGE_SIZE,
+        destination: Destination::InPlace,
+        keep: false,
+    };
+    assert_eq!(b.space.remap(&mut b.cpu, longer), Ok(heap));
     b.finish(&[]);
 }
 

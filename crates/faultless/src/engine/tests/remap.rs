@@ -188,7 +188,7 @@ fn bad_requests_change_nothing() {
     for (bad, error) in [
         (request(0, 2, 0, Destination::Anywhere), RemapError::Invalid),
         (request(0, 3, 5, Destination::Anywhere), RemapError::Unmapped),
-        (request(8, 1, 1 << 35, Destination::InPlace), RemapError::Unmapped),
+        (request(8, 1, (1 << 35) - 1, Destination::InPlace), RemapError::Unmapped),
         (request(8, 1, 2, Destination::Anywhere), RemapError::Unmapped),
         (request(0, 2, 2, Destination::Fixed(at(1))), RemapError::Invalid),
         (request(0, 2, 2, Destination::Fixed(VirtAddr::new(PAGE_SIZE))), RemapError::Invalid),

@@ -1,0 +1,246 @@
+//! One process's program on one CPU: executes accesses and the calls that `faultless_linux` has, as a kernel would.
+//!
+//! Called by `ours`, by several threads at a time. Absent on purpose: making and ending processes.
+
+use std::sync::Arc;
+
+use faultless::{Access, FaultError, Machine, Object, ObjectError, PAGE_SIZE, VirtAddr};
+use faultless_hosted::{HostedCpu, Mmu};
+use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs, RemapFilePagesArgs};
+use faultless_linux::{Caller, Errno, Limits, Memory};
+use linux_raw_sys::general as linux;
+
+use crate::arena;
+use crate::scenario::{FileRef, Op};
+use crate::view::{Answer, Trap};
+
+/// Largest size of a file.
+const MAX_FILE: u64 = i64::MAX as u64;
+
+/// What an ordinary process has, with little memory to lock.
+const LIMITS: Limits = Limits { locked: crate::host::LOCK_LIMIT, may_lock: false, ..Limits::NONE };
+
+/// Who executes, and for whom.
+pub(super) struct Actor<'a, M: Mmu> {
+    /// It runs the process's space.
+    pub(super) cpu: &'a mut HostedCpu<M>,
+    pub(super) memory: &'a Memory<M>,
+    pub(super) files: &'a [Arc<Object<M>>],
+}
+
+/// An open file of a scenario.
+struct Open<'a, M: Machine> {
+    object: &'a Arc<Object<M>>,
+    read_only: bool,
+}
+
+impl<M: Machine> MapFile<M> for Open<'_, M> {
+    fn rights(&self) -> FileRights {
+        FileRights { read: true, write: !self.read_only }
+    }
+
+    fn is_regular(&self) -> bool {
+        true
+    }
+
+    fn target(&self) -> Result<MapTarget<M>, Errno> {
+        Ok(MapTarget::Object(Arc::clone(self.object)))
+    }
+}
+
+impl<M: Mmu> Actor<'_, M> {
+    fn call<T>(&mut self, then: impl FnOnce(&mut Caller<'_, M>) -> Result<T, Errno>) -> Result<T, Errno> {
+        then(&mut Caller { memory: self.memory, cpu: self.cpu.token(), limits: LIMITS })
+    }
+
+    /// Executes one operation; those that make and end processes are not among them.
+    pub(super) fn answer(&mut self, op: &Op) -> Answer {
+        match *op {
+            Op::Load { at, width } => self.load(at, width),
+            Op::Store { at, width, value } => self.store(at, width, value),
+            Op::Map { .. } => self.map(op),
+            Op::Truncate { .. } | Op::Read { .. } | Op::Write { .. } | Op::Allocate { .. } => self.file_call(op),
+            Op::Resident { at, len } => self.resident(at, len),
+            Op::Remap { .. } => self.remap(op),
+            Op::Brk { to } => self.call(|caller| Ok(calls::brk(caller, to))).map_or_else(refused, Answer::Value),
+            op => done(self.call(|caller| memory_call(caller, &op))),
+        }
+    }
+
+    fn map(&mut self, op: &Op) -> Answer {
+        let Op::Map { at, len, prot, flags, file, offset } = *op else {
+            return Answer::Errno(0);
+        };
+        let args = MmapArgs { address: at, length: len, protection: prot, flags, offset };
+        let files = self.files;
+        let open = file.map(|FileRef { number, read_only }| Open { object: &files[number], read_only });
+        let result = self.call(|caller| {
+            let start = calls::mmap(caller, args, open.as_ref())?;
+            if flags & (linux::MAP_FIXED | linux::MAP_FIXED_NOREPLACE) == 0 && !arena::holds(start, len) {
+                calls::munmap(caller, start, len)?;
+                return Ok(None);
+            }
+            Ok(Some(start))
+        });
+        match result {
+            Ok(Some(start)) => Answer::Value(start),
+            Ok(None) => Answer::Elsewhere,
+            Err(errno) => refused(errno),
+        }
+    }
+
+    fn resident(&mut self, at: u64, len: u64) -> Answer {
+        let mut found = Vec::new();
+        for part in 0.. {
+            match self.call(|caller| calls::mincore(caller, at, len, part)) {
+                Ok(Some(bytes)) => found.extend(bytes),
+                Ok(None) => break,
+                Err(errno) => return refused(errno),
+            }
+        }
+        Answer::Bytes(found)
+    }
+
+    fn remap(&mut self, op: &Op) -> Answer {
+        let Op::Remap { at, old, new, flags, to } = *op else {
+            return Answer::Errno(0);
+        };
+        let args = MremapArgs { address: at, old_length: old, new_length: new, flags, new_address: to };
+        let result = self.call(|caller| {
+            let start = calls::mremap(caller, args)?;
+            if !arena::holds(start, new) {
+                calls::munmap(caller, start, new)?;
+                return Ok(None);
+            }
+            Ok(Some(start))
+        });
+        match result {
+            Ok(Some(start)) => Answer::Value(start),
+            Ok(None) => Answer::Elsewhere,
+            Err(errno) => refused(errno),
+        }
+    }
+
+    fn file_call(&mut self, op: &Op) -> Answer {
+        let files = self.files;
+        let cpu = self.cpu.token();
+        let result = match *op {
+            Op::Truncate { size, .. } if size < 0 => Err(Errno::EINVAL),
+            Op::Truncate { file, size } => {
+                files[file].resize(cpu, size.cast_unsigned()).map(|()| Answer::Value(0)).map_err(errno_of)
+            }
+            Op::Read { offset, len, .. } | Op::Write { offset, len, .. }
+                if offset < 0 || offset.checked_add(len as i64).is_none() =>
+            {
+                Err(Errno::EINVAL)
+            }
+            Op::Read { file, offset, len } => {
+                let mut bytes = vec![0; len];
+                let count = files[file].read(cpu, offset.cast_unsigned(), &mut bytes).map_err(errno_of);
+                count.map(|count| Answer::Bytes(bytes[..count].to_vec()))
+            }
+            Op::Write { len: 0, .. } => Ok(Answer::Value(0)),
+            Op::Write { offset, .. } if offset.cast_unsigned() >= MAX_FILE => Err(Errno::EFBIG),
+            Op::Write { file, offset, len, value } => {
+                let len = (len as u64).min(MAX_FILE - offset.cast_unsigned()) as usize;
+                let count = files[file].write(cpu, offset.cast_unsigned(), &vec![value; len]).map_err(errno_of);
+                count.map(|count| Answer::Value(count as u64))
+            }
+            Op::Allocate { offset, len, .. } if offset < 0 || len <= 0 => Err(Errno::EINVAL),
+            Op::Allocate { offset, len, .. } if offset.checked_add(len).is_none() => Err(Errno::EFBIG),
+            Op::Allocate { file, offset, len, .. } => {
+                let hole = files[file].punch_hole(cpu, offset.cast_unsigned(), len.cast_unsigned());
+                hole.map(|()| Answer::Value(0)).map_err(errno_of)
+            }
+            _ => Err(Errno::ENOSYS),
+        };
+        result.unwrap_or_else(refused)
+    }
+
+    fn load(&mut self, at: u64, width: u8) -> Answer {
+        let (cpu, memory) = (&mut *self.cpu, self.memory);
+        if let Err(trap) = reach(cpu, memory, at, width, Access::Read) {
+            return Answer::Trap(trap);
+        }
+        let mut bytes = [0; 8];
+        match cpu.read(VirtAddr::new(at), &mut bytes[..usize::from(width)]) {
+            Ok(()) => Answer::Value(u64::from_le_bytes(bytes)),
+            Err(error) => Answer::Trap(trap_of(at, error.fault)),
+        }
+    }
+
+    fn store(&mut self, at: u64, width: u8, value: u64) -> Answer {
+        let (cpu, memory) = (&mut *self.cpu, self.memory);
+        if let Err(trap) = reach(cpu, memory, at, width, Access::Write) {
+            return Answer::Trap(trap);
+        }
+        match cpu.write(VirtAddr::new(at), &value.to_le_bytes()[..usize::from(width)]) {
+            Ok(()) => Answer::Value(0),
+            Err(error) => Answer::Trap(trap_of(at, error.fault)),
+        }
+    }
+}
+
+/// Calls on a range that have their file in `faultless_linux::calls`; the rest of scenarios is not generated.
+fn memory_call<M: Machine>(caller: &mut Caller<'_, M>, op: &Op) -> Result<(), Errno> {
+    match *op {
+        Op::Unmap { at, len } => calls::munmap(caller, at, len),
+        Op::Protect { at, len, prot } => calls::mprotect(caller, at, len, prot),
+        Op::Advise { at, len, advice } => calls::madvise(caller, at, len, advice),
+        Op::Sync { at, len, flags } => calls::msync(caller, at, len, flags),
+        Op::Lock { at, len, flags } => calls::mlock2(caller, at, len, flags),
+        Op::Unlock { at, len } => calls::munlock(caller, at, len),
+        Op::LockAll { flags } => calls::mlockall(caller, flags),
+        Op::UnlockAll => calls::munlockall(caller),
+        Op::Seal { at, len, flags } => calls::mseal(caller, at, len, flags),
+        Op::Nonlinear { at, len, page } => {
+            calls::remap_file_pages(caller, RemapFilePagesArgs { start: at, size: len, page, ..Default::default() })
+        }
+        _ => Err(Errno::ENOSYS),
+    }
+}
+
+fn done(result: Result<(), Errno>) -> Answer {
+    result.map_or_else(refused, |()| Answer::Value(0))
+}
+
+pub(super) fn refused(errno: Errno) -> Answer {
+    Answer::Errno(errno.number().into())
+}
+
+fn errno_of(error: ObjectError) -> Errno {
+    match error {
+        ObjectError::OutOfMemory => Errno::ENOMEM,
+        ObjectError::Io => Errno::EIO,
+        ObjectError::TooBig => Errno::EFBIG,
+    }
+}
+
+/// Makes each page that the word touches accessible before any of it moves, as a processor does: faults come page by
+/// page, and a store that crosses into a bad page stores nothing.
+fn reach<M: Mmu>(cpu: &mut HostedCpu<M>, memory: &Memory<M>, at: u64, width: u8, access: Access) -> Result<(), Trap> {
+    let last = at + u64::from(width) - 1;
+    let second = (last & !(PAGE_SIZE - 1) > at).then_some(last & !(PAGE_SIZE - 1));
+    for address in [Some(at), second].into_iter().flatten() {
+        let address = VirtAddr::new(address);
+        let id = cpu.token().id();
+        // Ends: faultless promises progress for each resolved fault (F-16).
+        while cpu.token().vm().machine().with_page(id, address, access, |_, _, _| ()).is_err() {
+            let resolved = memory.space.fault(cpu.token(), address, access);
+            resolved.map_err(|fault| trap_of(address.as_u64(), fault))?;
+        }
+    }
+    Ok(())
+}
+
+fn trap_of(address: u64, fault: FaultError) -> Trap {
+    let (signal, code) = match fault {
+        FaultError::Unmapped => (libc::SIGSEGV, 1),
+        FaultError::Denied => (libc::SIGSEGV, 2),
+        FaultError::Bus => (libc::SIGBUS, 2),
+        // A kernel would look for a victim; a scenario never needs that much.
+        // Nor does anybody watch.
+        FaultError::OutOfMemory | FaultError::Watched => (libc::SIGKILL, 0),
+    };
+    Trap { signal, code, address }
+}
