@@ -291,9 +291,11 @@ impl<M: Machine> Space<M> {
         }
         let label = "/dev/zero (deleted)";
         let is_free = request.flags.contains(AreaFlags::NO_RESERVE);
-        self.core.map(ctx, request, |size| {
+        let mapped = self.core.map(ctx, request, |size| {
             if is_free { vm.new_memory(size, label).ok() } else { vm.new_promised_memory(size, label).ok() }
-        })
+        });
+        ctx.collect_large();
+        mapped
     }
 
     /// Unmaps what is in `range`. When it returns, no CPU can use a translation of it.
@@ -302,7 +304,10 @@ impl<M: Machine> Space<M> {
     ///
     /// [`UnmapError`]; a failed call has changed nothing.
     pub fn unmap(&self, cpu: &mut Cpu<M>, range: PageRange) -> Result<(), UnmapError> {
-        self.core.unmap(cpu.ctx_in(&self.core.memory), range)
+        let ctx = cpu.ctx_in(&self.core.memory);
+        let unmapped = self.core.unmap(ctx, range);
+        ctx.collect_large();
+        unmapped
     }
 
     /// Gives `range` other rights. When it returns, no CPU can use a right that was taken.
@@ -356,6 +361,7 @@ impl<M: Machine> Space<M> {
         let ctx = cpu.ctx_in(&self.core.memory);
         self.core.exit(ctx, &self.registry);
         self.registry.bury(ctx);
+        ctx.collect_large();
     }
 
     /// Copies `into.len()` bytes out of the space, resolving faults as needed. Rights are checked as for a CPU.

@@ -222,6 +222,14 @@ impl<M: Machine> Ctx<'_, M> {
         pool.counts()
     }
 
+    /// Frees what this CPU retired, if the pool is in use: an object whose last area is retired keeps its pages until then.
+    /// Holds no lock and stands in no section.
+    pub(crate) fn collect_large(self) {
+        if self.memory.uses_pool() {
+            self.collect();
+        }
+    }
+
     /// Takes a page, promised or not, for `key`, which is busy until the page is given back or [`Ctx::end_large`]; or
     /// one that was promised to nobody.
     pub(crate) fn take_large(self, key: Option<Key>) -> Result<Large, NoLarge> {

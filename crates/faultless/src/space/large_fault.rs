@@ -152,7 +152,7 @@ impl<M: Machine> Core<M> {
             NotMade::NoHeap => Need::Frames,
             NotMade::Pool(NoLarge::Busy) => Need::Wait,
             NotMade::Pool(NoLarge::Empty) if area.is_dead() => Need::Retry,
-            NotMade::Pool(NoLarge::Empty) => Need::Fail(FaultError::Bus),
+            NotMade::Pool(NoLarge::Empty) => Need::Pool,
         }
     }
 

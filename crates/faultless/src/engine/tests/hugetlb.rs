@@ -539,3 +539,20 @@ fn two_sizes_in_one_table_of_level_one() {
     assert_eq!(bench.space.usage().tables, 0);
     finish(bench, &[], Vec::new());
 }
+
+#[test]
+fn what_was_shared_goes_with_munmap() {
+    let mut bench = bench(6);
+    map(&mut bench, 0, 2);
+    bench.put(3, 1);
+    bench.put(LARGE + 9, 2);
+    let child = bench.space.fork(&mut bench.cpu).unwrap();
+    child.write(&mut bench.cpu, at(3), &[3]).unwrap();
+    child.write(&mut bench.cpu, at(LARGE + 9), &[4]).unwrap();
+    child.exit(&mut bench.cpu);
+    assert_eq!(pool(&bench), [6, 4, 0, 0]);
+    bench.put(3, 5);
+    bench.space.unmap(&mut bench.cpu, range(0, 16 * LARGE)).unwrap();
+    assert_eq!(pool(&bench), [6, 6, 0, 0]);
+    finish(bench, &[], Vec::new());
+}
