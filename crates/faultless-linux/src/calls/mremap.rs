@@ -158,7 +158,8 @@ fn cut<M: Machine>(caller: &mut Caller<'_, M>, address: u64, new: u64, old: u64)
     let tail = PageRange::new(VirtAddr::new(address + new), VirtAddr::new(end)).map_err(|_| Errno::EINVAL)?;
     caller.memory.space.unmap(caller.cpu, tail).map_err(|error| match error {
         UnmapError::Sealed => Errno::EPERM,
-        UnmapError::Invalid | UnmapError::NoMemory => Errno::ENOMEM,
+        UnmapError::Invalid => Errno::EINVAL,
+        UnmapError::NoMemory => Errno::ENOMEM,
     })
 }
 

@@ -253,7 +253,6 @@ impl<M: Machine> Core<M> {
     /// Copies a private page. As for small ones (P3): the copy goes in read-only and PENDING, and becomes writable when
     /// no CPU can read the old page any more. The stripe is locked, so the slot stays, and faults of its area wait or
     /// find a page that they may read.
-    #[expect(clippy::too_many_arguments, reason = "what an entry is made of")]
     fn copy_large(
         &self,
         ctx: Ctx<'_, M>,
@@ -265,10 +264,14 @@ impl<M: Machine> Core<M> {
     ) -> Result<(), FaultError> {
         let key = self.large_key(wish.address);
         // Ends: who makes the page of the index is in a section, which does not wait.
+        let mut collected = false;
         let large = loop {
             match ctx.take_large(Some(key)) {
                 Ok(large) => break large,
-                Err(NoLarge::Empty) => return Err(FaultError::Bus),
+                Err(NoLarge::Empty) if mem::replace(&mut collected, true) => return Err(FaultError::Bus),
+                Err(NoLarge::Empty) => {
+                    ctx.collect();
+                }
                 Err(NoLarge::Busy) => {
                     ctx.relax();
                     spin_hint();

@@ -72,7 +72,8 @@ impl From<UnmapError> for RemapError {
     fn from(error: UnmapError) -> Self {
         match error {
             UnmapError::Sealed => Self::Sealed,
-            UnmapError::Invalid | UnmapError::NoMemory => Self::NoMemory,
+            UnmapError::Invalid => Self::Invalid,
+            UnmapError::NoMemory => Self::NoMemory,
         }
     }
 }
