@@ -335,7 +335,8 @@ impl<M: Mmu> Trial<M> {
             // A new mapping does not inherit what was said of the old one.
             Op::Nonlinear { at, len, .. } => {
                 self.ours.has_flags(process, at, len.saturating_add(arena::PAGE), |flags| {
-                    flags.without(AreaFlags::NONLINEAR) != AreaFlags::NONE
+                    flags.without(AreaFlags::NONLINEAR | AreaFlags::SOFT_DIRTY | AreaFlags::ACCOUNTED)
+                        != AreaFlags::NONE
                 })
             }
             _ => false,

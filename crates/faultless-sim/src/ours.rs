@@ -301,7 +301,7 @@ impl<M: Mmu> Ours<M> {
         for (mapping, flags) in mappings.into_iter().zip(flags) {
             let nonlinear = flags.contains(AreaFlags::NONLINEAR);
             let step = if nonlinear { PAGE_SIZE } else { mapping.end - mapping.start };
-            let flags = flags.without(AreaFlags::NONLINEAR);
+            let flags = flags.without(AreaFlags::NONLINEAR | AreaFlags::SOFT_DIRTY);
             let mut same_flags = std::mem::replace(&mut last_flags, flags) == flags;
             for start in (mapping.start..mapping.end).step_by(step as usize) {
                 let index = nonlinear.then(|| memory.space.page_index_at(cpu.token(), VirtAddr::new(start))).flatten();
