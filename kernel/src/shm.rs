@@ -3,12 +3,13 @@
 //! Called by the system calls, /proc, and at the end of the machine. A segment is a memory object of faultless whose size
 //! counts as promised. How often it is attached is how many areas show the object, which the core counts; so a segment
 //! that is marked for removal is gone in the moment the last area is. Its pages go with the object, which the areas keep
-//! alive. Absent on purpose: owners other than root, huge pages.
+//! alive. Absent on purpose: owners other than root.
 
 use alloc::format;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 
+use crate::arch::CpuLocal;
 use crate::clock;
 use crate::errno::Errno;
 use crate::fs::FileObject;
@@ -151,7 +152,7 @@ fn now() -> u64 {
 /// # Errors
 ///
 /// `ENOENT`, `EEXIST`, `EINVAL` (size), `ENOSPC` (too many), `ENOMEM`.
-pub fn get_or_make(key: i32, size: u64, flags: u32, pid: i32) -> Result<i32, Errno> {
+pub fn get_or_make(cpu: &mut CpuLocal, key: i32, size: u64, flags: u32, pid: i32) -> Result<i32, Errno> {
     let mut table = TABLE.lock();
     table.purge();
     let existing = table.segments.iter().flatten().find(|segment| key != 0 && segment.key == key);
@@ -160,22 +161,29 @@ pub fn get_or_make(key: i32, size: u64, flags: u32, pid: i32) -> Result<i32, Err
         Some(segment) if segment.size < size => Err(Errno::EINVAL),
         Some(segment) => Ok(segment.id),
         None if key != 0 && flags & IPC_CREAT == 0 => Err(Errno::ENOENT),
-        None => make(&mut table, key, size, flags, pid),
+        None => make(cpu, &mut table, key, size, flags, pid),
     }
 }
 
-fn make(table: &mut Table, key: i32, size: u64, flags: u32, pid: i32) -> Result<i32, Errno> {
+fn make(cpu: &mut CpuLocal, table: &mut Table, key: i32, size: u64, flags: u32, pid: i32) -> Result<i32, Errno> {
     if size == 0 || size > MOST_BYTES {
         return Err(Errno::EINVAL);
     }
-    // The pools of huge pages are empty.
-    if flags & SHM_HUGETLB != 0 || size > i64::MAX as u64 {
+    if size > i64::MAX as u64 {
         return Err(if flags & SHM_HUGETLB != 0 { Errno::ENOMEM } else { Errno::EINVAL });
     }
     let vm = machine::vm();
     let label = format!("/SYSV{:08x} (deleted)", key.cast_unsigned());
     let strict = matches!(vm.commit_policy(), faultless::CommitPolicy::Strict { .. });
-    let made = if flags & SHM_NORESERVE != 0 && !strict {
+    let made = if flags & SHM_HUGETLB != 0 {
+        match flags >> SHM_HUGE_SHIFT & SHM_HUGE_MASK {
+            0 | 21 if flags & SHM_NORESERVE != 0 => vm.new_huge_memory(size, &label),
+            0 | 21 => vm.new_promised_huge_memory(&mut cpu.vm, size, &label),
+            // The pool of pages of 1 GiB is empty.
+            30 => return Err(Errno::ENOMEM),
+            _ => return Err(Errno::EINVAL),
+        }
+    } else if flags & SHM_NORESERVE != 0 && !strict {
         vm.new_memory(size, &label)
     } else {
         vm.new_promised_memory(size, &label)
@@ -202,6 +210,8 @@ const IPC_CREAT: u32 = 0o1000;
 const IPC_EXCL: u32 = 0o2000;
 const SHM_HUGETLB: u32 = 0o4000;
 const SHM_NORESERVE: u32 = 0o10000;
+const SHM_HUGE_SHIFT: u32 = 26;
+const SHM_HUGE_MASK: u32 = 0x3f;
 
 /// A segment as it is now.
 ///

@@ -128,6 +128,8 @@ pub fn last_process_removed(cpu: &mut CpuLocal) {
     shm::shutdown();
     retire_others(cpu);
     let vm = machine::vm();
+    // What root made of it is no leak.
+    vm.set_huge_pool(&mut cpu.vm, 0);
     let recount = vm.audit(&mut cpu.vm, &[], &[]).err().map(|e| alloc::format!("{e}"));
     give_token_back(cpu);
     let frames =

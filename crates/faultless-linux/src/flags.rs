@@ -5,6 +5,9 @@
 use faultless::{AreaFlags, PAGE_SIZE, Rights};
 use linux_raw_sys::general as linux;
 
+/// Bytes of a large page (hugetlb).
+pub(crate) const HUGE_PAGE: u64 = 1 << 21;
+
 /// The rights that `PROT_*` bits name.
 #[must_use]
 pub fn rights_of(protection: u32) -> Rights {

@@ -54,7 +54,7 @@ pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE
 pub use area::{AreaFlags, Report, Sharing, Ticket, Waiting, WatchModes, Watched, Watcher};
 pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
 
-pub use frame::CommitPolicy;
+pub use frame::{CommitPolicy, HugePool};
 pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
 pub use object::{HasWriters, Object, ObjectError, PageWriter, Pager, PagerError};
 pub use space::{

@@ -23,6 +23,8 @@ use crate::uaccess::{Sink, Source};
 /// The kernel's kind of object.
 pub type FileObject = Object<KernelMachine>;
 
+/// Bytes of a large page.
+pub const HUGE_PAGE: u64 = 1 << 21;
 /// Largest size of a file.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
@@ -46,6 +48,8 @@ pub struct FileData {
     pub(super) writing: Lock<()>,
     /// `F_SEAL_*`, for files of `memfd_create`.
     pub(super) seals: AtomicU32,
+    /// Is it made of large pages (MFD_HUGETLB)?
+    huge: bool,
 }
 
 enum State {
@@ -91,7 +95,27 @@ pub fn file_of_object(id: u64) -> Option<Arc<Inode>> {
 impl FileData {
     /// A file with these contents, to begin with.
     pub const fn new(image: &'static [u8]) -> FileData {
-        FileData { state: Lock::new(State::Image(image)), writing: Lock::new(()), seals: AtomicU32::new(F_SEAL_SEAL) }
+        FileData::with(image, false)
+    }
+
+    const fn with(image: &'static [u8], huge: bool) -> FileData {
+        let seals = AtomicU32::new(F_SEAL_SEAL);
+        FileData { state: Lock::new(State::Image(image)), writing: Lock::new(()), seals, huge }
+    }
+
+    /// An empty file of large pages.
+    pub const fn new_huge() -> FileData {
+        FileData::with(&[], true)
+    }
+
+    /// Is it made of large pages?
+    pub fn is_huge(&self) -> bool {
+        self.huge
+    }
+
+    /// Bytes of its pages.
+    fn page_size(&self) -> u64 {
+        if self.huge { HUGE_PAGE } else { PAGE_SIZE }
     }
 
     /// Size in bytes.
@@ -116,7 +140,9 @@ impl FileData {
         let vm = machine::vm();
         // The name of an object is for people; paths of mappings come from the inode.
         let size = bytes.len() as u64;
-        let (object, image) = if bytes.is_empty() {
+        let (object, image) = if self.huge {
+            (vm.new_huge_memory(0, "file"), None)
+        } else if bytes.is_empty() {
             (vm.new_memory(0, "file"), None)
         } else {
             let image = Arc::new(Image { bytes, valid: AtomicU64::new(size) });
@@ -174,6 +200,9 @@ impl FileData {
         limit: u64,
         from: &mut dyn Source,
     ) -> Result<(u64, usize), Errno> {
+        if self.huge {
+            return Err(Errno::EINVAL); // such files are mapped
+        }
         let object = self.object(inode)?;
         let _writing = self.writing.lock();
         let offset = match at {
@@ -216,6 +245,9 @@ impl FileData {
     pub fn resize(&self, inode: &Inode, cpu: &mut CpuLocal, size: u64) -> Result<(), Errno> {
         if size > MAX_SIZE {
             return Err(Errno::EFBIG);
+        }
+        if !size.is_multiple_of(self.page_size()) && self.huge {
+            return Err(Errno::EINVAL);
         }
         let _writing = self.writing.lock();
         let old = self.size();
@@ -261,8 +293,8 @@ impl FileData {
         let mut result = Ok(());
         // Ends: at the end, or when memory does.
         while at < end && result.is_ok() {
-            result = make_page(&object, cpu, at, &mut made);
-            at = (at / PAGE_SIZE + 1).saturating_mul(PAGE_SIZE);
+            result = make_page(&object, cpu, at, self.page_size(), &mut made);
+            at = (at / self.page_size() + 1).saturating_mul(self.page_size());
         }
         if let Err(errno) = result {
             for (from, to) in made {
@@ -328,19 +360,27 @@ fn put(object: &FileObject, cpu: &mut CpuLocal, offset: u64, bytes: &[u8]) -> Re
     object.write(&mut cpu.vm, offset, bytes).map_err(errno_of)
 }
 
-/// Makes the page that holds a byte, and notes it if there was none.
-fn make_page(object: &FileObject, cpu: &mut CpuLocal, at: u64, made: &mut Vec<(u64, u64)>) -> Result<(), Errno> {
-    let page = at / PAGE_SIZE * PAGE_SIZE;
+/// Makes the page of `unit` bytes that holds a byte, and notes it if there was none.
+fn make_page(
+    object: &FileObject,
+    cpu: &mut CpuLocal,
+    at: u64,
+    unit: u64,
+    made: &mut Vec<(u64, u64)>,
+) -> Result<(), Errno> {
+    let page = at / unit * unit;
     if object.is_resident(page) {
         return Ok(());
     }
-    allow(PAGE_SIZE)?;
+    if unit == PAGE_SIZE {
+        allow(unit)?; // large pages are the pool's
+    }
     if object.make_resident(&mut cpu.vm, page).map_err(errno_of)? {
         match made.last_mut() {
-            Some((_, end)) if *end == page => *end = page + PAGE_SIZE,
+            Some((_, end)) if *end == page => *end = page + unit,
             _ => {
                 made.try_reserve(1).map_err(|_| Errno::ENOMEM)?;
-                made.push((page, page + PAGE_SIZE));
+                made.push((page, page + unit));
             }
         }
     }

@@ -53,7 +53,7 @@ use faultless::Machine;
 use linux_raw_sys::general as linux;
 
 pub use context::FsContext;
-pub use data::{FileData, FileObject, MAX_SIZE};
+pub use data::{FileData, FileObject, HUGE_PAGE, MAX_SIZE};
 pub use device::{Device, randomness, split_number};
 pub use directory::FIRST_COOKIE;
 pub use epoll::{Control, Epoll, Event};
@@ -245,6 +245,13 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
     }
     add(&here, b"enabled", proc::Node::HugePolicy.inode())?;
     add(&here, b"hpage_pmd_size", Inode::new(Body::Regular(FileData::new(b"2097152\n")), 0o444))?;
+    here = root.clone();
+    for name in [&b"sys"[..], b"kernel", b"mm", b"hugepages", b"hugepages-2048kB"] {
+        here = directory(&here, name, 0o755)?;
+    }
+    for (name, file) in proc::HUGE_FILES {
+        add(&here, name.as_bytes(), proc::Node::HugePool(file).inode())?;
+    }
     here = root.clone();
     for name in [&b"sys"[..], b"devices", b"system", b"cpu"] {
         here = directory(&here, name, 0o755)?;

@@ -272,8 +272,9 @@ fn undo(files: &FileTable, numbers: &[i32], errno: Errno) -> SysResult {
 fn memfd_create(call: &mut Call<'_>) -> SysResult {
     const NAME_MAX: usize = 249;
     let flags = call.uint(1);
-    let known = linux::MFD_CLOEXEC | linux::MFD_ALLOW_SEALING | linux::MFD_NOEXEC_SEAL | linux::MFD_EXEC;
-    // Huge pages are not offered.
+    let huge = flags & linux::MFD_HUGETLB != 0;
+    let sizes = if huge { linux::MFD_HUGETLB | linux::MFD_HUGE_MASK << linux::MFD_HUGE_SHIFT } else { 0 };
+    let known = linux::MFD_CLOEXEC | linux::MFD_ALLOW_SEALING | linux::MFD_NOEXEC_SEAL | linux::MFD_EXEC | sizes;
     let sealed = flags & linux::MFD_NOEXEC_SEAL != 0;
     if flags & !known != 0 || sealed && flags & linux::MFD_EXEC != 0 {
         return Err(Errno::EINVAL);
@@ -283,7 +284,12 @@ fn memfd_create(call: &mut Call<'_>) -> SysResult {
     if name.len() > NAME_MAX {
         return Err(Errno::EINVAL);
     }
-    let data = FileData::new(&[]);
+    let data = match flags >> linux::MFD_HUGE_SHIFT & linux::MFD_HUGE_MASK {
+        0 | 21 if huge => FileData::new_huge(),
+        // There are large pages of one size.
+        _ if huge => return Err(Errno::ENODEV),
+        _ => FileData::new(&[]),
+    };
     if sealed {
         data.set_initial_seals(F_SEAL_EXEC);
     } else if flags & linux::MFD_ALLOW_SEALING != 0 {

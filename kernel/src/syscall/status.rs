@@ -8,7 +8,7 @@ use super::Calls;
 use super::Handler::Plain;
 use super::call::Call;
 use crate::errno::{Errno, SysResult};
-use crate::fs::{self, Body, FileData, Follow, Inode, PATH_MAX, PROC_DEVICE, Stamp};
+use crate::fs::{self, Body, FileData, Follow, HUGE_PAGE, Inode, PATH_MAX, PROC_DEVICE, Stamp};
 use crate::uaccess::{self, Layout};
 
 pub(super) const CALLS: Calls = &[
@@ -230,6 +230,7 @@ fn fstatfs(call: &mut Call<'_>) -> SysResult {
 fn write_statfs(call: &mut Call<'_>, inode: &Arc<Inode>) -> SysResult {
     const TMPFS: u64 = 0x0102_1994;
     const PROC: u64 = 0x9fa0;
+    const HUGETLBFS: u64 = 0x9584_58f6;
     /// ST_VALID and ST_NOATIME.
     const FLAGS: u64 = 0x0020 | 0x0400;
     let is_proc = inode.device == PROC_DEVICE;
@@ -240,6 +241,12 @@ fn write_statfs(call: &mut Call<'_>, inode: &Arc<Inode>) -> SysResult {
             (TMPFS, total, free)
         }
     };
+    if inode.data().is_some_and(FileData::is_huge) {
+        let layout = [HUGETLBFS, HUGE_PAGE, 0, 0, 0, 0, 0, inode.device, 255, HUGE_PAGE, FLAGS];
+        let layout = layout.into_iter().fold(Layout::new(), Layout::u64).zeroes(32);
+        let to = call.word(1);
+        return layout.write(call.cpu, to).map(|()| 0);
+    }
     let (used, most) = if is_proc { (0, 0) } else { fs::file_count() };
     let layout = Layout::new()
         .u64(kind)

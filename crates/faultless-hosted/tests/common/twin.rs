@@ -190,7 +190,7 @@ impl<M: Mmu> Twin<M> {
         let got = got.map_err(|error| match error {
             ProtectError::Unmapped(at) => Some(ProtectRefusal::Unmapped(at.as_u64())),
             ProtectError::Denied(at) => Some(ProtectRefusal::Denied(at.as_u64())),
-            ProtectError::NoMemory(_) | ProtectError::Sealed(_) => None,
+            ProtectError::NoMemory(_) | ProtectError::Sealed(_) | ProtectError::Unaligned(_) => None,
         });
         agree("protect", got, expected.map_err(Some))?;
         self.compare_areas(&space, id)

@@ -116,7 +116,9 @@ fn advise<M: Machine>(
     let droppable = area.flags.contains(AreaFlags::DROPPABLE);
     match advice {
         Advice::Hint | Advice::Populate(_) => Ok(()),
-        Advice::Cold if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::RAW) => Err(Errno::EINVAL),
+        Advice::Cold if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::RAW | AreaFlags::HUGETLB) => {
+            Err(Errno::EINVAL)
+        }
         Advice::Cold => Ok(()),
         // What may be lost at any time is kept neither for children nor for dumps.
         Advice::Flags(_, clear) if droppable && clear.intersects(AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP) => {

@@ -45,7 +45,7 @@ fn lock<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, wanted:
         }
     }
     let end = set(caller, start, length, wanted)?;
-    caller.populate_locked(start, end).map_err(|fault| match fault {
+    caller.populate_areas(start, end, LOCKED_OR_LARGE).map_err(|fault| match fault {
         FaultError::OutOfMemory | FaultError::Watched => Errno::EAGAIN,
         FaultError::Denied | FaultError::Bus | FaultError::Unmapped => Errno::ENOMEM,
     })
@@ -67,6 +67,11 @@ fn whole_pages(start: u64, length: u64) -> (u64, u64) {
     (start - offset, page_align(length.wrapping_add(offset)))
 }
 
+/// What is brought in by locking: large pages of the pool too, though they are not marked as locked.
+const LOCKED_OR_LARGE: AreaFlags = AreaFlags::LOCKED.union(AreaFlags::HUGETLB);
+/// What is never locked. Large pages of the pool stay anyway.
+const NEVER: AreaFlags = AreaFlags::RAW.union(AreaFlags::DROPPABLE).union(AreaFlags::HUGETLB);
+
 /// Gives the areas of the range these of the two flags of locking, up to the first hole. Returns the range's end.
 fn set<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, wanted: AreaFlags) -> Result<u64, Errno> {
     let end = start.wrapping_add(length);
@@ -80,7 +85,7 @@ fn set<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, wanted: 
             if at < caller.memory.end() { caller.memory.space.area_at(caller.cpu, VirtAddr::new(at)) } else { None };
         let area = area.ok_or(Errno::ENOMEM)?;
         let stop = area.range.end().as_u64().min(end);
-        if !area.flags.intersects(AreaFlags::RAW | AreaFlags::DROPPABLE) {
+        if !area.flags.intersects(NEVER) {
             let part = PageRange::new(VirtAddr::new(at), VirtAddr::new(stop)).map_err(|_| Errno::EINVAL)?;
             change(caller, part, wanted).map_err(|_| Errno::ENOMEM)?;
         }
@@ -118,7 +123,7 @@ pub fn mlockall<M: Machine>(caller: &mut Caller<'_, M>, flags: u32) -> Result<()
         set_all(caller, wanted);
         // What cannot be had is passed over.
         caller.each_part_of_all(|caller, start, end| {
-            let _ = caller.populate_locked(start, end);
+            let _ = caller.populate_areas(start, end, LOCKED_OR_LARGE);
         });
     }
     Ok(())
@@ -140,7 +145,7 @@ fn set_all<M: Machine>(caller: &mut Caller<'_, M>, wanted: AreaFlags) {
     caller.each_part_of_all(|caller, start, end| {
         let Ok(part) = PageRange::new(VirtAddr::new(start), VirtAddr::new(end)) else { return };
         let area = caller.memory.space.area_at(caller.cpu, part.start());
-        if area.is_some_and(|area| !area.flags.intersects(AreaFlags::RAW | AreaFlags::DROPPABLE)) {
+        if area.is_some_and(|area| !area.flags.intersects(NEVER)) {
             let _ = change(caller, part, wanted);
         }
     });
@@ -173,9 +178,14 @@ impl<M: Machine> Caller<'_, M> {
     /// Brings in the pages of the locked areas of a range, unless they come when they are used. Stops at the first that
     /// cannot be had.
     pub(crate) fn populate_locked(&mut self, start: u64, end: u64) -> Result<(), FaultError> {
+        self.populate_areas(start, end, AreaFlags::LOCKED)
+    }
+
+    /// The same for areas that have any of these flags.
+    fn populate_areas(&mut self, start: u64, end: u64, wanted: AreaFlags) -> Result<(), FaultError> {
         let mut failed = Ok(());
         let _ = self.each_area(start, end, |caller, area, part| {
-            if !area.flags.contains(AreaFlags::LOCKED) || area.flags.contains(AreaFlags::LOCKED_ON_FAULT) {
+            if !area.flags.intersects(wanted) || area.flags.contains(AreaFlags::LOCKED_ON_FAULT) {
                 return Ok(());
             }
             // Memory without rights cannot be read in.

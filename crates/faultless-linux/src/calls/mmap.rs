@@ -7,7 +7,7 @@ use faultless::{
 };
 use linux_raw_sys::general as linux;
 
-use crate::flags::{area_flags_of, is_page, page_align, rights_of};
+use crate::flags::{HUGE_PAGE, area_flags_of, is_page, page_align, rights_of};
 use crate::{Caller, Errno};
 
 /// The flags that every kernel knew before `MAP_SHARED_VALIDATE`: the others are errors with it.
@@ -80,6 +80,11 @@ pub trait MapFile<M: Machine> {
     /// Has it a size, which offsets must not pass?
     fn is_regular(&self) -> bool;
 
+    /// Is it made of large pages (hugetlbfs)? Lengths are rounded up to them then.
+    fn is_huge(&self) -> bool {
+        false
+    }
+
     /// Are stores forbidden to new mappings, whatever it was opened for (F_SEAL_WRITE, F_SEAL_FUTURE_WRITE)?
     fn seals_writes(&self) -> bool {
         false
@@ -142,6 +147,10 @@ pub fn mmap<M: Machine>(
         return Err(Errno::EINVAL);
     }
     let file = check_file(args.flags, file)?;
+    let mut args = args;
+    if file.map_or(is_huge(&args), MapFile::is_huge) {
+        args.length = args.length.checked_next_multiple_of(HUGE_PAGE).ok_or(Errno::ENOMEM)?;
+    }
     let args = check_range(caller, args)?;
     let target = match check_lock(caller, &args).and_then(|()| target_of(&args, file)) {
         Ok(target) => target,
@@ -179,11 +188,20 @@ fn check_file<F>(flags: u32, file: Option<&F>) -> Result<Option<&F>, Errno> {
         return if huge { Err(Errno::EINVAL) } else { Ok(Some(file)) };
     }
     if huge {
-        // A machine whose pools of huge pages (2 MiB and 1 GiB) are empty.
-        let size = flags >> linux::MAP_HUGE_SHIFT & linux::MAP_HUGE_MASK;
-        return Err(if matches!(size, 0 | 21 | 30) { Errno::ENOMEM } else { Errno::EINVAL });
+        return match flags >> linux::MAP_HUGE_SHIFT & linux::MAP_HUGE_MASK {
+            0 | 21 => Ok(None),
+            // A machine whose pool of pages of 1 GiB is empty.
+            30 => Err(Errno::ENOMEM),
+            _ => Err(Errno::EINVAL),
+        };
     }
     Ok(None)
+}
+
+/// Is it anonymous memory of large pages that is asked for?
+fn is_huge(args: &MmapArgs) -> bool {
+    const HUGE: u32 = linux::MAP_ANONYMOUS | linux::MAP_HUGETLB;
+    args.flags & HUGE == HUGE
 }
 
 /// Checks length, offset and address; the length comes back rounded, and so does an address that is only a hint.
@@ -241,7 +259,9 @@ fn is_taken<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs) -> bool {
 /// The flags that the mapping gets, besides those of its type.
 fn all_flags<M: Machine>(caller: &Caller<'_, M>, args: &MmapArgs) -> AreaFlags {
     let mut flags = area_flags_of(args.flags);
-    if flags.contains(AreaFlags::NO_RESERVE) && matches!(caller.cpu.vm().commit_policy(), CommitPolicy::Strict { .. }) {
+    // Of the pool no more is promised than there is anyway.
+    let is_exempt = !flags.contains(AreaFlags::NO_RESERVE) || is_huge(args);
+    if !is_exempt && matches!(caller.cpu.vm().commit_policy(), CommitPolicy::Strict { .. }) {
         // Who promises no more than there is takes no one's word that it will not be used.
         flags = flags.without(AreaFlags::NO_RESERVE);
     }
@@ -267,6 +287,9 @@ fn target_of<M: Machine>(args: &MmapArgs, file: Option<&impl MapFile<M>>) -> Res
 }
 
 fn anonymous<M: Machine>(args: &MmapArgs) -> Result<Target<M>, Errno> {
+    if is_huge(args) {
+        return huge(args);
+    }
     let sharing = match args.flags & linux::MAP_TYPE {
         linux::MAP_SHARED if args.flags & linux::MAP_GROWSDOWN != 0 => return Err(Errno::EINVAL),
         linux::MAP_SHARED => Sharing::Shared,
@@ -274,6 +297,22 @@ fn anonymous<M: Machine>(args: &MmapArgs) -> Result<Target<M>, Errno> {
         MAP_DROPPABLE if args.flags & (linux::MAP_LOCKED | linux::MAP_GROWSDOWN) == 0 => Sharing::Private,
         _ => return Err(Errno::EINVAL),
     };
+    Ok(Target { backing: Backing::Anonymous, sharing, max_rights: Rights::ALL })
+}
+
+/// Anonymous memory of large pages is a file of its own to Linux. Its object is made when everything else is right.
+fn huge<M: Machine>(args: &MmapArgs) -> Result<Target<M>, Errno> {
+    let sharing = match args.flags & linux::MAP_TYPE {
+        linux::MAP_SHARED_VALIDATE if args.flags & !(LEGACY | linux::MAP_SHARED_VALIDATE) != 0 => {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        linux::MAP_SHARED | linux::MAP_SHARED_VALIDATE => Sharing::Shared,
+        linux::MAP_PRIVATE => Sharing::Private,
+        _ => return Err(Errno::EINVAL),
+    };
+    if args.flags & linux::MAP_GROWSDOWN != 0 {
+        return Err(Errno::EINVAL);
+    }
     Ok(Target { backing: Backing::Anonymous, sharing, max_rights: Rights::ALL })
 }
 
@@ -336,6 +375,12 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
     if is_raw {
         flags = flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
     }
+    let backing = if is_huge(args) {
+        let object = caller.cpu.vm().new_huge_memory(args.length, "/anon_hugepage (deleted)");
+        Backing::Object { object: object.map_err(|_| Errno::ENOMEM)?, offset: args.offset }
+    } else {
+        target.backing
+    };
     let wanted = MapRequest {
         addr: VirtAddr::new(args.address),
         len: args.length,
@@ -343,7 +388,7 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
         rights,
         max_rights: target.max_rights,
         sharing,
-        backing: target.backing,
+        backing,
         flags,
     };
     let start = if args.flags & linux::MAP_32BIT != 0 && !is_fixed {
@@ -365,7 +410,11 @@ fn map_low<M: Machine>(caller: &mut Caller<'_, M>, mut request: MapRequest<M>) -
     const LOW: u64 = 0x4000_0000;
     const HIGH: u64 = 0x8000_0000;
     request.placement = Placement::FixedNoReplace;
-    let hint = request.addr.as_u64();
+    let unit = match &request.backing {
+        Backing::Object { object, .. } if object.is_large() => HUGE_PAGE,
+        _ => PAGE_SIZE,
+    };
+    let hint = request.addr.as_u64().next_multiple_of(unit);
     let mut at = if hint != 0 && request.len <= HIGH && hint <= HIGH - request.len { hint } else { LOW };
     // Ends: each round moves up, past an area or because another thread was faster.
     while request.len <= HIGH && at <= HIGH - request.len {
@@ -375,7 +424,7 @@ fn map_low<M: Machine>(caller: &mut Caller<'_, M>, mut request: MapRequest<M>) -
             Err(MapError::Exists) => {
                 let end = at + request.len;
                 let blocking = caller.find(|area| area.range.start().as_u64() < end && area.range.end().as_u64() > at);
-                at = blocking.map_or(at + PAGE_SIZE, |area| area.range.end().as_u64());
+                at = blocking.map_or(at + PAGE_SIZE, |area| area.range.end().as_u64()).next_multiple_of(unit);
             }
             other => return other.map_err(errno_of),
         }

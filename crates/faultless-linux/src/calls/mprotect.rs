@@ -86,7 +86,8 @@ fn protect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, rights:
                 ProtectError::Denied(at)
                 | ProtectError::Unmapped(at)
                 | ProtectError::NoMemory(at)
-                | ProtectError::Sealed(at),
+                | ProtectError::Sealed(at)
+                | ProtectError::Unaligned(at),
             ) => at,
         };
         for part in locked.iter().filter(|part| part.start() < stop) {
@@ -98,6 +99,7 @@ fn protect<M: Machine>(caller: &mut Caller<'_, M>, start: u64, end: u64, rights:
         Ok(()) => Ok(()),
         Err(ProtectError::Denied(_)) => Err(Errno::EACCES),
         Err(ProtectError::Sealed(_)) => Err(Errno::EPERM),
+        Err(ProtectError::Unaligned(_)) => Err(Errno::EINVAL),
         Err(ProtectError::Unmapped(_) | ProtectError::NoMemory(_)) => Err(Errno::ENOMEM),
     }
 }

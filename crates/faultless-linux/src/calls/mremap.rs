@@ -6,7 +6,7 @@ use faultless::{
 };
 use linux_raw_sys::general as linux;
 
-use crate::flags::{is_page, page_align};
+use crate::flags::{HUGE_PAGE, is_page, page_align};
 use crate::memory::{AreaError, Growth, LOCKING};
 use crate::{Caller, Errno};
 
@@ -40,6 +40,9 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     let area = area.ok_or(Errno::EFAULT)?;
     if area.flags.contains(AreaFlags::SEALED) {
         return Err(Errno::EPERM);
+    }
+    if area.flags.contains(AreaFlags::HUGETLB) {
+        return remap_large(caller, &args, old, new);
     }
     let locked = area.flags.contains(AreaFlags::LOCKED);
     let keep = flags & linux::MREMAP_DONTUNMAP != 0;
@@ -87,6 +90,20 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
         let _ = caller.populate_locked(at + old, at + new);
     }
     Ok(at)
+}
+
+/// A mapping of large pages of the pool: lengths are rounded up to them, and it moves or shrinks, and no more.
+fn remap_large<M: Machine>(caller: &mut Caller<'_, M>, args: &MremapArgs, old: u64, new: u64) -> Result<u64, Errno> {
+    let round = |length: u64| length.checked_next_multiple_of(HUGE_PAGE).ok_or(Errno::EINVAL);
+    let (old, new) = (round(old)?, round(new)?);
+    let fixed = args.flags & linux::MREMAP_FIXED != 0;
+    let aligned = args.address.is_multiple_of(HUGE_PAGE) && (!fixed || args.new_address.is_multiple_of(HUGE_PAGE));
+    if !aligned || old == 0 || new > old || args.flags & linux::MREMAP_DONTUNMAP != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let destination = if fixed { Destination::Fixed(VirtAddr::new(args.new_address)) } else { Destination::InPlace };
+    let addr = VirtAddr::new(args.address);
+    remap(caller, RemapRequest { addr, old_len: old, new_len: new, destination, keep: false })
 }
 
 fn remap<M: Machine>(caller: &mut Caller<'_, M>, request: RemapRequest) -> Result<u64, Errno> {
@@ -141,7 +158,8 @@ fn cut<M: Machine>(caller: &mut Caller<'_, M>, address: u64, new: u64, old: u64)
     let tail = PageRange::new(VirtAddr::new(address + new), VirtAddr::new(end)).map_err(|_| Errno::EINVAL)?;
     caller.memory.space.unmap(caller.cpu, tail).map_err(|error| match error {
         UnmapError::Sealed => Errno::EPERM,
-        UnmapError::Invalid | UnmapError::NoMemory => Errno::ENOMEM,
+        UnmapError::Invalid => Errno::EINVAL,
+        UnmapError::NoMemory => Errno::ENOMEM,
     })
 }
 

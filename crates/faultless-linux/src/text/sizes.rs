@@ -33,6 +33,8 @@ pub struct Sizes {
     pub executable: u64,
     /// Page tables.
     pub tables: u64,
+    /// Mapped large pages of the pool, in small ones; not part of the resident size.
+    pub hugetlb: u64,
 }
 
 impl Sizes {
@@ -45,6 +47,7 @@ impl Sizes {
             file: usage.file,
             shmem: usage.shmem,
             tables: usage.tables,
+            hugetlb: usage.huge,
             peak: memory.space.extent().peak,
             locked: memory.space.extent().locked,
             ..Self::default()
@@ -102,7 +105,7 @@ impl Sizes {
             ("VmLib", self.executable.saturating_sub(self.text)),
             ("VmPTE", self.tables),
             ("VmSwap", 0),
-            ("HugetlbPages", 0),
+            ("HugetlbPages", self.hugetlb),
         ];
         for (name, pages) in lines {
             put!(text, "{name}:\t{:8} kB\n", pages * 4);

@@ -4,6 +4,7 @@ use core::ops::AddAssign;
 use faultless::{AreaFlags, AreaInfo, Cpu, Footprint, Machine, PAGE_SIZE, Rights, Sharing, Space};
 
 use super::{Text, put};
+use crate::flags::HUGE_PAGE;
 
 /// The pages of one area, or of several, by what they are.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -31,8 +32,9 @@ impl PageSums {
     /// The lines of one area in `smaps`, after its line of `maps`.
     pub fn write_area<M: Machine>(&self, area: &AreaInfo<M>, text: &mut Text) {
         line(text, "Size", area.range.len());
-        line(text, "KernelPageSize", PAGE_SIZE);
-        line(text, "MMUPageSize", PAGE_SIZE);
+        let unit = if area.flags.contains(AreaFlags::HUGETLB) { HUGE_PAGE } else { PAGE_SIZE };
+        line(text, "KernelPageSize", unit);
+        line(text, "MMUPageSize", unit);
         self.write_shares(text);
         self.write_rest(text);
         put!(text, "THPeligible:    {:8}\n", 0);
@@ -68,8 +70,8 @@ impl PageSums {
             ("AnonHugePages", pages.anon_huge),
             ("ShmemPmdMapped", 0),
             ("FilePmdMapped", 0),
-            ("Shared_Hugetlb", 0),
-            ("Private_Hugetlb", 0),
+            ("Shared_Hugetlb", pages.shared_hugetlb),
+            ("Private_Hugetlb", pages.private_hugetlb),
             ("Swap", 0),
             ("SwapPss", 0),
         ];
@@ -98,7 +100,7 @@ pub fn vm_flags<M: Machine>(area: &AreaInfo<M>, text: &mut Text) {
     let shared = area.sharing == Sharing::Shared;
     let may = |right| area.max_rights.contains(right);
     let has = |flag| area.flags.contains(flag);
-    let raw = has(AreaFlags::RAW);
+    let (raw, huge) = (has(AreaFlags::RAW), has(AreaFlags::HUGETLB));
     let flags = [
         ("rd", area.rights.contains(Rights::READ)),
         ("wr", area.rights.contains(Rights::WRITE)),
@@ -116,10 +118,11 @@ pub fn vm_flags<M: Machine>(area: &AreaInfo<M>, text: &mut Text) {
         ("sr", has(AreaFlags::SEQUENTIAL)),
         ("rr", has(AreaFlags::RANDOM)),
         ("dc", has(AreaFlags::NO_FORK)),
-        ("de", raw),
+        ("de", raw || huge),
         ("lf", has(AreaFlags::LOCKED_ON_FAULT)),
         ("ac", has(AreaFlags::ACCOUNTED)),
         ("nr", has(AreaFlags::NO_RESERVE)),
+        ("ht", huge),
         ("wf", has(AreaFlags::WIPE_ON_FORK)),
         ("dd", raw || has(AreaFlags::NO_DUMP)),
         ("sd", has(AreaFlags::SOFT_DIRTY)),

@@ -74,6 +74,11 @@ impl AreaFlags {
     pub const DROPPABLE: Self = Self(1 << 21);
     /// Shows pages of its object in another order than theirs (remap_file_pages).
     pub const NONLINEAR: Self = Self(1 << 24);
+    /// Shows an object of large pages ([`Vm::new_huge_memory`](crate::Vm::new_huge_memory)): all of it is mapped by large
+    /// pages only. Set by the core alone.
+    pub const HUGETLB: Self = Self(1 << 28);
+    /// Private, and promised its large pages. Not in a child. Set by the core alone.
+    pub const HUGETLB_RESERVED: Self = Self(1 << 29);
 
     /// Are all flags of `other` set?
     #[must_use]
@@ -108,6 +113,10 @@ impl AreaFlags {
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
     }
+
+    /// What no request may set.
+    pub(crate) const SET_BY_CORE: Self =
+        Self(Self::RAW.0 | Self::ACCOUNTED.0 | Self::HUGETLB.0 | Self::HUGETLB_RESERVED.0);
 
     /// No reason to keep two areas apart; the one that comes of both has what either had.
     const JOINED: Self = Self(Self::SOFT_DIRTY.0 | Self::ACCOUNTED.0);
@@ -302,7 +311,7 @@ impl<M: Machine> Attributes<M> {
     /// The flags it has with `rights`: private memory that may be stored to is promised, unless nothing is reserved.
     #[inline]
     pub(crate) fn flags_with(&self, rights: Rights) -> AreaFlags {
-        let exempt = AreaFlags::NO_RESERVE | AreaFlags::RAW;
+        let exempt = AreaFlags::NO_RESERVE | AreaFlags::RAW | AreaFlags::HUGETLB;
         let is_promised = rights.contains(Rights::WRITE) && self.sharing == Sharing::Private;
         if is_promised && !self.flags.intersects(exempt) { self.flags | AreaFlags::ACCOUNTED } else { self.flags }
     }
@@ -321,7 +330,7 @@ impl<M: Machine> Attributes<M> {
 
     /// Could one area show `self` and, behind it, `next` or a part of it, if no address is between them?
     pub(crate) fn continues_as(&self, next: &Self) -> bool {
-        self.shows_same(next) && !self.flags.contains(AreaFlags::RAW)
+        self.shows_same(next) && !self.flags.intersects(AreaFlags::RAW | AreaFlags::HUGETLB)
     }
 
     fn shows_same(&self, next: &Self) -> bool {

@@ -303,7 +303,8 @@ impl<M: Machine> Object<M> {
         if pages.0 >= pages.1 {
             return Ok(());
         }
-        let zap = Zap { object: self, pages, copies: false };
+        // As on Linux, a hole in memory of large pages takes private copies along.
+        let zap = Zap { object: self, pages, copies: self.is_large() };
         let no_memory = |_| ObjectError::OutOfMemory;
         self.prepare_punch(pages)?;
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(no_memory)?;

@@ -75,6 +75,7 @@ impl<M: Machine> Vm<M> {
                 file: usage.file as i64,
                 memory: usage.shmem as i64,
                 tables: usage.tables as i64,
+                huge: usage.huge as i64,
             };
             if counted != weight {
                 count.errors.push(format!("space {}: counters {counted:?}, recount {weight:?}", space.id()));

@@ -5,6 +5,7 @@
 mod advise;
 mod audit;
 mod huge;
+mod hugetlb;
 #[cfg(any(loom, shuttle, feature = "mutants"))]
 mod probe;
 mod seats;
@@ -290,9 +291,11 @@ impl<M: Machine> Space<M> {
         }
         let label = "/dev/zero (deleted)";
         let is_free = request.flags.contains(AreaFlags::NO_RESERVE);
-        self.core.map(ctx, request, |size| {
+        let mapped = self.core.map(ctx, request, |size| {
             if is_free { vm.new_memory(size, label).ok() } else { vm.new_promised_memory(size, label).ok() }
-        })
+        });
+        ctx.collect_large();
+        mapped
     }
 
     /// Unmaps what is in `range`. When it returns, no CPU can use a translation of it.
@@ -301,7 +304,10 @@ impl<M: Machine> Space<M> {
     ///
     /// [`UnmapError`]; a failed call has changed nothing.
     pub fn unmap(&self, cpu: &mut Cpu<M>, range: PageRange) -> Result<(), UnmapError> {
-        self.core.unmap(cpu.ctx_in(&self.core.memory), range)
+        let ctx = cpu.ctx_in(&self.core.memory);
+        let unmapped = self.core.unmap(ctx, range);
+        ctx.collect_large();
+        unmapped
     }
 
     /// Gives `range` other rights. When it returns, no CPU can use a right that was taken.
@@ -355,6 +361,7 @@ impl<M: Machine> Space<M> {
         let ctx = cpu.ctx_in(&self.core.memory);
         self.core.exit(ctx, &self.registry);
         self.registry.bury(ctx);
+        ctx.collect_large();
     }
 
     /// Copies `into.len()` bytes out of the space, resolving faults as needed. Rights are checked as for a CPU.
@@ -428,10 +435,11 @@ impl<M: Machine> Object<M> {
         let ctx = cpu.ctx_in(self.memory());
         // The same size is a truncation too: what was stored behind the end goes.
         if size > self.size() && !self.is_torn() {
-            self.grow(size);
+            self.grow(if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size });
             return Ok(());
         }
         let registry = &cpu.vm.registry;
+        let size = if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size };
         let zap = Zap { object: self, pages: (size.div_ceil(PAGE_SIZE), u64::MAX), copies: true };
         registry.each(ctx, |core| core.prepare_zap(ctx, &zap)).map_err(|_| ObjectError::OutOfMemory)?;
         self.set_size(size);

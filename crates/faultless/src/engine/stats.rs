@@ -19,6 +19,8 @@ pub struct Census {
     pub mapped: u64,
     /// Page tables, the roots too.
     pub tables: u64,
+    /// In the pool of large pages, in use or not (Hugetlb).
+    pub pooled: u64,
     /// Free, on the allocator's lists or in a CPU's cache.
     pub free: u64,
 }
@@ -32,13 +34,14 @@ impl Census {
                 Kind::File => census.file += 1,
                 Kind::Memory => census.shmem += 1,
                 Kind::Table => census.tables += 1,
+                Kind::Huge => census.pooled += 1,
                 _ => {}
             }
             let is_object_page = matches!(record.kind(), Kind::File | Kind::Memory);
             census.mapped += u64::from(is_object_page && record.counts().1 != 0);
         });
         // All but the frame of zeroes. Free frames are not looked at: the record of a block is that of its first.
-        let used = census.anon + census.file + census.shmem + census.tables + 1;
+        let used = census.anon + census.file + census.shmem + census.tables + census.pooled + 1;
         census.free = memory.total_frames().saturating_sub(used);
         census
     }

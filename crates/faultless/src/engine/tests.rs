@@ -6,6 +6,7 @@ mod extent;
 mod failures;
 mod holes;
 mod huge;
+mod hugetlb;
 mod machine;
 mod mappings;
 mod nonlinear;

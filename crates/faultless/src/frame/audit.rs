@@ -45,6 +45,7 @@ pub(crate) fn recount_free<M: Machine>(ctx: Ctx<'_, M>, caches: &[&CpuLocal], el
             _ => {}
         }
     });
+    ctx.recount_pool(&mut errors);
     if missing > elsewhere * CpuLocal::MOST_CACHED {
         errors.push(format!("{missing} frames are in no CPU's cache, on no list and not in use"));
     }

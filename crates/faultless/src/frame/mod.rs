@@ -7,6 +7,7 @@
 mod audit;
 mod commit;
 mod cpu;
+mod pool;
 mod record;
 mod records;
 mod zone;
@@ -15,11 +16,13 @@ pub(crate) use audit::recount_free;
 pub(crate) use commit::Commit;
 pub use commit::CommitPolicy;
 pub(crate) use cpu::{CpuLocal, Retired};
+pub use pool::HugePool;
+pub(crate) use pool::{Key, Large, NoLarge, Pool};
 pub(crate) use record::{Kind, Record};
 
 use crate::addr::FrameId;
 use crate::machine::{AtomicEntry, Format, Machine};
-use crate::sync::plain::{AtomicU8, AtomicU64 as PlainU64, Ordering::Relaxed};
+use crate::sync::plain::{AtomicBool as PlainBool, AtomicU8, AtomicU64 as PlainU64, Ordering::Relaxed};
 use crate::sync::{AtomicU64, Event, Held, Lock, Ordering, Rank, RawGuard, Section, Sections, Tally, mutant};
 use alloc::boxed::Box;
 use records::Records;
@@ -39,6 +42,8 @@ pub(crate) struct Memory<M: Machine> {
     huge_policy: AtomicU8, // alone atomic: see `HugePages`
     huge_ever: AtomicU8,   // alone atomic: the most that the policy ever was
     commit: Commit,        // says itself
+    pool: Lock<Pool>,      // rank Pool
+    pooled: PlainBool,     // alone atomic, once true for ever: was anything of the pool ever promised?
 }
 
 /// A tally alone in its cache lines.
@@ -114,6 +119,8 @@ impl<M: Machine> Memory<M> {
             huge_policy: AtomicU8::new(0),
             huge_ever: AtomicU8::new(0),
             commit: Commit::new(total),
+            pool: Lock::new(Rank::Pool, Pool::new(cpus)),
+            pooled: PlainBool::new(false),
         })
     }
 
@@ -229,6 +236,9 @@ impl<M: Machine> Memory<M> {
     /// Gives a frame back without a CPU at hand (the last reference to an object was dropped).
     pub(crate) fn free_without_cpu(&self, frame: FrameId) {
         let held = Held::default();
+        if self.record(frame).kind() == Kind::Huge {
+            return self.put_large(frame, &held, core::hint::spin_loop);
+        }
         self.record(frame).set_kind(Kind::Cached);
         self.zone.lock(&held, core::hint::spin_loop).give(&self.records, frame, 0);
     }
@@ -383,6 +393,9 @@ impl<'a, M: Machine> Ctx<'a, M> {
     /// Drops a reference and a mapping of each frame of a block; those frames go whose last reference it was, and if that
     /// is so of all, in one piece.
     pub(crate) fn put_block(self, first: FrameId) {
+        if self.record(first).kind() == Kind::Huge {
+            return self.put(first, 1, 1); // counted as a whole
+        }
         let frames = || (first.as_u64()..first.as_u64() + (1 << M::Format::INDEX_BITS)).map(FrameId::new);
         // One bit per frame whose last reference went.
         let mut gone = [0u64; 8];
@@ -425,6 +438,9 @@ impl<'a, M: Machine> Ctx<'a, M> {
             "freed a frame of kind {:?}",
             record.kind()
         );
+        if record.kind() == Kind::Huge {
+            return self.memory.put_large(frame, self.cpu.held(), || self.relax());
+        }
         record.set_kind(Kind::Cached);
         if let Some(id) = self.cpu.cache_frame(frame) {
             self.drain(id);

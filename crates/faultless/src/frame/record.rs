@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Memory = 6,
     /// A page table.
     Table = 7,
+    /// Part of a large page of the pool, in use or not; the record of its first frame counts for all.
+    Huge = 8,
 }
 
 const MAPPING: u64 = 1 << 32;
@@ -77,6 +79,7 @@ impl Record {
             5 => Kind::File,
             6 => Kind::Memory,
             7 => Kind::Table,
+            8 => Kind::Huge,
             _ => Kind::Absent,
         }
     }
@@ -124,7 +127,7 @@ impl Record {
         // Acquire (in `counts`) pairs with the AcqRel of the reference's drop: if nobody holds it any more, the stores
         // that were done through it are visible (P14).
         let (references, mappings) = self.counts();
-        references > mappings && self.kind() == Kind::Anon
+        references > mappings && (self.kind() == Kind::Anon || self.kind() == Kind::Huge && self.is_pinned())
     }
 
     /// Notes that the parts of an upper table whose bits are set are about to name tables.

@@ -5,14 +5,16 @@
 //! and reads the slot again. Absent on purpose: who maps the pages, and write-back (the cache of a memory object *is*
 //! its contents).
 
+mod large;
 mod punch;
 mod shown;
 
+pub(crate) use large::NotMade;
 pub use shown::HasWriters;
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
-use crate::machine::Machine;
+use crate::machine::{Format, Machine};
 use crate::sync::plain::AtomicI64;
 use crate::sync::{
     AtomicBool, AtomicU64, NoMemory, Ordering, Radix, absent_value, fence, frame_in, hole_value, is_closed, is_hole,
@@ -84,6 +86,7 @@ pub struct Object<M: Machine> {
     /// Truncations so far: stamps for the slots that they empty.
     cuts: AtomicU64, // (A)
     pages: Radix,    // (A) lock-free
+    large: bool,     // fixed: are the pages large ones of the pool, and so the indices?
     promised: u64,   // fixed: pages that count as promised for as long as it lives
     areas: AtomicI64, // (A) areas that show it
     /// Areas through which stores may ever come; below zero while there may be none.
@@ -120,17 +123,17 @@ pub(crate) enum PutIn {
 impl<M: Machine> Object<M> {
     /// An object of `size` bytes.
     pub(crate) fn new(memory: Arc<Memory<M>>, id: u64, size: u64, pager: Option<Arc<dyn Pager>>, label: &str) -> Self {
-        Self::make(memory, id, size, pager, label, 0)
+        Self::make_parts(memory, id, size, pager, label, 0)
     }
 
     /// Memory whose size is promised for as long as it lives.
     pub(crate) fn promised(memory: Arc<Memory<M>>, id: u64, size: u64, label: &str) -> Result<Self, NoMemory> {
         let promised = size.div_ceil(PAGE_SIZE);
         memory.commit().promise(promised, 0)?;
-        Ok(Self::make(memory, id, size, None, label, promised))
+        Ok(Self::make_parts(memory, id, size, None, label, promised))
     }
 
-    fn make(
+    fn make_parts(
         memory: Arc<Memory<M>>,
         id: u64,
         size: u64,
@@ -147,6 +150,7 @@ impl<M: Machine> Object<M> {
             torn: AtomicBool::new(false),
             cuts: AtomicU64::new(0),
             pages: Radix::new(),
+            large: false,
             promised,
             areas: AtomicI64::new(0),
             writers: AtomicI64::new(0),
@@ -207,12 +211,14 @@ impl<M: Machine> Object<M> {
 
     /// Is the page in the cache?
     pub(crate) fn has_page(&self, index: u64) -> bool {
+        let (index, _) = self.cache_range((index, index));
         // Acquire: as in `cached`.
         self.pages.get(index).is_some_and(|slot| frame_in(slot.load(Ordering::Acquire)).is_some())
     }
 
     /// Looks the page up for a mapping: takes a reference and `mappings` mappings (FL-03: re-read after the reference).
     pub(crate) fn page(&self, ctx: Ctx<'_, M>, index: u64, mappings: u32) -> PageState {
+        debug_assert!(!self.large, "its pages are large ones");
         if self.is_past_end(index) {
             return PageState::PastEnd;
         }
@@ -248,6 +254,9 @@ impl<M: Machine> Object<M> {
     /// The absent slot is looked at before the size, and the page is put in only if the slot is still the same: what a
     /// truncation cut off while the page was read does not come back.
     pub(crate) fn bring_in(&self, ctx: Ctx<'_, M>, index: u64) -> Result<bool, ObjectError> {
+        if self.large {
+            return self.make_large_or_wait(ctx, index >> M::Format::INDEX_BITS).map(|()| false);
+        }
         let slot = self.pages.get_or_make(index).map_err(|_| ObjectError::OutOfMemory)?;
         // Acquire pairs with the AcqRel of the truncation that wrote the value: the size of then is seen below.
         let absent = slot.load(Ordering::Acquire);
@@ -315,10 +324,10 @@ impl<M: Machine> Object<M> {
             let (index, start) = split(offset + done as u64);
             let part = (len - done).min(PAGE_SIZE as usize - start);
             let target = &mut into[done..done + part];
-            match self.page(ctx, index, 0) {
+            match self.any_page(ctx, index) {
                 PageState::Resident(frame) => {
                     ctx.machine().read(frame, start, target);
-                    ctx.put(frame, 1, 0);
+                    ctx.put(ctx.memory.holder(frame), 1, 0);
                 }
                 PageState::Absent if !self.must_read(index) => target.fill(0),
                 PageState::Absent => {
@@ -339,11 +348,14 @@ impl<M: Machine> Object<M> {
     /// Writes all of `from` at `offset`, extending the object.
     pub(crate) fn write_at(&self, ctx: Ctx<'_, M>, offset: u64, from: &[u8]) -> Result<usize, ObjectError> {
         let end = offset.checked_add(from.len() as u64).filter(|end| *end < 1 << 63).ok_or(ObjectError::TooBig)?;
+        if self.large && end > self.size() {
+            return Err(ObjectError::TooBig); // sizes are of whole pages
+        }
         let mut done = 0;
         while done < from.len() {
             let (index, start) = split(offset + done as u64);
             let part = (from.len() - done).min(PAGE_SIZE as usize - start);
-            let frame = match self.cached(ctx, index, 0) {
+            let frame = match self.any_cached(ctx, index) {
                 PageState::Resident(frame) => frame,
                 PageState::Closed => {
                     wait_for_punch(ctx);
@@ -356,7 +368,7 @@ impl<M: Machine> Object<M> {
                 },
             };
             ctx.machine().write(frame, start, &from[done..done + part]);
-            ctx.put(frame, 1, 0);
+            ctx.put(ctx.memory.holder(frame), 1, 0);
             done += part;
             // Only what is written counts as content.
             self.grow((offset + done as u64).min(end));
@@ -397,6 +409,9 @@ impl<M: Machine> Object<M> {
     /// was read before comes in behind us.
     pub(crate) fn drop_beyond(&self, ctx: Ctx<'_, M>, size: u64) {
         let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
+        if self.large {
+            return self.drop_large(ctx, (size / Self::large_size(), u64::MAX), stamp);
+        }
         self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent_value(stamp), |frame| ctx.put(frame, 1, 0));
         let (index, start) = split(size);
         if start != 0 {
@@ -464,6 +479,9 @@ impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let memory = &self.memory;
         memory.commit().adjust(-self.promised.cast_signed());
+        if self.large {
+            memory.forget_promises(&crate::sync::Held::default(), crate::sync::spin_hint, self.id, (0, u64::MAX));
+        }
         self.pages.take(0, u64::MAX, absent_value(0), |frame| {
             if memory.record(frame).drop_counts(1, 0) {
                 memory.free_without_cpu(frame);

@@ -19,7 +19,8 @@ impl<M: Machine> Object<M> {
     /// The whole pages of `offset..end`, the last one excluded. Where the object ends does not matter, as on Linux's
     /// tmpfs: bytes behind the end may have been stored through a mapping.
     pub(crate) fn whole_pages(&self, offset: u64, end: u64) -> (u64, u64) {
-        (offset.div_ceil(PAGE_SIZE), end / PAGE_SIZE)
+        let unit = if self.large { Self::large_size() } else { PAGE_SIZE };
+        (offset.div_ceil(unit) * (unit / PAGE_SIZE), end / unit * (unit / PAGE_SIZE))
     }
 
     /// Makes what a hole of these pages needs: a file must be told of each page not to read it again.
@@ -41,7 +42,9 @@ impl<M: Machine> Object<M> {
         let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
         let is_open = mutant::is(mutant::Mutant::PunchStaysOpen);
         let value = if is_open { hole_value(stamp) } else { closed_value(stamp) };
+        let pages = self.cache_range(pages);
         self.pages.take(pages.0, pages.1 - 1, value, |frame| ctx.put(frame, 1, 0));
+        self.forget_large(ctx, pages);
         Closed { pages, stamp }
     }
 
@@ -59,6 +62,13 @@ impl<M: Machine> Object<M> {
         end: u64,
         whole: (u64, u64),
     ) -> Result<(), ObjectError> {
+        if self.is_large() {
+            let cut = |page: u64| (page * PAGE_SIZE).clamp(offset, end);
+            let (low, high) = if whole.0 < whole.1 { (cut(whole.0), cut(whole.1)) } else { (end, end) };
+            self.zero_large(ctx, offset, low);
+            self.zero_large(ctx, high, end);
+            return Ok(());
+        }
         let ((first, start), (last, stop)) = (split(offset), split(end));
         if first == last && !(whole.0..whole.1).contains(&first) {
             return self.zero_part(ctx, first, start, stop);

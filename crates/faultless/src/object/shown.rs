@@ -4,7 +4,7 @@
 //! counts the areas that may store, or is negative while none may be made.
 
 use super::Object;
-use crate::machine::Machine;
+use crate::machine::{Format, Machine};
 use crate::sync::plain::Ordering::Relaxed;
 
 /// Stores come through areas, so they cannot be forbidden.
@@ -26,7 +26,7 @@ impl<M: Machine> Object<M> {
     pub fn resident_pages(&self) -> u64 {
         let mut pages = 0;
         self.each_page(&mut |_, _| pages += 1);
-        pages
+        if self.is_large() { pages << M::Format::INDEX_BITS } else { pages }
     }
 
     /// Permits no more shared mappings through which stores may ever come

@@ -176,7 +176,7 @@ impl<M: Machine> Core<M> {
         if self.has_exited() {
             return Step::Gone;
         }
-        let Some(Look { slot, entry, leaf, shared, .. }) = look(ctx, self.root, at) else {
+        let Some(Look { slot, entry, leaf, shared, large }) = look(ctx, self.root, at) else {
             return Step::Fault;
         };
         let Leaf::Page(frame, bits) = M::Format::leaf(leaf) else {
@@ -190,7 +190,8 @@ impl<M: Machine> Core<M> {
         if bits.special && frame != ctx.memory.zero_frame() {
             return Step::Gone; // device memory is not ours to read
         }
-        if !bits.special && !ctx.record(frame).try_get(0) {
+        let holder = if large { ctx.memory.holder(frame) } else { frame };
+        if !bits.special && !ctx.record(holder).try_get(0) {
             return Step::Fault;
         }
         let step = if self.still_maps(ctx, at, slot, entry) && mark::<M>(slot, entry, how.access) {
@@ -203,7 +204,7 @@ impl<M: Machine> Core<M> {
             Step::Fault
         };
         if !bits.special {
-            ctx.put(frame, 1, 0);
+            ctx.put(holder, 1, 0);
         }
         step
     }
@@ -240,14 +241,14 @@ impl<M: Machine> Core<M> {
             let shown = match (mapped, &object) {
                 (Held::Frame(frame), _) => PageState::Resident(frame),
                 (Held::Lost, _) => return Err(FaultError::Bus),
-                (_, Some((object, index))) => object.page(ctx, *index, 0),
+                (_, Some((object, index))) => object.any_page(ctx, *index),
                 (_, None) => PageState::Resident(ctx.memory.zero_frame()),
             };
             match shown {
                 PageState::Resident(frame) => {
                     copy(frame);
                     if frame != ctx.memory.zero_frame() {
-                        ctx.put(frame, 1, 0);
+                        ctx.put(ctx.memory.holder(frame), 1, 0);
                     }
                     return Ok(Step::Done);
                 }
@@ -279,14 +280,15 @@ impl<M: Machine> Core<M> {
         if bits.special {
             return Some(Held::Frame(frame));
         }
-        if !ctx.record(frame).try_get(0) {
+        let holder = ctx.memory.holder(frame);
+        if !ctx.record(holder).try_get(0) {
             return None;
         }
         // As `still_maps`: a shared table that this space has left keeps its entries.
         if look(ctx, self.root, at).is_some_and(|now| core::ptr::eq(slot, now.slot) && now.entry == entry) {
             return Some(Held::Frame(frame));
         }
-        ctx.put(frame, 1, 0);
+        ctx.put(holder, 1, 0);
         None
     }
 

@@ -40,6 +40,9 @@ impl<M: Machine> Core<M> {
             if locked || area.flags.contains(AreaFlags::RAW) {
                 return Err(AdviseError::Refused(part.start()));
             }
+            if area.flags.contains(AreaFlags::HUGETLB) {
+                return self.discard_large(ctx, area, part);
+            }
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
             let rewrite = if area.flags.contains(AreaFlags::NONLINEAR) {
                 area.discard_nonlinear((0, u64::MAX), false)
@@ -83,6 +86,9 @@ impl<M: Machine> Core<M> {
             let flags = area.flags.without(clear) | set;
             if flags == area.flags {
                 return Ok(());
+            }
+            if self.cuts_large(part.start().as_u64(), part.end().as_u64(), guard) {
+                return Err(AdviseError::Refused(part.start()));
             }
             let no_memory = |_| AdviseError::NoMemory(part.start());
             self.split_edges(ctx, part.start().as_u64(), part.end().as_u64()).map_err(no_memory)?;

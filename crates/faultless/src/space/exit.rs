@@ -41,6 +41,7 @@ impl<M: Machine> Core<M> {
         table::teardown(ctx, self.root);
         self.counters.reset();
         self.account.reset(ctx.memory.commit());
+        ctx.memory.forget_promises(ctx.cpu.held(), || ctx.relax(), self.id, (0, u64::MAX));
     }
 }
 

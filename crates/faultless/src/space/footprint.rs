@@ -39,6 +39,10 @@ pub struct Footprint {
     pub lazy_free: u64,
     /// Of `anonymous`, those in large pages (AnonHugePages).
     pub anon_huge: u64,
+    /// In large pages of the pool that are mapped elsewhere too (Shared_Hugetlb). Not part of the other sums.
+    pub shared_hugetlb: u64,
+    /// In large pages of the pool that are mapped here only (Private_Hugetlb). Not part of the other sums.
+    pub private_hugetlb: u64,
 }
 
 impl Footprint {
@@ -52,6 +56,11 @@ impl Footprint {
     }
 
     fn add_page(&mut self, page: &PageInfo) {
+        if page.pooled {
+            let is_shared = page.is_shared();
+            *(if is_shared { &mut self.shared_hugetlb } else { &mut self.private_hugetlb }) += 1;
+            return;
+        }
         let share = page.share(PAGE_SIZE << Self::FRACTION_BITS);
         match page.kind {
             PageKind::Zero | PageKind::Raw => return,
@@ -89,6 +98,8 @@ impl AddAssign for Footprint {
         self.anonymous += other.anonymous;
         self.lazy_free += other.lazy_free;
         self.anon_huge += other.anon_huge;
+        self.shared_hugetlb += other.shared_hugetlb;
+        self.private_hugetlb += other.private_hugetlb;
     }
 }
 

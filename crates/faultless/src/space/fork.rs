@@ -71,7 +71,8 @@ impl<M: Machine> Core<M> {
             if area.flags.contains(AreaFlags::NO_FORK) {
                 return Ok(None);
             }
-            let flags = area.flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT);
+            let lost = AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT | AreaFlags::HUGETLB_RESERVED;
+            let flags = area.flags.without(lost);
             if flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
                 return Err(NoMemory);
             }

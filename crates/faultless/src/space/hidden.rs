@@ -39,7 +39,7 @@ impl<M: Machine> Core<M> {
             let Some(area) = self.index.find(at, &guard).filter(|area| area.rights.is_none()) else {
                 return Ok(Step::Fault);
             };
-            if area.sharing == Sharing::Shared || area.flags.contains(AreaFlags::RAW) {
+            if area.sharing == Sharing::Shared || area.flags.intersects(AreaFlags::RAW | AreaFlags::HUGETLB) {
                 return Err(FaultError::Denied);
             }
             self.make_path(ctx, at).map_err(|_| FaultError::OutOfMemory)?;

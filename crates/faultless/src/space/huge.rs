@@ -13,7 +13,7 @@ use crate::frame::{Ctx, Kind};
 use crate::machine::Machine;
 use crate::machine::format::PageBits;
 use crate::sync::{Event, Section, mutant};
-use crate::table::{Delta, Found, Removed, Stop, find, huge, populate, span};
+use crate::table::{Delta, Found, Removed, Stop, find, huge, populate_to, span};
 
 /// Which anonymous memory gets large pages when it is first stored to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -150,11 +150,16 @@ impl<M: Machine> Core<M> {
     /// Makes the tables down to the leaf entry of `address` private and complete. The stripe is locked, or nobody runs
     /// this space.
     pub(super) fn make_path(&self, ctx: Ctx<'_, M>, address: VirtAddr) -> Result<(), NoTables> {
+        self.make_path_to(ctx, address, 0)
+    }
+
+    /// The same down to the entry in a table of level `bottom`: 1 for a large page of the pool, which is not split.
+    pub(super) fn make_path_to(&self, ctx: Ctx<'_, M>, address: VirtAddr, bottom: usize) -> Result<(), NoTables> {
         let (mut removed, mut delta) = (Removed::new(), Delta::default());
         // Ends: each round but the last follows the success of a fault on the way.
         loop {
             let section = ctx.enter(self.section_name());
-            let done = populate(ctx, self.root, address, &mut removed, &mut delta);
+            let done = populate_to(ctx, self.root, address, bottom, &mut removed, &mut delta);
             self.touch(address);
             self.counters.post(ctx, &core::mem::take(&mut delta));
             drop(section);

@@ -131,9 +131,9 @@ impl<M: Machine> MapRequest<M> {
 /// Why nothing was mapped. A failed call has changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MapError {
-    /// Length 0, address or offset not a multiple of the page size (EINVAL).
+    /// Length 0, address or offset not a multiple of the page size, or a large page of the pool would be cut (EINVAL).
     Invalid,
-    /// No such room in the space, or no memory for the area (ENOMEM).
+    /// No such room in the space, no memory for the area, or too few large pages in the pool (ENOMEM).
     NoMemory,
     /// The address lies below [`Layout::lowest`](crate::Layout), something sealed is there, or nobody may store to the
     /// object any more (EPERM).
@@ -163,6 +163,22 @@ struct Checked<M: Machine> {
     len: u64,
     range: Option<PageRange>,
     attributes: Attributes<M>,
+}
+
+impl<M: Machine> Checked<M> {
+    /// What must be free besides, so that the place lines up with the pages.
+    fn slack(&self) -> u64 {
+        let is_large = self.attributes.flags.contains(AreaFlags::HUGETLB);
+        if is_large { Object::<M>::large_size() - PAGE_SIZE } else { 0 }
+    }
+}
+
+/// Bytes of the pages that are mapped.
+fn page_size<M: Machine>(backing: &Backing<M>) -> u64 {
+    match backing {
+        Backing::Object { object, .. } if object.is_large() => Object::<M>::large_size(),
+        _ => PAGE_SIZE,
+    }
 }
 
 impl<M: Machine> Core<M> {
@@ -207,8 +223,9 @@ impl<M: Machine> Core<M> {
 
     fn check(&self, request: MapRequest<M>) -> Result<Checked<M>, MapError> {
         let fixed = matches!(request.placement, Placement::Fixed | Placement::FixedNoReplace);
-        let len = request.len.checked_next_multiple_of(PAGE_SIZE).ok_or(MapError::NoMemory)?;
-        if len == 0 || fixed && !request.addr.is_aligned() {
+        let unit = page_size(&request.backing);
+        let len = request.len.checked_next_multiple_of(unit).ok_or(MapError::NoMemory)?;
+        if len == 0 || fixed && !request.addr.as_u64().is_multiple_of(unit) {
             return Err(MapError::Invalid);
         }
         if len > self.layout.highest.as_u64() - self.layout.lowest.as_u64() {
@@ -217,7 +234,7 @@ impl<M: Machine> Core<M> {
         if !request.max_rights.contains(request.rights) {
             return Err(MapError::Denied);
         }
-        let mut flags = request.flags.without(AreaFlags::RAW | AreaFlags::ACCOUNTED) | self.account.defaults();
+        let mut flags = request.flags.without(AreaFlags::SET_BY_CORE) | self.account.defaults();
         flags = flags | AreaFlags::SOFT_DIRTY;
         let (object, offset) = match request.backing {
             Backing::Anonymous => (None, 0),
@@ -225,7 +242,7 @@ impl<M: Machine> Core<M> {
                 flags = flags | AreaFlags::RAW;
                 (None, 0)
             }
-            Backing::Object { offset, .. } if !offset.is_multiple_of(PAGE_SIZE) => {
+            Backing::Object { offset, .. } if !offset.is_multiple_of(unit) => {
                 return Err(MapError::Invalid);
             }
             Backing::Object { offset, .. } if offset.checked_add(len).is_none() => {
@@ -233,9 +250,18 @@ impl<M: Machine> Core<M> {
             }
             Backing::Object { object, offset } => (Some(object), offset),
         };
+        if unit != PAGE_SIZE {
+            flags = flags.without(AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT) | AreaFlags::HUGETLB;
+            if request.sharing == Sharing::Private && !flags.contains(AreaFlags::NO_RESERVE) {
+                flags = flags | AreaFlags::HUGETLB_RESERVED;
+            }
+        }
         let range = match request.placement {
             Placement::Anywhere => None,
-            Placement::Hint => self.user_range(request.addr.align_down(), len).ok(),
+            Placement::Hint => {
+                let hint = request.addr.align_down().as_u64().checked_next_multiple_of(unit);
+                hint.and_then(|hint| self.user_range(VirtAddr::new(hint), len).ok())
+            }
             Placement::Fixed | Placement::FixedNoReplace => Some(self.user_range(request.addr, len)?),
         };
         if flags.intersects(AreaFlags::RAW | AreaFlags::DROPPABLE) {
@@ -301,20 +327,21 @@ impl<M: Machine> Core<M> {
     /// then, for what fits only across a border, under all locks.
     fn map_anywhere(&self, ctx: Ctx<'_, M>, checked: &Checked<M>) -> Result<VirtAddr, MapError> {
         let (low, top) = (self.layout.lowest.as_u64(), self.layout.mmap_top.as_u64());
+        let len = checked.len + checked.slack();
         for stripe in (Index::<M>::stripe_of(low)..=Index::<M>::stripe_of(top - 1)).rev() {
             let (start, end) = Index::<M>::bounds(stripe);
-            if checked.len > end - start {
+            if len > end - start {
                 break;
             }
             let guard = self.lock(ctx, start, end);
-            if let Some(found) = self.index.highest_gap_in(stripe, low, top, checked.len, &guard) {
+            if let Some(found) = self.index.highest_gap_in(stripe, low, top, len, &guard) {
                 return self.map_found(ctx, found, checked, &guard);
             }
         }
         let guard = self.lock(ctx, 0, crate::table::user_end::<M::Format>());
         let found = self
-            .highest_gap_across(low, top, checked.len, &guard)
-            .or_else(|| self.highest_gap_across(top, self.layout.highest.as_u64(), checked.len, &guard))
+            .highest_gap_across(low, top, len, &guard)
+            .or_else(|| self.highest_gap_across(top, self.layout.highest.as_u64(), len, &guard))
             .ok_or(MapError::NoMemory)?;
         self.map_found(ctx, found, checked, &guard)
     }
@@ -326,7 +353,8 @@ impl<M: Machine> Core<M> {
         checked: &Checked<M>,
         guard: &StripeGuard<'_>,
     ) -> Result<VirtAddr, MapError> {
-        let start = VirtAddr::new(start);
+        let slack = checked.slack();
+        let start = VirtAddr::new((start + slack) & !slack);
         let range = PageRange::with_len(start, checked.len).map_err(|_| MapError::NoMemory)?;
         self.map_at(ctx, range, &checked.attributes, guard)?;
         Ok(start)
@@ -365,6 +393,9 @@ impl<M: Machine> Core<M> {
         if self.has_exited() {
             return Err(MapError::NoMemory);
         }
+        if attributes.flags.contains(AreaFlags::HUGETLB) {
+            return self.map_large_at(ctx, range, attributes, guard);
+        }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let mut changes = Changes::new();
         let replaces = self.prepare_map(range, attributes, guard, &mut changes)?;
@@ -375,6 +406,9 @@ impl<M: Machine> Core<M> {
         if self.breaks_seal(&changes, guard) {
             return Err(MapError::NotPermitted);
         }
+        if self.cuts_large(low, high, guard) {
+            return Err(MapError::Invalid);
+        }
         self.prepare_tables(ctx, low, high, rewrite)?;
         if !mutant::is(mutant::Mutant::NoPending) {
             changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
@@ -382,6 +416,7 @@ impl<M: Machine> Core<M> {
         self.commit_as(ctx, &mut changes, guard, Admission::Fresh, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
+            self.forget_large(ctx, low, high);
             self.index.each(low, high, guard, &mut |area| {
                 area.open();
                 true
@@ -392,7 +427,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// The parts of areas that were cut off by a replacement were closed with it.
-    fn open_neighbours(&self, low: u64, high: u64, guard: &StripeGuard<'_>) {
+    pub(super) fn open_neighbours(&self, low: u64, high: u64, guard: &StripeGuard<'_>) {
         if let Some(area) = self.index.previous(low, guard) {
             area.open();
         }

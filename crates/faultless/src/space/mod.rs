@@ -23,6 +23,8 @@ mod fork;
 mod grow;
 mod hidden;
 mod huge;
+mod hugetlb;
+mod large_fault;
 mod map;
 mod nonlinear;
 mod pages;

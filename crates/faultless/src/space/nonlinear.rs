@@ -77,8 +77,9 @@ impl<M: Machine> Core<M> {
 
     /// Is the range one shared mapping of an object, or several that differ in their offsets alone?
     fn check_arrangeable(&self, range: PageRange, guard: &StripeGuard<'_>) -> Result<(), NonlinearError> {
+        const NEVER: AreaFlags = AreaFlags::RAW.union(AreaFlags::HUGETLB);
         let first = self.index.find(range.start(), guard).ok_or(NonlinearError::Invalid)?;
-        if first.sharing != Sharing::Shared || first.object.is_none() || first.flags.contains(AreaFlags::RAW) {
+        if first.sharing != Sharing::Shared || first.object.is_none() || first.flags.intersects(NEVER) {
             return Err(NonlinearError::Invalid);
         }
         if first.watch.is_some() {

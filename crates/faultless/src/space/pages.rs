@@ -52,6 +52,8 @@ pub struct PageInfo {
     pub path_shares: u64,
     /// Is it part of a large page?
     pub large: bool,
+    /// Is that one of the pool (hugetlb)? Then it is no resident memory.
+    pub pooled: bool,
 }
 
 impl PageInfo {
@@ -95,8 +97,12 @@ impl<M: Machine> Core<M> {
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(seen.entry) else {
             return None;
         };
-        let record = (!bits.special).then(|| ctx.record(frame));
-        let kind = match record.map(crate::frame::Record::kind) {
+        let holder = if seen.large { ctx.memory.holder(frame) } else { frame };
+        let record = (!bits.special).then(|| ctx.record(holder));
+        let kind = record.map(crate::frame::Record::kind);
+        let pooled = kind == Some(Kind::Huge);
+        let kind = match kind {
+            Some(Kind::Huge) if !ctx.memory.is_anon(holder) => PageKind::Shmem,
             Some(Kind::File) => PageKind::File,
             Some(Kind::Memory) => PageKind::Shmem,
             Some(_) => PageKind::Anon,
@@ -112,10 +118,11 @@ impl<M: Machine> Core<M> {
             accessed: M::Format::is_accessed(seen.entry),
             dirty: bits.dirty,
             soft_dirty: M::Format::is_soft(seen.entry),
-            lazily_free: kind == PageKind::Anon && !bits.dirty && !bits.pending,
+            lazily_free: kind == PageKind::Anon && !pooled && !bits.dirty && !bits.pending,
             mappings: record.map_or(0, |record| record.counts().1),
             path_shares: seen.shares,
             large: seen.large,
+            pooled,
         })
     }
 

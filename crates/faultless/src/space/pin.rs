@@ -6,11 +6,12 @@
 
 use super::{Core, FaultError};
 use crate::addr::{Access, FrameId, PAGE_SIZE, PageRange, VirtAddr};
-use crate::frame::{Ctx, Kind};
+use crate::area::AreaFlags;
+use crate::frame::Ctx;
 use crate::machine::format::Leaf;
 use crate::machine::{Format, Machine};
 use crate::sync::mutant;
-use crate::table::{Found, find, load, scan};
+use crate::table::{self, look, scan};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
@@ -62,12 +63,12 @@ impl<M: Machine> Drop for Pinned<M> {
     fn drop(&mut self) {
         let memory = &self.core.memory;
         for frame in self.frames.drain(..).filter(|frame| *frame != memory.zero_frame()) {
-            let record = memory.record(frame);
-            if record.kind() == Kind::Anon {
-                memory.drop_pin(frame);
+            let holder = memory.holder(frame);
+            if memory.is_anon(holder) {
+                memory.drop_pin(holder);
             }
-            if record.drop_counts(1, 0) {
-                memory.free_without_cpu(frame);
+            if memory.record(holder).drop_counts(1, 0) {
+                memory.free_without_cpu(holder);
             }
         }
     }
@@ -111,17 +112,17 @@ impl<M: Machine> Core<M> {
     /// Pins one page if it is there as `access` wants it.
     fn pin_page(&self, ctx: Ctx<'_, M>, at: VirtAddr, access: Access) -> Look {
         let section = ctx.enter(self.section_name());
-        if self.index.find(at, &section).is_none_or(|area| !area.rights.allow(access)) {
+        let Some(area) = self.index.find(at, &section).filter(|area| area.rights.allow(access)) else {
             return Look::Unfit;
-        }
-        let (slot, shared) = match find(ctx, self.root, at) {
-            Found::Leaf { slot, shared, .. } => (slot, shared),
-            // Pins stand on leaf entries (GU-10): fork would else have to copy the whole.
-            Found::Huge { .. } => return Look::Large,
-            _ => return Look::Unfit,
         };
-        let entry = load(slot);
-        let Leaf::Page(frame, bits) = M::Format::leaf(entry) else {
+        let Some(table::Look { slot, entry, leaf, shared, large }) = look(ctx, self.root, at) else {
+            return Look::Unfit;
+        };
+        if large && !area.flags.contains(AreaFlags::HUGETLB) {
+            // Pins stand on leaf entries (GU-10): fork would else have to copy the whole.
+            return Look::Large;
+        }
+        let Leaf::Page(frame, bits) = M::Format::leaf(leaf) else {
             return Look::Unfit;
         };
         if access == Access::Write && (shared || !bits.write) {
@@ -130,22 +131,22 @@ impl<M: Machine> Core<M> {
         if bits.special {
             return if frame == ctx.memory.zero_frame() { Look::Pinned(frame) } else { Look::Raw }; // GU-04
         }
-        let record = ctx.record(frame);
-        if !record.try_get(0) {
+        let holder = if large { ctx.memory.holder(frame) } else { frame };
+        if !ctx.record(holder).try_get(0) {
             return Look::Unfit;
         }
-        let is_anon = record.kind() == Kind::Anon;
+        let is_anon = ctx.memory.is_anon(holder);
         let owned = !is_anon || bits.exclusive && !bits.pending && !shared || mutant::is(mutant::Mutant::PinShared);
         let is_there = mutant::is(mutant::Mutant::PinWithoutRecheck) || self.still_maps(ctx, at, slot, entry);
         if !owned || !is_there {
-            ctx.put(frame, 1, 0);
+            ctx.put(holder, 1, 0);
             return if owned { Look::Unfit } else { Look::Others };
         }
         if mutant::is(mutant::Mutant::PinAfterSection) {
             drop(section);
         }
         if is_anon {
-            ctx.memory.add_pin(frame);
+            ctx.memory.add_pin(holder);
         }
         Look::Pinned(frame)
     }
@@ -164,14 +165,14 @@ impl<M: Machine> Core<M> {
             let next = scan(ctx, self.root, at, end, &mut |seen| {
                 if let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(seen.entry)
                     && bits.exclusive
-                    && ctx.record(frame).is_pinned()
+                    && ctx.record(if seen.large { ctx.memory.holder(frame) } else { frame }).is_pinned()
                 {
-                    pinned = Some(seen.address);
+                    pinned = Some((seen.address, usize::from(seen.large)));
                 }
             });
             let Some(next) = next else { return Ok(()) };
-            if let Some(address) = pinned {
-                child.make_path(ctx, VirtAddr::new(address))?;
+            if let Some((address, bottom)) = pinned {
+                child.make_path_to(ctx, VirtAddr::new(address), bottom)?;
             }
             at = next;
         }

@@ -19,6 +19,8 @@ pub enum ProtectError {
     NoMemory(VirtAddr),
     /// The area at this address is sealed (EPERM).
     Sealed(VirtAddr),
+    /// A large page of the pool at this address would be cut (EINVAL).
+    Unaligned(VirtAddr),
 }
 
 impl<M: Machine> Core<M> {
@@ -41,6 +43,9 @@ impl<M: Machine> Core<M> {
                 return Err(ProtectError::Sealed(at));
             }
             if area.rights != rights {
+                if self.cuts_large(part.start().as_u64(), part.end().as_u64(), &guard) {
+                    return Err(ProtectError::Unaligned(at));
+                }
                 self.protect_part(ctx, &place, area, part, rights, &guard)?;
             }
             at = part.end();

@@ -72,7 +72,8 @@ impl From<UnmapError> for RemapError {
     fn from(error: UnmapError) -> Self {
         match error {
             UnmapError::Sealed => Self::Sealed,
-            UnmapError::Invalid | UnmapError::NoMemory => Self::NoMemory,
+            UnmapError::Invalid => Self::Invalid,
+            UnmapError::NoMemory => Self::NoMemory,
         }
     }
 }
@@ -172,6 +173,9 @@ impl<M: Machine> Core<M> {
         }
         if first.flags.contains(AreaFlags::NONLINEAR) && request.keep {
             return Err(RemapError::Invalid); // what stays would show other pages than before
+        }
+        if first.flags.contains(AreaFlags::HUGETLB) && !is_large_move::<M>(request) {
+            return Err(RemapError::Invalid);
         }
         if first.flags.contains(AreaFlags::RAW) && request.new_len > request.old_len {
             return Err(RemapError::Unmapped); // PF-09
@@ -309,6 +313,10 @@ impl<M: Machine> Core<M> {
         let by = plan.new.start().as_u64().wrapping_sub(low);
         let rewrite = |window| Rewrite::Move { window, range: (low, high), by };
         self.prepare_tables(ctx, low, high, rewrite((0, 0)))?;
+        let is_large = plan.attributes.flags.contains(AreaFlags::HUGETLB);
+        if is_large {
+            self.clear_strays(ctx, plan.new.start().as_u64(), plan.new.end().as_u64());
+        }
         self.make_room(ctx, (low, high), by)?;
         // From here on a failure leaves tables where no area is: they go with the next operation there.
         self.insert_closed(ctx, plan, guard).inspect_err(|_| self.note_strays())?;
@@ -321,6 +329,9 @@ impl<M: Machine> Core<M> {
             })?;
         }
         self.relocate(ctx, low, high, rewrite(window));
+        if is_large {
+            self.move_large(ctx, low, high, by);
+        }
         Ok(())
     }
 
@@ -415,4 +426,13 @@ impl<M: Machine> Core<M> {
             }
         }
     }
+}
+
+/// Does a request for large pages of the pool line up with them, and ask for no more than they allow? As on Linux they
+/// neither grow nor are kept.
+fn is_large_move<M: Machine>(request: &RemapRequest) -> bool {
+    let target = if let Destination::Fixed(target) = request.destination { target.as_u64() } else { 0 };
+    let all = [request.addr.as_u64(), request.old_len, request.new_len, target];
+    let aligned = all.into_iter().all(|place| place.is_multiple_of(crate::object::Object::<M>::large_size()));
+    aligned && request.old_len != 0 && request.new_len <= request.old_len && !request.keep
 }

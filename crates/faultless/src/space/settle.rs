@@ -53,7 +53,14 @@ impl<M: Machine> Core<M> {
         self.drive(ctx, low, high, rewrite, mutant::is(mutant::Mutant::AlwaysQuiet))
     }
 
-    fn drive(&self, ctx: Ctx<'_, M>, low: u64, high: u64, rewrite: Rewrite, quiet: bool) -> Result<(), NoTables> {
+    pub(super) fn drive(
+        &self,
+        ctx: Ctx<'_, M>,
+        low: u64,
+        high: u64,
+        rewrite: Rewrite,
+        quiet: bool,
+    ) -> Result<(), NoTables> {
         let mut removed = Removed::new();
         let mut sweep = Sweep::new(ctx, self.root, rewrite, quiet, &mut removed);
         // Relaxed: a fault that left a stray is over (its section's end was seen), or the sweep is not quiet.

@@ -12,7 +12,7 @@ use crate::table::Rewrite;
 /// Why nothing was unmapped. A failed call has changed nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnmapError {
-    /// The range passes the end of the space (EINVAL).
+    /// The range passes the end of the space, or would cut a large page of the pool (EINVAL).
     Invalid,
     /// No memory for the parts of a split area, or for the copy of a shared table (ENOMEM).
     NoMemory,
@@ -46,11 +46,15 @@ impl<M: Machine> Core<M> {
         if self.breaks_seal(&changes, guard) {
             return Err(UnmapError::Sealed);
         }
+        if self.cuts_large(low, high, guard) {
+            return Err(UnmapError::Invalid);
+        }
         let rewrite = Rewrite::Remove { window };
         self.prepare_tables(ctx, low, high, rewrite).map_err(|_| UnmapError::NoMemory)?;
         self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
+            self.forget_large(ctx, low, high);
         })
         .map_err(|NoMemory| UnmapError::NoMemory)
     }

@@ -18,6 +18,8 @@ pub struct Usage {
     pub shmem: u64,
     /// Page tables, the root not counted (VmPTE).
     pub tables: u64,
+    /// Pages of 4096 bytes in mapped large pages of the pool, which are not resident memory (HugetlbPages).
+    pub huge: u64,
     /// Faults that read nothing from a pager.
     pub minor: u64,
     /// Faults that read from a pager.
@@ -42,6 +44,7 @@ struct Shard {
     file: Gauge,
     memory: Gauge,
     tables: Gauge,
+    huge: Gauge,
     minor: Gauge,
     major: Gauge,
 }
@@ -73,6 +76,9 @@ impl Counters {
         shard.file.add(delta.file);
         shard.memory.add(delta.memory);
         shard.tables.add(delta.tables);
+        if delta.huge != 0 {
+            shard.huge.add(delta.huge);
+        }
     }
 
     /// Counts a resolved fault.
@@ -92,6 +98,7 @@ impl Counters {
                 file: usage.file as i64,
                 memory: usage.shmem as i64,
                 tables: usage.tables as i64,
+                huge: usage.huge as i64,
             },
         );
     }
@@ -100,7 +107,7 @@ impl Counters {
     pub(crate) fn reset(&self) {
         self.mark_peak();
         for shard in &self.shards {
-            for gauge in [&shard.anon, &shard.file, &shard.memory, &shard.tables] {
+            for gauge in [&shard.anon, &shard.file, &shard.memory, &shard.tables, &shard.huge] {
                 gauge.add(-gauge.get());
             }
         }
@@ -127,6 +134,7 @@ impl Counters {
             file: sum(|shard| &shard.file),
             shmem: sum(|shard| &shard.memory),
             tables: sum(|shard| &shard.tables),
+            huge: sum(|shard| &shard.huge),
             minor: sum(|shard| &shard.minor),
             major: sum(|shard| &shard.major),
             peak: 0,

@@ -82,7 +82,7 @@ impl<M: Machine> Attributes<M> {
             None => self.sharing == Sharing::Private,
             Some(object) => object.is_memory(),
         };
-        kind && !self.flags.intersects(AreaFlags::RAW | AreaFlags::NONLINEAR)
+        kind && !self.flags.intersects(AreaFlags::RAW | AreaFlags::NONLINEAR | AreaFlags::HUGETLB)
     }
 
     /// Who watches it, unless they have gone.

@@ -19,14 +19,16 @@ pub(crate) enum Rank {
     Object = 1,
     /// One page table (`L` in PROTOCOL): structural work only.
     Table = 2,
+    /// The pool of large pages.
+    Pool = 3,
     /// The frame allocator's zone.
-    Zone = 3,
+    Zone = 4,
 }
 
 /// The locks that one CPU holds, by rank, and whether it is inside a fault. Owned by the CPU's token.
 #[derive(Default)]
 pub(crate) struct Held {
-    counts: [Cell<u16>; 4],
+    counts: [Cell<u16>; 5],
     in_fault: Cell<bool>,
     space_locks: Cell<u64>,
     table_locks: Cell<u64>,
@@ -56,7 +58,7 @@ impl Held {
             match rank {
                 Rank::Stripe => self.space_locks.set(self.space_locks.get() + 1),
                 Rank::Table => self.table_locks.set(self.table_locks.get() + 1),
-                Rank::Object | Rank::Zone => {}
+                Rank::Object | Rank::Pool | Rank::Zone => {}
             }
         }
     }

@@ -39,6 +39,8 @@ events! {
     HugeSplits = "huge_splits",
     /// Tables of small pages that became large ones.
     HugeCollapses = "huge_collapses",
+    /// A large page of the pool was mapped.
+    FaultHugetlb = "fault_hugetlb",
     /// A page of an object was mapped.
     FaultObject = "fault_object",
     /// A write to a private file mapping copied the page at once.
@@ -81,6 +83,10 @@ events! {
     SlowStackGrowth = "slow_stack_growth",
     /// Slow path: a per-CPU frame cache was refilled or drained (takes the allocator's lock).
     SlowFrameRefill = "slow_frame_refill",
+    /// Slow path: a private large page of the pool was copied (takes the lock of its stripe, and flushes).
+    SlowHugeCopy = "slow_huge_copy",
+    /// Slow path: a large page of the pool was mapped, but not as it was needed (takes the lock of its stripe).
+    SlowHugeWiden = "slow_huge_widen",
     /// Tables allocated.
     TablesAllocated = "tables_allocated",
     /// Tables freed.

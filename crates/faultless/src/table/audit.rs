@@ -82,7 +82,7 @@ impl Recount {
                             self.errors.push(format!("{table:?}: a sweep would not find a large page"));
                         }
                         self.huge += 1;
-                        super::huge::each_frame::<M::Format>(entry, |frame| self.add_mapping(frame));
+                        super::huge::each_counted(ctx, entry, |frame| self.add_mapping(frame));
                     }
                     Upper::Empty | Upper::Poison => {}
                 }
@@ -104,7 +104,7 @@ impl Recount {
             errors.push(format!("{} large pages noted, recount {}", ctx.memory.huge_entries(), self.huge));
         }
         ctx.memory.each_frame(|frame, record| match record.kind() {
-            Kind::Anon | Kind::File | Kind::Memory => {
+            Kind::Anon | Kind::File | Kind::Memory | Kind::Huge => {
                 let expected = self.pages.get(&frame).copied().unwrap_or((0, 0));
                 if expected != record.counts() {
                     let (kind, counts) = (record.kind(), record.counts());

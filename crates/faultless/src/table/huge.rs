@@ -8,6 +8,9 @@
 //! for a value that came round puts in what the entry says by then. An EMPTY value becomes HUGE under the rule of leaf
 //! entries (P1): it is loaded, then the area is seen alive, then the exchange.
 //!
+//! A large page of the pool (hugetlb) is counted as a whole, by its first frame, and is never split: it lies in areas
+//! whose cuts line up with it, and faults change its entry under the stripe's lock only (`space::hugetlb`).
+//!
 //! Absent on purpose: large pages of files, and large pages of zeroes; a read maps a small one.
 
 use super::walk::{Stop, load, populate_to};
@@ -37,6 +40,19 @@ pub(super) fn each_frame<F: Format>(entry: Raw, visit: impl FnMut(FrameId)) {
     first.map(FrameId::new).for_each(visit);
 }
 
+/// Calls `visit` with each frame of a HUGE entry that the entry is counted in.
+pub(super) fn each_counted<M: Machine>(ctx: Ctx<'_, M>, entry: Raw, mut visit: impl FnMut(FrameId)) {
+    match first_frame::<M::Format>(entry) {
+        Some(first) if ctx.record(first).kind() == Kind::Huge => visit(first),
+        _ => each_frame::<M::Format>(entry, visit),
+    }
+}
+
+/// What kind of frames a HUGE entry maps.
+pub(super) fn kind<M: Machine>(ctx: Ctx<'_, M>, entry: Raw) -> Kind {
+    first_frame::<M::Format>(entry).map_or(Kind::Anon, |first| ctx.record(first).kind())
+}
+
 /// Replaces the HUGE entry of `slot` by the table that it stands for. Does nothing if the slot has changed; the caller
 /// loads it again.
 #[cold]
@@ -46,6 +62,7 @@ pub(super) fn split<M: Machine>(
     entry: Raw,
     delta: &mut Delta,
 ) -> Result<(), Stop> {
+    debug_assert_ne!(kind(ctx, entry), Kind::Huge, "a large page of the pool is never split");
     let table = alloc_table(ctx, 0).ok_or(Stop::NoMemory)?;
     let mut expected = entry;
     // Ends: the MMU sets at most two bits.
@@ -81,17 +98,69 @@ pub(crate) fn install<M: Machine>(
     block: Block,
     bits: PageBits,
 ) -> bool {
+    let first = ctx.publish_block(block);
+    let installed = install_known(ctx, parent, address, empty, first, bits);
+    if !installed {
+        ctx.put_block(first);
+    }
+    installed
+}
+
+/// The same for frames that others may know. If the slot holds something else by now, the caller keeps the references
+/// and mappings that the entry was to have.
+pub(crate) fn install_known<M: Machine>(
+    ctx: Ctx<'_, M>,
+    parent: FrameId,
+    address: VirtAddr,
+    empty: Raw,
+    first: FrameId,
+    bits: PageBits,
+) -> bool {
     let index = slot_of::<M::Format>(address.as_u64(), 1);
     ctx.record(parent).note_parts(part_of::<M::Format>(index));
-    let first = ctx.publish_block(block);
     let entry = M::Format::huge(first, bits);
     // Release publishes the frames' contents and records; on failure nothing is built on the value.
-    if ctx.entries(parent)[index].compare_exchange(empty, entry, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        ctx.put_block(first);
-        return false;
+    let installed =
+        ctx.entries(parent)[index].compare_exchange(empty, entry, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    if installed {
+        ctx.memory.add_huge(1);
     }
+    installed
+}
+
+/// What the entry of level 1 says, if it maps a large page: its value, and the leaf entry of the first frame.
+pub(crate) fn mapped<M: Machine>(slot: &AtomicEntry) -> Option<(Raw, Leaf)> {
+    let entry = load(slot);
+    (M::Format::upper(entry) == Upper::Huge).then(|| (entry, M::Format::leaf(entry)))
+}
+
+/// Changes the entry of a large page of the pool, which nobody but the MMU does meanwhile: the stripe is locked, and the
+/// path private.
+pub(crate) fn change<M: Machine>(slot: &AtomicEntry, entry: Raw, new: impl Fn(Raw) -> Raw) {
+    let mut expected = entry;
+    // Ends: the MMU, and accesses from outside, set at most two bits. Release publishes the frames' contents.
+    while let Err(now) = slot.compare_exchange(expected, new(expected), Ordering::AcqRel, Ordering::Acquire) {
+        debug_assert!(M::Format::same_but_touched(now, expected), "the entry of a locked stripe changed");
+        expected = now;
+    }
+}
+
+/// A copy of a pinned page of the pool for the child of a fork; POISON if the pool has none to spare.
+pub(super) fn copy_pinned<M: Machine>(ctx: Ctx<'_, M>, entry: Raw) -> Raw {
+    let (Leaf::Page(source, bits) | Leaf::None(source, bits)) = M::Format::leaf(entry) else {
+        return 0;
+    };
+    let Ok(large) = ctx.take_large(None) else {
+        return M::Format::poison();
+    };
+    for (from, to) in (source.as_u64()..).zip(large.frames::<M>()) {
+        ctx.machine().copy(FrameId::new(from), to);
+    }
+    let first = ctx.publish_large(large, 0, 1);
     ctx.memory.add_huge(1);
-    true
+    let bits = PageBits { write: false, exclusive: true, pending: false, dirty: true, ..bits };
+    let copy = M::Format::huge(first, bits);
+    if matches!(M::Format::leaf(entry), Leaf::None(..)) { M::Format::page_to_none(copy, 0) } else { copy }
 }
 
 /// A leaf table that was taken out of its slot for a large page to be put there.

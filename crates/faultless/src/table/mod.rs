@@ -27,7 +27,7 @@ pub(crate) use relocate::{Moved, install, make_room};
 pub(crate) use scan::{Seen, scan};
 pub(crate) use share::{freeze, link_child, settle_drop, teardown, unfreeze};
 pub(crate) use sweep::{Progress, Rewrite, Sweep};
-pub(crate) use walk::{Found, Look, Stop, find, is_private, load, look, populate};
+pub(crate) use walk::{Found, Look, Stop, find, is_private, load, look, populate, populate_to};
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind};
@@ -104,6 +104,8 @@ pub(crate) struct Delta {
     pub(crate) memory: i64,
     /// Page tables, the root not counted.
     pub(crate) tables: i64,
+    /// Pages of 4096 bytes in large pages of the pool: not resident memory.
+    pub(crate) huge: i64,
 }
 
 impl Delta {
@@ -114,6 +116,7 @@ impl Delta {
             Kind::Anon => self.anon += by,
             Kind::File => self.file += by,
             Kind::Memory => self.memory += by,
+            Kind::Huge => self.huge += by,
             _ => {}
         }
     }

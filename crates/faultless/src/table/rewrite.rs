@@ -6,7 +6,6 @@ use super::sweep::{Progress, Rewrite, Sweep, Visit};
 use super::walk::load;
 use super::{huge, span};
 use crate::addr::{PAGE_SIZE, Rights};
-use crate::frame::Kind;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::sync::{Event, Ordering, mutant};
@@ -59,8 +58,8 @@ impl<M: Machine> Sweep<'_, M> {
         to: u64,
     ) -> Result<bool, Progress> {
         let covered = span::<M::Format>(1);
-        if matches!(self.rewrite, Rewrite::Discard { copies: false, .. }) {
-            return Ok(true); // anonymous, so it stays
+        if matches!(self.rewrite, Rewrite::Discard { copies: false, .. }) && self.is_copy(entry) {
+            return Ok(true);
         }
         if (from, to) != (start, start + covered) || matches!(self.rewrite, Rewrite::Move { .. }) {
             let done = huge::split(self.ctx, slot, entry, &mut self.delta);
@@ -90,7 +89,7 @@ impl<M: Machine> Sweep<'_, M> {
         }
         self.ctx.count(Event::EntriesSwept);
         if self.rewrite.removes() {
-            self.delta.page(Kind::Anon, -huge::pages::<M::Format>().cast_signed());
+            self.delta.page(huge::kind(self.ctx, entry), -huge::pages::<M::Format>().cast_signed());
             self.removed.blocks.extend(huge::first_frame::<M::Format>(entry));
             self.ctx.memory.add_huge(-1);
         }
@@ -180,7 +179,7 @@ impl<M: Machine> Sweep<'_, M> {
         let (Leaf::Page(frame, bits) | Leaf::None(frame, bits)) = M::Format::leaf(entry) else {
             return false;
         };
-        !bits.special && self.ctx.record(frame).kind() == Kind::Anon
+        !bits.special && self.ctx.memory.is_anon(frame)
     }
 
     /// The generation to write, or `None` if the wrap guard demands a section wait first (C4).

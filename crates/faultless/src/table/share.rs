@@ -86,9 +86,14 @@ fn copy_entries<M: Machine>(ctx: Ctx<'_, M>, from: FrameId, to: FrameId, level: 
     // Nobody knows the target yet; its publication carries the stores.
     let targets = ctx.entries(to);
     if level > 0 {
-        each_linked(ctx, from, |index, source| targets[index].store(copy_upper(ctx, source), Ordering::Relaxed));
+        let mut failed = false;
         ctx.record(to).note_parts(ctx.record(from).parts());
-        return Ok(());
+        each_linked(ctx, from, |index, source| {
+            let copied = copy_upper(ctx, source);
+            failed |= copied == M::Format::poison();
+            targets[index].store(copied, Ordering::Relaxed);
+        });
+        return if failed { Err(NoFrame) } else { Ok(()) };
     }
     let sources = ctx.entries(from);
     // A page is pinned on a private path only; the fork that shares its table waits for that, and sees it here.
@@ -189,7 +194,7 @@ fn copy_leaf<M: Machine, const PINS: bool>(ctx: Ctx<'_, M>, source: &AtomicEntry
     }
 }
 
-/// The copy of an upper entry: both sides now share the table it names.
+/// The copy of an upper entry: both sides now share the table it names. POISON if there is no memory for it.
 fn copy_upper<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
     let mut entry = load(source);
     loop {
@@ -214,12 +219,18 @@ fn copy_upper<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry) -> Raw {
     }
 }
 
-/// The copy of a HUGE entry, as [`copy_leaf`] would copy the entries that it stands for. No page of it is pinned: a pin
-/// splits it.
+/// The copy of a HUGE entry, as [`copy_leaf`] would copy the entries that it stands for. No page of it is pinned, for a pin
+/// splits it, unless it is of the pool: then the whole is copied, as [`copy_pinned`] does.
 #[cold]
 fn copy_huge<M: Machine>(ctx: Ctx<'_, M>, source: &AtomicEntry, mut entry: Raw) -> Raw {
+    if let Some(first) = huge::first_frame::<M::Format>(entry)
+        && M::Format::without_exclusive(entry) != entry
+        && ctx.record(first).is_pinned()
+    {
+        return huge::copy_pinned(ctx, entry);
+    }
     // The source entry holds the references, and under the table's lock nobody removes it.
-    huge::each_frame::<M::Format>(entry, |frame| ctx.record(frame).add_counts(1, 1));
+    huge::each_counted(ctx, entry, |frame| ctx.record(frame).add_counts(1, 1));
     ctx.memory.add_huge(1);
     // Ends: under the lock of a shared table only the MMU changes the entry, and it sets at most two bits.
     loop {
@@ -381,7 +392,9 @@ pub(super) fn weigh<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize, d
     if level > 0 {
         return each_linked(ctx, table, |_, slot| match M::Format::upper(load(slot)) {
             Upper::Table { frame, .. } => weigh(ctx, frame, level - 1, delta, sign),
-            Upper::Huge => delta.page(Kind::Anon, sign * huge::pages::<M::Format>().cast_signed()),
+            Upper::Huge => {
+                delta.page(huge::kind(ctx, load(slot)), sign * huge::pages::<M::Format>().cast_signed());
+            }
             _ => {}
         });
     }

@@ -68,6 +68,8 @@ pub(crate) struct Look<'a> {
     pub(crate) leaf: Raw,
     /// As for [`Found::Leaf`].
     pub(crate) shared: bool,
+    /// Is it part of a large page?
+    pub(crate) large: bool,
 }
 
 /// Looks at `address`; `None` if there is no table. Changes nothing.
@@ -75,7 +77,7 @@ pub(crate) fn look<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
     match find(ctx, root, address) {
         Found::Leaf { slot, shared, .. } => {
             let entry = load(slot);
-            Some(Look { slot, entry, leaf: entry, shared })
+            Some(Look { slot, entry, leaf: entry, shared, large: false })
         }
         Found::Huge { slot, shared } => {
             let entry = load(slot);
@@ -83,7 +85,7 @@ pub(crate) fn look<M: Machine>(ctx: Ctx<'_, M>, root: FrameId, address: VirtAddr
                 return None; // split in between: as good as not there yet
             }
             let leaf = M::Format::part_of_huge(entry, slot_of::<M::Format>(address.as_u64(), 0));
-            Some(Look { slot, entry, leaf, shared })
+            Some(Look { slot, entry, leaf, shared, large: true })
         }
         _ => None,
     }
@@ -139,7 +141,7 @@ pub(crate) fn populate<'a, M: Machine>(
 }
 
 /// The same down to a table of `bottom`: that table, and its entry for the address.
-pub(super) fn populate_to<'a, M: Machine>(
+pub(crate) fn populate_to<'a, M: Machine>(
     ctx: Ctx<'a, M>,
     root: FrameId,
     address: VirtAddr,

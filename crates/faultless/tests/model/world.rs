@@ -154,6 +154,18 @@ impl<F: Format> Worker<F> {
         vm.set_huge_pages(&mut self.cpu, HugePages::Always);
     }
 
+    /// Makes a pool of so many large pages.
+    pub fn make_pool(&mut self, count: u64) {
+        let vm = self.cpu.vm().clone();
+        assert_eq!(vm.set_huge_pool(&mut self.cpu, count).total, count);
+    }
+
+    /// Maps so many pages, in large pages of the pool, as private memory.
+    pub fn map_pool(&mut self, space: &Space<F>, first: u64, count: u64) {
+        let object = self.cpu.vm().new_huge_memory(count * PAGE_SIZE, "pool").expect("memory");
+        self.map_object(space, first, count, Rights::READ | Rights::WRITE, Sharing::Private, &object, 0);
+    }
+
     /// Collapses pages. False if it was refused.
     pub fn collapse(&mut self, space: &Space<F>, first: u64, count: u64) -> bool {
         space.collapse(&mut self.cpu, pages(first, count)).is_ok()

@@ -201,3 +201,53 @@ scenario! {
         world.audit([a, b], &[&space], &[]);
     }
 }
+
+/// One large page's worth of private memory of the pool, which has `pool`.
+fn pooled<const CPUS: usize>(pool: u64) -> (World<Three>, [Worker<Three>; CPUS], Space<Three>) {
+    let (world, mut workers) = World::<Three>::new::<CPUS>(48);
+    let space = workers[0].space();
+    workers[0].make_pool(pool);
+    workers[0].map_pool(&space, 0, 2);
+    workers.iter_mut().for_each(|worker| worker.run(&space));
+    (world, workers, space)
+}
+
+scenario! {
+    /// Two CPUs store to the same untouched large page, and the pool has one.
+    pool_touch (2, 3)
+    {
+        let (world, [mut a, mut b], space) = pooled(1);
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 1, 1, 22));
+            b
+        });
+        assert!(a.write(&space, 0, 0, 11));
+        let b = running.join();
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(11), Some(22)), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// Two CPUs store to a large page that a child shows too: one copies, and no CPU reads the old page after a store to
+    /// the new one.
+    pool_copy (2, 3)
+    {
+        let (world, [mut a, mut b], space) = pooled(2);
+        assert!(a.write(&space, 0, 0, 5));
+        let child = a.fork(&space);
+        assert_eq!(b.read(&space, 0, 0), Some(5));
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 1, 1, 7));
+            assert_eq!(b.read(&other, 1, 1), Some(7), "a stale translation");
+            b
+        });
+        assert!(a.write(&space, 0, 1, 9));
+        let b = running.join();
+        let seen = (a.read(&space, 0, 0), a.read(&space, 0, 1), a.read(&space, 1, 1));
+        assert_eq!(seen, (Some(5), Some(9), Some(7)), "lost store");
+        world.audit([a, b], &[&space, &child], &[]);
+    }
+}

@@ -29,8 +29,8 @@ use crate::tunables;
 use crate::uaccess::Source;
 pub use process::set_current;
 use process::{ProcessFile, ProcessLink};
-pub use system::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, cpu_list};
-use system::{SYS, SYSTEM, SystemFile};
+pub use system::{HOST_NAME, HUGE_FILES, HugeFile, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, cpu_list};
+use system::{NR_HUGEPAGES, SYS, SYSTEM, SystemFile};
 pub use view::View;
 
 /// A place in /proc.
@@ -56,6 +56,8 @@ pub enum Node {
     IpcShm,
     /// Which memory gets large pages: a file of /sys, made as those of /proc are.
     HugePolicy,
+    /// A figure of the pool of large pages, in /sys too.
+    HugePool(HugeFile),
     /// Something that belongs to a process or a thread.
     Process(Owner, Part),
 }
@@ -136,6 +138,7 @@ impl Node {
             Node::IpcDirectory => 5,
             Node::IpcShm => 6,
             Node::HugePolicy => 7,
+            Node::HugePool(file) => 8 + file as u64,
             Node::System(file) => SYSTEM_BASE + file as u64,
             Node::SysFile(index) => SYS_BASE + index as u64,
             Node::SysDirectory(path) => {
@@ -155,6 +158,7 @@ impl Node {
             Node::Root | Node::SysDirectory(_) | Node::IpcDirectory => linux::S_IFDIR,
             Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => linux::S_IFLNK,
             Node::System(_) | Node::SysFile(_) | Node::IpcShm | Node::HugePolicy => linux::S_IFREG,
+            Node::HugePool(_) => linux::S_IFREG,
             Node::Process(_, part) => match part {
                 Part::Directory | Part::Descriptors | Part::DescriptorInfos | Part::Tasks => linux::S_IFDIR,
                 Part::Link(_) | Part::Descriptor(_) => linux::S_IFLNK,
@@ -169,6 +173,8 @@ impl Node {
             Node::Process(_, Part::Descriptor(_)) => 0o700,
             Node::Process(_, Part::File(file)) => file.permissions(),
             Node::HugePolicy => 0o644,
+            Node::HugePool(file) if file.is_writable() => 0o644,
+            Node::SysFile(index) if SYS[index].0 == NR_HUGEPAGES => 0o644,
             Node::SysFile(index) if tunables::get(SYS[index].0).is_some() => 0o644,
             node => match node.kind() {
                 linux::S_IFDIR => 0o555,
@@ -192,6 +198,7 @@ impl Node {
             Node::IpcDirectory => "/proc/sysvipc".to_string(),
             Node::IpcShm => "/proc/sysvipc/shm".to_string(),
             Node::HugePolicy => "/sys/kernel/mm/transparent_hugepage/enabled".to_string(),
+            Node::HugePool(file) => format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{}", file.name()),
             Node::SysDirectory("") => "/proc/sys".to_string(),
             Node::SysDirectory(path) => format!("/proc/sys/{path}"),
             Node::SysFile(index) => format!("/proc/sys/{}", SYS[index].0),
@@ -322,6 +329,7 @@ impl Node {
             Node::System(file) => file.text(),
             Node::IpcShm => Ok(system::shm_segments()),
             Node::HugePolicy => Ok(system::huge_policy()),
+            Node::HugePool(file) => Ok(file.text()),
             Node::SysFile(index) => {
                 let mut text = text::Text::default();
                 SYS[index].1(&mut text);
@@ -343,6 +351,7 @@ impl Node {
             Node::Process(owner, Part::File(file)) => process::write(cpu, owner, file, from),
             Node::SysFile(index) => system::write_sys(cpu, index, from),
             Node::HugePolicy => system::write_huge_policy(cpu, from),
+            Node::HugePool(file) => file.write(cpu, from),
             _ => Err(Errno::EACCES),
         }
     }

@@ -4,9 +4,9 @@
 
 use alloc::vec::Vec;
 
-use faultless::{HugePages, Machine};
+use faultless::{HugePages, HugePool, Machine};
 
-use super::text::{MachineMemory, Text, put, write_cpu_list, write_uptime};
+use super::text::{LargePages, MachineMemory, Text, put, write_cpu_list, write_uptime};
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
 use crate::process::table;
@@ -87,11 +87,83 @@ pub const SYS: &[SysFile] = &[
     ("kernel/version", |t| put!(t, "{KERNEL_VERSION}\n")),
     ("vm/max_map_count", |t| write_tunable("vm/max_map_count", t)),
     ("vm/mmap_min_addr", |t| put!(t, "65536\n")),
+    (NR_HUGEPAGES, |t| put!(t, "{}\n", HugeFile::Persistent.value())),
     ("vm/overcommit_kbytes", |t| write_tunable("vm/overcommit_kbytes", t)),
     ("vm/overcommit_memory", |t| write_tunable("vm/overcommit_memory", t)),
     ("vm/overcommit_ratio", |t| write_tunable("vm/overcommit_ratio", t)),
     ("vm/user_reserve_kbytes", |t| write_tunable("vm/user_reserve_kbytes", t)),
 ];
+
+/// The size of the pool of large pages.
+pub const NR_HUGEPAGES: &str = "vm/nr_hugepages";
+
+/// A figure of the pool of large pages, below /sys/kernel/mm/hugepages/hugepages-2048kB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HugeFile {
+    /// nr_hugepages, surplus ones included.
+    Total,
+    /// free_hugepages
+    Free,
+    /// resv_hugepages
+    Reserved,
+    /// surplus_hugepages
+    Surplus,
+    /// vm.nr_hugepages: without surplus ones.
+    Persistent,
+}
+
+/// Those in /sys, by name.
+pub const HUGE_FILES: [(&str, HugeFile); 4] = [
+    ("nr_hugepages", HugeFile::Total),
+    ("free_hugepages", HugeFile::Free),
+    ("resv_hugepages", HugeFile::Reserved),
+    ("surplus_hugepages", HugeFile::Surplus),
+];
+
+impl HugeFile {
+    /// The figure now.
+    fn value(self) -> u64 {
+        let pool = machine::vm().huge_pool();
+        match self {
+            HugeFile::Total => pool.total,
+            HugeFile::Free => pool.free,
+            HugeFile::Reserved => pool.reserved,
+            HugeFile::Surplus => pool.surplus,
+            HugeFile::Persistent => pool.total - pool.surplus,
+        }
+    }
+
+    /// The file's text.
+    pub fn text(self) -> Vec<u8> {
+        let mut text = Text::default();
+        put!(text, "{}\n", self.value());
+        text.0
+    }
+
+    /// Its name; the last one's is that of a file of /proc/sys.
+    pub fn name(self) -> &'static str {
+        HUGE_FILES.iter().find(|(_, file)| *file == self).map_or(NR_HUGEPAGES, |(name, _)| name)
+    }
+
+    /// May it be written?
+    pub fn is_writable(self) -> bool {
+        matches!(self, HugeFile::Total | HugeFile::Persistent)
+    }
+
+    /// Sets the size of the pool, as near as memory allows.
+    ///
+    /// # Errors
+    ///
+    /// `EACCES` for all but the size, `EINVAL`, `EFAULT`.
+    pub fn write(self, cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
+        if !self.is_writable() {
+            return Err(Errno::EACCES);
+        }
+        let (count, number) = read_number(cpu, from)?;
+        machine::vm().set_huge_pool(&mut cpu.vm, number);
+        Ok(count)
+    }
+}
 
 fn write_tunable(path: &str, text: &mut Text) {
     put!(text, "{}\n", tunables::get(path).unwrap_or(0));
@@ -103,6 +175,16 @@ fn write_tunable(path: &str, text: &mut Text) {
 ///
 /// `EACCES` if it cannot be set, `EINVAL`, `EFAULT`.
 pub fn write_sys(cpu: &mut CpuLocal, index: usize, from: &mut dyn Source) -> Result<usize, Errno> {
+    if SYS[index].0 == NR_HUGEPAGES {
+        return HugeFile::Persistent.write(cpu, from);
+    }
+    let (count, number) = read_number(cpu, from)?;
+    tunables::set(SYS[index].0, number)?;
+    Ok(count)
+}
+
+/// Takes all of a write, which must begin with a decimal number. Says how much that was.
+fn read_number(cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<(usize, u64), Errno> {
     /// More digits than any number has.
     const MOST: usize = 32;
     let count = from.left();
@@ -113,8 +195,7 @@ pub fn write_sys(cpu: &mut CpuLocal, index: usize, from: &mut dyn Source) -> Res
     }
     let word = bytes[..part].trim_ascii().split(u8::is_ascii_whitespace).next().unwrap_or_default();
     let number = core::str::from_utf8(word).ok().and_then(|word| word.parse().ok());
-    tunables::set(SYS[index].0, number.ok_or(Errno::EINVAL)?)?;
-    Ok(count)
+    Ok((count, number.ok_or(Errno::EINVAL)?))
 }
 
 /// The policies of large pages, as they are called.
@@ -227,10 +308,16 @@ fn memory() -> MachineMemory {
         anon: census.anon,
         mapped: census.mapped,
         tables: census.tables,
+        pool: large_pages(),
         commit: (tunables::commit_limit(), vm.committed()),
         faults: stats.get("faults") + stats.get("fault_error"),
         major_faults: stats.get("fault_major"),
     }
+}
+
+fn large_pages() -> LargePages {
+    let HugePool { total, free, reserved, surplus } = machine::vm().huge_pool();
+    LargePages { total, free, reserved, surplus }
 }
 
 fn online() -> impl Iterator<Item = u32> {

@@ -201,6 +201,24 @@ impl fmt::Display for Limit {
     }
 }
 
+/// The pool of large pages, in large pages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LargePages {
+    /// All.
+    pub total: u64,
+    /// In use by nobody.
+    pub free: u64,
+    /// Of those, promised.
+    pub reserved: u64,
+    /// Of all, those that go when they are free.
+    pub surplus: u64,
+}
+
+impl LargePages {
+    /// Pages of 4 KiB in one.
+    const PAGES: u64 = 512;
+}
+
 /// Memory of the machine, in pages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MachineMemory {
@@ -218,6 +236,8 @@ pub struct MachineMemory {
     pub mapped: u64,
     /// Page tables.
     pub tables: u64,
+    /// The pool of large pages.
+    pub pool: LargePages,
     /// What programs may be promised at most with overcommit mode 2, and what they were.
     pub commit: (u64, u64),
     /// Faults since the start.
@@ -248,11 +268,16 @@ impl MachineMemory {
             ("Committed_AS", self.commit.1),
             ("VmallocTotal", 0),
             ("VmallocUsed", 0),
-            ("HugePages_Total", 0),
+            ("HugePages_Total", self.pool.total),
+            ("HugePages_Free", self.pool.free),
+            ("HugePages_Rsvd", self.pool.reserved),
+            ("HugePages_Surp", self.pool.surplus),
+            ("Hugepagesize", LargePages::PAGES),
+            ("Hugetlb", self.pool.total * LargePages::PAGES),
         ];
         for (name, pages) in lines {
             let label = LABEL_WIDTH - name.len() - 1;
-            if name.starts_with("HugePages") {
+            if name.starts_with("HugePages_") {
                 put!(text, "{name}:{:label$}{pages:8}\n", "");
             } else {
                 put!(text, "{name}:{:label$}{:8} kB\n", "", pages * 4);

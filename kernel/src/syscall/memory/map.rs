@@ -26,6 +26,10 @@ impl MapFile<KernelMachine> for Mappable {
         matches!(self.0.inode.body, Body::Regular(_))
     }
 
+    fn is_huge(&self) -> bool {
+        self.0.inode.data().is_some_and(FileData::is_huge)
+    }
+
     fn seals_writes(&self) -> bool {
         self.0.inode.data().is_some_and(FileData::seals_writes)
     }

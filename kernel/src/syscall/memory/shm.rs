@@ -47,6 +47,10 @@ impl MapFile<KernelMachine> for Mappable {
         true
     }
 
+    fn is_huge(&self) -> bool {
+        self.object.is_large()
+    }
+
     fn target(&self) -> Result<MapTarget<KernelMachine>, Errno> {
         Ok(MapTarget::Object(self.object.clone()))
     }
@@ -54,7 +58,8 @@ impl MapFile<KernelMachine> for Mappable {
 
 pub(in crate::syscall) fn shmget(call: &mut Call<'_>) -> SysResult {
     let pid = call.process().pid;
-    shm::get_or_make(call.int(0), call.word(1), call.uint(2), pid).map(i64::from)
+    let (key, size, flags) = (call.int(0), call.word(1), call.uint(2));
+    shm::get_or_make(call.cpu, key, size, flags, pid).map(i64::from)
 }
 
 pub(in crate::syscall) fn shmat(call: &mut Call<'_>) -> SysResult {
@@ -76,7 +81,7 @@ pub(in crate::syscall) fn shmat(call: &mut Call<'_>) -> SysResult {
     let object = segment.object().ok_or(Errno::EINVAL)?;
     // Below a page, rounding leaves no address, which is a wish like any other then.
     let is_fixed = address != 0 || offset != 0;
-    if is_fixed && flags & SHM_REMAP == 0 && !is_free(call, address, segment.size) {
+    if is_fixed && flags & SHM_REMAP == 0 && !is_free(call, address, object.size()) {
         return Err(Errno::EINVAL);
     }
     let writable = flags & SHM_RDONLY == 0;

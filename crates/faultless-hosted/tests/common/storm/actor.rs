@@ -263,7 +263,8 @@ impl<'a> Actor<'a> {
             ProtectError::Unmapped(at)
             | ProtectError::Denied(at)
             | ProtectError::NoMemory(at)
-            | ProtectError::Sealed(at),
+            | ProtectError::Sealed(at)
+            | ProtectError::Unaligned(at),
         ) = result
         {
             pages.retain(|page| PAGES[*page] < at.as_u64());

@@ -104,6 +104,9 @@ impl<M: Machine> Core<M> {
             {
                 return Ok(Path::Done(Event::FaultSpurious));
             }
+            found @ (Found::Huge { .. } | Found::Missing) if area.flags.contains(AreaFlags::HUGETLB) => {
+                return self.fault_large::<FORCED>(ctx, found, address, area, access, work).map(Path::Done);
+            }
             Found::Huge { shared: true, .. } if access == Access::Write && !FORCED => {
                 if self.take_huge_back(ctx, address, work)? && !area.is_dead() {
                     return Ok(Path::Done(Event::FaultReuse));

@@ -61,6 +61,10 @@ pub(super) enum Need<M: Machine> {
     Frames,
     /// A page of an object.
     Page(Arc<Object<M>>, u64),
+    /// A large page of the pool, which is empty.
+    Pool,
+    /// A large page of the pool is mapped, but not as it is needed.
+    Large,
     /// Nothing is mapped here; perhaps a stack may grow.
     Area,
     /// An answer of whoever watches the area.
@@ -158,6 +162,12 @@ impl<M: Machine> Core<M> {
                 }
                 Need::Frames => return Err(FaultError::OutOfMemory),
                 Need::Page(object, index) => self.bring_in(ctx, &object, index, &mut collected, work)?,
+                Need::Pool if !mem::replace(&mut collected, true) => {
+                    ctx.collect();
+                }
+                Need::Pool => return Err(FaultError::Bus),
+                Need::Large if self.fix_large(ctx, address, access, FORCED)? => return Ok(()),
+                Need::Large => {}
                 Need::Area if !mem::replace(&mut grown, true) && self.grow_stack(ctx, address) => {}
                 Need::Area => return Err(FaultError::Unmapped),
                 Need::Watcher(asked) => {
