@@ -2,6 +2,7 @@
 //!
 //! Called by `judge` (mappings) and, by name, where `host` undoes what Linux does besides. Nothing else is overlooked.
 
+use crate::arena;
 use crate::view::{Mapping, Source};
 
 /// An accepted difference and how the tester meets it.
@@ -50,6 +51,7 @@ pub const ACCEPTED: &[Accepted] = &[
         id: "seal-split",
         how: "once anything was sealed, shared areas that only the host keeps apart are the same to the tester as well",
     },
+    Accepted { id: "stripe-join", how: "at the border of stripes, the host may keep shared areas apart as well" },
     Accepted {
         id: "area-merge",
         how: "private areas that only the host keeps apart are the same to the tester; no mremap over such a border",
@@ -58,13 +60,13 @@ pub const ACCEPTED: &[Accepted] = &[
 
 /// Are the lists the same, but for private areas that the host keeps apart (`area-merge`)? Linux does that if their
 /// anonymous pages were made independently, which depends on the order of past faults. With `sealed`, shared ones too
-/// (`seal-split`).
+/// (`seal-split`), and always at the border of stripes (`stripe-join`).
 #[must_use]
 pub fn same_mappings(host: &[Mapping], ours: &[Mapping], sealed: bool) -> bool {
     let mut host = host.iter();
     let same = ours.iter().all(|whole| {
         let Some(mut part) = host.next().copied() else { return false };
-        while part.end < whole.end && (sealed || !part.shared) {
+        while part.end < whole.end && (sealed || !part.shared || part.end == arena::MIDDLE) {
             match host.next() {
                 Some(next) if follows(&part, next) => part.end = next.end,
                 _ => return false,
