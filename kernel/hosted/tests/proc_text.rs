@@ -1,7 +1,9 @@
 //! Texts of /proc, compared with what Linux writes.
 
 use faultless_kernel_hosted::names::name_of;
-use faultless_kernel_hosted::text::{Facts, MachineMemory, Sizes, Text, write_cpu_list, write_limit, write_uptime};
+use faultless_kernel_hosted::text::{
+    Facts, LargePages, MachineMemory, Sizes, Text, write_cpu_list, write_limit, write_uptime,
+};
 use faultless_linux::text::MapLine;
 use linux_raw_sys::general as linux;
 
@@ -52,6 +54,7 @@ const SIZES: Sizes = Sizes {
     executable: 8,
     tables: 6,
     locked: 7,
+    hugetlb: 512,
 };
 
 #[test]
@@ -73,6 +76,7 @@ fn sizes_are_pages_in_statm_and_kilobytes_in_status() {
         "VmLck:\t      28 kB",
         "VmPTE:\t      24 kB",
         "VmSwap:\t       0 kB",
+        "HugetlbPages:\t    2048 kB",
     ] {
         assert!(status.lines().any(|l| l == line), "{line} is missing from\n{status}");
     }
@@ -154,6 +158,7 @@ fn the_machine_is_told_in_kilobytes_and_in_pages() {
         anon: 30,
         mapped: 40,
         tables: 5,
+        pool: LargePages { total: 9, free: 7, reserved: 5, surplus: 1 },
         commit: (600, 50),
         faults: 123,
         major_faults: 4,
@@ -164,6 +169,12 @@ fn the_machine_is_told_in_kilobytes_and_in_pages() {
         "Cached:              280 kB",
         "PageTables:           20 kB",
         "Committed_AS:        200 kB",
+        "HugePages_Total:       9",
+        "HugePages_Free:        7",
+        "HugePages_Rsvd:        5",
+        "HugePages_Surp:        1",
+        "Hugepagesize:       2048 kB",
+        "Hugetlb:           18432 kB",
     ] {
         assert!(shown.lines().any(|l| l == line), "{line} is missing from\n{shown}");
     }
