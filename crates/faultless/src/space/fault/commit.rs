@@ -29,6 +29,7 @@ struct Attempt<'a, M: Machine, const FORCED: bool> {
 
 impl<M: Machine> Core<M> {
     /// One attempt inside a section. `flushed` is the entry for which a flush was done since the last one.
+    #[inline(always)]
     pub(super) fn attempt_inside<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
@@ -46,7 +47,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// The same under the area that was found. `WATCHED`: somebody may have to be told first.
-    #[inline]
+    #[inline(always)]
     pub(super) fn attempt_in<const FORCED: bool, const WATCHED: bool>(
         &self,
         ctx: Ctx<'_, M>,
@@ -86,6 +87,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// The leaf entry, on a private path.
+    #[inline(always)]
     fn leaf_slot<'a, const FORCED: bool>(
         &'a self,
         ctx: Ctx<'a, M>,
@@ -95,7 +97,23 @@ impl<M: Machine> Core<M> {
         work: &mut Work,
     ) -> Result<Path<'a>, Need<M>> {
         match find(ctx, self.root, address) {
-            Found::Leaf { slot, shared: false, .. } => return Ok(Path::Slot(slot)),
+            Found::Leaf { slot, shared: false, .. } => Ok(Path::Slot(slot)),
+            found => self.make_leaf_slot::<FORCED>(ctx, address, area, access, found, work),
+        }
+    }
+
+    /// The same where the path is missing, shared, or ends at a large page. Out of line: it happens once per table.
+    #[inline(never)]
+    fn make_leaf_slot<'a, const FORCED: bool>(
+        &'a self,
+        ctx: Ctx<'a, M>,
+        address: VirtAddr,
+        area: &Area<M>,
+        access: Access,
+        found: Found<'a>,
+        work: &mut Work,
+    ) -> Result<Path<'a>, Need<M>> {
+        match found {
             Found::Leaf { slot, .. } if is_adequate::<M>(load(slot), access) && !area.is_dead() => {
                 return Ok(Path::Done(Event::FaultSpurious));
             }
@@ -361,6 +379,7 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
     }
 
     /// Installs a frame of our own, or frees it.
+    #[inline(always)]
     fn install_own(&self, frame: FrameId, execute: bool) -> Result<(), Need<M>> {
         let bits = PageBits { write: true, execute, exclusive: true, dirty: true, ..PageBits::default() };
         let page = M::Format::page(frame, bits, M::Format::generation(self.entry));

@@ -181,6 +181,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// One attempt: one section, then the settlement of what it removed.
+    #[inline(always)]
     fn attempt<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
