@@ -57,7 +57,7 @@ pub const CALLS: Calls = Calls {
     mlock: true,
     mincore: true,
     mremap: true,
-    remap_file_pages: true,
+    remap_file_pages: false,
     brk: true,
     mseal: true,
     fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
