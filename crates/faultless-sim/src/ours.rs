@@ -52,15 +52,9 @@ pub const CALLS: Calls = Calls {
         linux::MADV_POPULATE_WRITE,
     ],
     map_flags: &[linux::MAP_GROWSDOWN, linux::MAP_LOCKED],
-    msync: true,
-    munlock: true,
-    mlock: true,
-    mincore: true,
-    mremap: true,
     remap_file_pages: false,
-    brk: true,
-    mseal: true,
     fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
+    ..Calls::ALL
 };
 
 const FRAMES: u64 = 16_384;

@@ -1,8 +1,8 @@
 //! `mremap`.
 
 use faultless::{
-    AreaFlags, AreaInfo, Destination, Machine, PAGE_SIZE, PageRange, RemapError, RemapRequest, Rights, Sharing,
-    UnmapError, VirtAddr,
+    AreaFlags, AreaInfo, Destination, Machine, PAGE_SIZE, PageRange, RemapError, RemapRequest, Rights, STACK_GUARD,
+    Sharing, UnmapError, VirtAddr,
 };
 use linux_raw_sys::general as linux;
 
@@ -146,14 +146,12 @@ fn move_all<M: Machine>(
 
 /// May a mapping go to this place, which is only a hint? Not into the gap below a stack.
 fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) -> bool {
-    /// Pages that Linux keeps free below a mapping that grows down (`stack_guard_gap`).
-    const GAP: u64 = 256 * PAGE_SIZE;
     let lowest = caller.memory.space.layout().lowest.as_u64();
     let Some(end) = address.checked_add(length).filter(|_| address >= lowest) else {
         return false;
     };
     let blocks = |area: &AreaInfo<M>| {
-        let gap = if area.flags.contains(AreaFlags::GROWS_DOWN) { GAP } else { 0 };
+        let gap = if area.flags.contains(AreaFlags::GROWS_DOWN) { STACK_GUARD } else { 0 };
         area.range.start().as_u64().saturating_sub(gap) < end && address < area.range.end().as_u64()
     };
     caller.find(blocks).is_none()

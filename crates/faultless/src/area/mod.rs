@@ -19,7 +19,7 @@ use alloc::sync::Arc;
 use core::ops::{BitOr, Deref};
 
 /// Bytes below a growing stack that stay free (Linux's stack guard gap).
-pub(crate) const STACK_GUARD: u64 = 256 << PAGE_SHIFT;
+pub const STACK_GUARD: u64 = 256 << PAGE_SHIFT;
 
 /// Who sees the stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,6 +2,7 @@
 
 use crate::model::*;
 use crate::scenario;
+use faultless::machine::Format;
 
 type Two = X86<2, 1, 2>;
 
@@ -26,7 +27,10 @@ fn untouched<const CPUS: usize>() -> (World<Two>, [Worker<Two>; CPUS], Space<Two
 
 /// `b` stores to page 0 while `a` unmaps `count` pages from 0 on and maps them again, read-only. The store lands in the
 /// old mapping or nowhere.
-fn touch_against_remap((world, [mut a, mut b], space): (World<Two>, [Worker<Two>; 2], Space<Two>), count: u64) {
+pub fn touch_against_remap<F: Format>(
+    (world, [mut a, mut b], space): (World<F>, [Worker<F>; 2], Space<F>),
+    count: u64,
+) {
     let other = space.clone();
     let running = spawn(move || (b.write(&other, 0, 0, 7), b));
     a.unmap(&space, 0, count);

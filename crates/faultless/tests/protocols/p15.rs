@@ -1,6 +1,7 @@
 //! P15: large pages. One entry stands for a table; splitting it changes nothing, collapsing copies.
 
 use crate::model::*;
+use crate::p1::touch_against_remap;
 use crate::scenario;
 
 /// Large pages are of two pages.
@@ -34,6 +35,25 @@ fn small<const CPUS: usize>() -> (World<Three>, [Worker<Three>; CPUS], Space<Thr
     (world, workers, space)
 }
 
+/// `a` collapses the pages 0 and 1 while `b` does `store`, which puts 7 into word 1 of `page`.
+fn collapse_against(
+    (world, [mut a, mut b], space): (World<Three>, [Worker<Three>; 2], Space<Three>),
+    page: u64,
+    store: fn(&mut Worker<Three>, &Space<Three>) -> bool,
+) {
+    let other = space.clone();
+    let running = spawn(move || {
+        assert!(store(&mut b, &other));
+        b
+    });
+    if a.collapse(&space, 0, 2) {
+        reach("collapsed");
+    }
+    let b = running.join();
+    assert_eq!((a.read(&space, 0, 0), a.read(&space, page, 1)), (Some(5), Some(7)), "lost store");
+    world.audit([a, b], &[&space], &[]);
+}
+
 scenario! {
     /// Two CPUs store to the same untouched large page.
     touch_touch (3, 4)
@@ -58,19 +78,9 @@ scenario! {
     holds_with [NeverQuiet]
     catches [NoDeadCheck, NoUpperStamp, AlwaysQuiet, NoShootdown]
     {
-        let (world, [mut a, mut b], space) = untouched();
-        assert!(a.write(&space, 2, 0, 1));
-        let other = space.clone();
-        let running = spawn(move || (b.write(&other, 0, 0, 7), b));
-        a.unmap(&space, 0, 2);
-        a.assert_gone(&space, 0);
-        a.map(&space, 0, 2, RO);
-        assert_eq!(a.read(&space, 0, 0), Some(0), "the new mapping shows the old page");
-        let (stored, b) = running.join();
-        reach(if stored { "stored before" } else { "signal" });
-        assert_eq!(a.read(&space, 0, 0), Some(0), "the read-only mapping was written");
-        a.assert_read_only(&space, 0);
-        world.audit([a, b], &[&space], &[]);
+        let (world, mut workers, space) = untouched::<2>();
+        assert!(workers[0].write(&space, 2, 0, 1));
+        touch_against_remap((world, workers, space), 2);
     }
 }
 
@@ -143,19 +153,9 @@ scenario! {
     reaches ["collapsed"]
     catches [NoCollapseFlush, NoCollapseClose]
     {
-        let (world, [mut a, mut b], space) = small();
-        assert_eq!(b.read(&space, 0, 0), Some(5));
-        let other = space.clone();
-        let running = spawn(move || {
-            assert!(b.write(&other, 0, 1, 7));
-            b
-        });
-        if a.collapse(&space, 0, 2) {
-            reach("collapsed");
-        }
-        let b = running.join();
-        assert_eq!((a.read(&space, 0, 0), a.read(&space, 0, 1)), (Some(5), Some(7)), "lost store");
-        world.audit([a, b], &[&space], &[]);
+        let (world, mut workers, space) = small::<2>();
+        assert_eq!(workers[1].read(&space, 0, 0), Some(5));
+        collapse_against((world, workers, space), 0, |b, space| b.write(space, 0, 1, 7));
     }
 }
 
@@ -164,20 +164,7 @@ scenario! {
     collapse_touch (2, 3)
     reaches ["collapsed"]
     catches [NoCollapseClose]
-    {
-        let (world, [mut a, mut b], space) = small();
-        let other = space.clone();
-        let running = spawn(move || {
-            assert!(b.write(&other, 1, 1, 7));
-            b
-        });
-        if a.collapse(&space, 0, 2) {
-            reach("collapsed");
-        }
-        let b = running.join();
-        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(5), Some(7)), "lost store");
-        world.audit([a, b], &[&space], &[]);
-    }
+    { collapse_against(small(), 1, |b, space| b.write(space, 1, 1, 7)) }
 }
 
 scenario! {
@@ -186,19 +173,9 @@ scenario! {
     reaches ["collapsed"]
     catches [NoCollapseWait]
     {
-        let (world, [mut a, mut b], space) = small();
-        b.leave(&space);
-        let other = space.clone();
-        let running = spawn(move || {
-            assert!(b.store(&other, 0, 1, 7));
-            b
-        });
-        if a.collapse(&space, 0, 2) {
-            reach("collapsed");
-        }
-        let b = running.join();
-        assert_eq!((a.read(&space, 0, 0), a.read(&space, 0, 1)), (Some(5), Some(7)), "lost store");
-        world.audit([a, b], &[&space], &[]);
+        let (world, mut workers, space) = small::<2>();
+        workers[1].leave(&space);
+        collapse_against((world, workers, space), 0, |b, space| b.store(space, 0, 1, 7));
     }
 }
 
