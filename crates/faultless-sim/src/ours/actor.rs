@@ -82,11 +82,7 @@ impl<M: Mmu> Actor<'_, M> {
             }
             Ok(Some(start))
         });
-        match result {
-            Ok(Some(start)) => Answer::Value(start),
-            Ok(None) => Answer::Elsewhere,
-            Err(errno) => refused(errno),
-        }
+        placed(result)
     }
 
     fn resident(&mut self, at: u64, len: u64) -> Answer {
@@ -114,11 +110,7 @@ impl<M: Mmu> Actor<'_, M> {
             }
             Ok(Some(start))
         });
-        match result {
-            Ok(Some(start)) => Answer::Value(start),
-            Ok(None) => Answer::Elsewhere,
-            Err(errno) => refused(errno),
-        }
+        placed(result)
     }
 
     fn file_call(&mut self, op: &Op) -> Answer {
@@ -202,6 +194,15 @@ fn memory_call<M: Machine>(caller: &mut Caller<'_, M>, op: &Op) -> Result<(), Er
 
 fn done(result: Result<(), Errno>) -> Answer {
     result.map_or_else(refused, |()| Answer::Value(0))
+}
+
+/// The answer of a call that places a mapping: none if the place was outside of the arena.
+fn placed(result: Result<Option<u64>, Errno>) -> Answer {
+    match result {
+        Ok(Some(start)) => Answer::Value(start),
+        Ok(None) => Answer::Elsewhere,
+        Err(errno) => refused(errno),
+    }
 }
 
 pub(super) fn refused(errno: Errno) -> Answer {
