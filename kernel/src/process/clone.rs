@@ -18,6 +18,7 @@ use crate::arch::user::{USER_END, copy_in, copy_out};
 use crate::arch::{CpuLocal, UserContext, fpu};
 use crate::clock;
 use crate::errno::Errno;
+use crate::fs;
 use crate::sched::{self, Interrupt, Outcome, RestartKind, Thread, WaitQueue};
 use crate::signal::{self, Alarm, ProcessSignals};
 use crate::sync::Lock;
@@ -317,7 +318,9 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
 
 fn fork_memory(parent: &Process, cpu: &mut CpuLocal) -> Result<Arc<Memory>, Errno> {
     let memory = parent.memory();
-    let child = Memory::new(memory.linux.fork(&mut cpu.vm)?, memory.image.clone());
+    let forked = memory.linux.fork(&mut cpu.vm).inspect_err(|_| fs::settle_heirs(None))?;
+    let child = Memory::new(forked, memory.image.clone());
+    fs::settle_heirs(Some(&child));
     child.barriers.store(memory.barriers.load(Ordering::Relaxed), Ordering::Relaxed);
     Ok(child)
 }

@@ -36,6 +36,7 @@ mod registry;
 mod remap;
 mod settle;
 mod steal;
+mod tell;
 mod truncate;
 mod unmap;
 mod usage;

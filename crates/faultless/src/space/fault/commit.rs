@@ -11,6 +11,7 @@ use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::object::{Object, PageState};
 use crate::space::Core;
+use crate::space::watch::Empty;
 use crate::sync::{Event, Ordering, Section, mutant};
 use crate::table::{Found, Stop, find, load, populate};
 use crate::tlb::flush_if_alone;
@@ -81,6 +82,9 @@ impl<M: Machine> Core<M> {
         }
         if WATCHED {
             self.report(address, access, area, entry)?;
+            if self.keep_mark(ctx, (address, access), &Empty { area, slot, entry }, work)? {
+                return Ok(());
+            }
         }
         let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
         attempt.run(access, flushed, work)
