@@ -198,6 +198,7 @@ fn describe(inode: &Inode) -> Vec<u8> {
         Body::Userfault(_) => "anon_inode:[userfaultfd]".to_string(),
         Body::Event(_) => "anon_inode:[eventfd]".to_string(),
         Body::Epoll(_) => "anon_inode:[eventpoll]".to_string(),
+        Body::Process(_) => "anon_inode:[pidfd]".to_string(),
         _ => format!("/#{} (deleted)", inode.number),
     };
     text.into_bytes()
