@@ -165,12 +165,24 @@ Exit status: that of the program, 128+N if signal N ended it; 124 at the time li
 
 In a terminal, Ctrl-C goes to the program; twice within a second it ends the guest.";
 
+/// The most CPUs that the kernel uses (`MAX_CPUS`); it would leave the others of a larger machine alone.
+const MOST_CPUS: u32 = 64;
+
+fn parse_cpus(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(cpus @ 1..=MOST_CPUS) => Ok(cpus),
+        Ok(0) => Err("a machine has at least one CPU".to_owned()),
+        Ok(_) => Err(format!("the kernel uses at most {MOST_CPUS} CPUs; ask for {MOST_CPUS} or fewer")),
+        Err(_) => Err(format!("not a number from 1 to {MOST_CPUS}")),
+    }
+}
+
 /// Options of `faultless run`.
 #[derive(Debug, Args)]
 #[command(after_long_help = EXAMPLES, override_usage = "faultless run [OPTIONS] PROGRAM [ARGS]...")]
 pub struct RunArgs {
     /// Number of CPUs
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = parse_cpus)]
     pub cpus: u32,
 
     /// Size of the guest's memory, for example 512M or 2G
@@ -304,6 +316,10 @@ mod tests {
     #[test]
     fn values_are_checked_before_anything_starts() {
         assert!(run("run --cpus 0 prog").is_err());
+        assert!(run("run --cpus many prog").is_err());
+        assert_eq!(run("run --cpus 64 prog").map(|args| args.cpus).ok(), Some(64));
+        let too_many = run("run --cpus 65 prog").err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(too_many.contains("at most 64 CPUs; ask for 64 or fewer"), "{too_many}");
         assert!(run("run --memory lots prog").is_err());
         assert!(run("run --timeout 0s prog").is_err());
         assert!(run("run --timeout 5 prog").is_err());
