@@ -36,6 +36,7 @@ mod errno;
 mod fs;
 mod futex;
 mod heap;
+mod khugepaged;
 mod machine;
 mod process;
 mod random;

@@ -17,7 +17,7 @@ use crate::errno::Errno;
 use crate::machine::{self, KernelMachine};
 use crate::process::{self, ExecRequest, ExitStatus, Process, kill_group, table};
 use crate::sync::{Lock, Spin};
-use crate::{fs, random, report, sched, shm, tunables};
+use crate::{fs, khugepaged, random, report, sched, shm, tunables};
 
 /// How the first process ended, once it has.
 static FIRST_STATUS: Lock<Option<report::Program>> = Lock::new(None);
@@ -43,6 +43,7 @@ pub fn first_cpu(online: usize, archive: Option<(u64, u64)>) -> ! {
     // As distributions ship Linux.
     machine::vm().set_huge_pages(&mut cpu.vm, HugePages::Advised);
     FREE_AT_START.store(machine::vm().stats().free_frames, Ordering::Relaxed);
+    khugepaged::start();
     open_window(cpu, window);
     start_program(cpu, archive);
     serial::enable_interrupt();

@@ -74,9 +74,9 @@ pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};
 
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
-use crate::heap;
 use crate::machine::{self, KernelMachine};
 use crate::uaccess::KernelSink;
+use crate::{heap, khugepaged};
 
 /// Where the archive says what to run.
 const MANIFEST: &[u8] = b"/.faultless/manifest";
@@ -245,6 +245,10 @@ fn furnish(root: &Arc<Inode>) -> Result<(), Errno> {
         here = directory(&here, name, 0o755)?;
     }
     add(&here, b"enabled", proc::Node::HugePolicy.inode())?;
+    let collapser = directory(&here, b"khugepaged", 0o755)?;
+    for (name, figure) in khugepaged::FIGURES {
+        add(&collapser, name.as_bytes(), proc::Node::Collapser(figure).inode())?;
+    }
     add(&here, b"hpage_pmd_size", Inode::new(Body::Regular(FileData::new(b"2097152\n")), 0o444))?;
     here = root.clone();
     for name in [&b"sys"[..], b"kernel", b"mm", b"hugepages", b"hugepages-2048kB"] {

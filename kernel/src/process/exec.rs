@@ -143,6 +143,7 @@ fn execute(
     let (memory, entry) = load(cpu, &program, stack_limit, thread.process.memory_limits())?;
     exit::leave_memory_behind(thread, cpu);
     let old = core::mem::replace(&mut *thread.process.memory.lock(), memory.clone());
+    memory.space().set_huge_allowed(old.space().is_huge_allowed());
     machine::switch_memory(cpu, Some(memory.clone()));
     old.leave(cpu);
     become_program(thread, cpu, &program);

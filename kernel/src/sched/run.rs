@@ -12,7 +12,7 @@ use crate::arch::trap::{self, Leave, Noted, Trap};
 use crate::arch::{CpuLocal, UserContext, cpu, enter_user};
 use crate::errno::Errno;
 use crate::signal::{self, Verdict};
-use crate::{clock, fs, heap, machine, start, syscall};
+use crate::{clock, fs, heap, khugepaged, machine, start, syscall};
 use faultless::FaultError;
 
 /// Why a CPU stops working for a thread.
@@ -292,6 +292,7 @@ fn look_around(local: &mut CpuLocal) -> bool {
         return false;
     }
     timers::expire(me);
+    khugepaged::run_if_due(local);
     if local.thread.is_none() {
         return false;
     }

@@ -11,7 +11,7 @@ use crate::arch::local::{self, Padded};
 use crate::arch::{MAX_CPUS, apic};
 use crate::process::Process;
 use crate::sync::Lock;
-use crate::{clock, signal};
+use crate::{clock, khugepaged, signal};
 
 /// What happens when the time has come.
 pub enum Timer {
@@ -19,6 +19,8 @@ pub enum Timer {
     Wake(Arc<Thread>, u64),
     /// `ITIMER_REAL` of the process.
     Alarm(Weak<Process>),
+    /// Memory is looked at for pages to collapse.
+    Collapse,
 }
 
 /// Names a timer that was scheduled.
@@ -77,6 +79,7 @@ pub(super) fn expire(me: usize) {
                 queue::wake_wait(&thread, wait);
             }
             Some((_, Timer::Alarm(process))) => signal::ring(&process),
+            Some((_, Timer::Collapse)) => khugepaged::note_due(),
             None => return,
         }
     }

@@ -89,6 +89,7 @@ fn process_control(call: &mut Call<'_>) -> SysResult {
             uaccess::write(call.cpu, argument, &name)?;
             Ok(0)
         }
+        prctl::PR_SET_THP_DISABLE | prctl::PR_GET_THP_DISABLE => large_pages(call),
         prctl::PR_GET_DUMPABLE => Ok(1),
         prctl::PR_GET_KEEPCAPS | prctl::PR_GET_SECCOMP | prctl::PR_GET_NO_NEW_PRIVS => Ok(0),
         prctl::PR_GET_PDEATHSIG => {
@@ -103,6 +104,20 @@ fn process_control(call: &mut Call<'_>) -> SysResult {
         prctl::PR_CAPBSET_READ if argument <= LAST_CAPABILITY => Ok(i64::from(argument != RAW_IO_CAPABILITY)),
         _ => Err(Errno::EINVAL),
     }
+}
+
+/// `PR_SET_THP_DISABLE` and `PR_GET_THP_DISABLE`: the arguments that they do not have must be 0.
+fn large_pages(call: &Call<'_>) -> SysResult {
+    let sets = call.uint(0) == prctl::PR_SET_THP_DISABLE;
+    if (if sets { 2..5 } else { 1..5 }).any(|n| call.word(n) != 0) {
+        return Err(Errno::EINVAL);
+    }
+    let memory = call.process().memory();
+    if sets {
+        memory.space().set_huge_allowed(call.word(1) == 0);
+        return Ok(0);
+    }
+    Ok(i64::from(!memory.space().is_huge_allowed()))
 }
 
 const LAST_CAPABILITY: u64 = 40;

@@ -4,6 +4,7 @@ use super::{Cpu, Vm};
 use crate::PageRange;
 use crate::machine::Machine;
 use crate::space::{CollapseError, Core, HugePages, Space};
+use crate::sync::Ordering;
 
 impl<M: Machine> Vm<M> {
     /// Which anonymous memory gets large pages from now on, where a large page's worth of frames in a row can be had.
@@ -44,6 +45,19 @@ impl<M: Machine> Vm<M> {
 }
 
 impl<M: Machine> Space<M> {
+    /// Allows or forbids large pages in this space and the children it will have, whatever the policy says
+    /// (PR_SET_THP_DISABLE). Those that are there stay.
+    pub fn set_huge_allowed(&self, allowed: bool) {
+        // Relaxed: a policy, as `HugePages` is.
+        self.core.no_huge.store(!allowed, Ordering::Relaxed);
+    }
+
+    /// See [`Space::set_huge_allowed`]; allowed at first.
+    #[must_use]
+    pub fn is_huge_allowed(&self) -> bool {
+        !self.core.no_huge.load(Ordering::Relaxed)
+    }
+
     /// Makes large pages of the whole large pages' worths of `range`, whatever the policy says (MADV_COLLAPSE). What is
     /// not there yet is zeroes afterwards, as it would be read.
     ///

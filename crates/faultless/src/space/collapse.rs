@@ -2,7 +2,7 @@
 //!
 //! Called by `engine` with nothing held. As for a move, the area is closed and its sections are waited for; then the leaf
 //! table is taken out and the range flushed, and from then on neither a fault nor the MMU can change the pages, which are
-//! copied. Absent on purpose: doing it unasked.
+//! copied. Absent on purpose: doing it unasked, which is the embedder's (`kernel/src/khugepaged.rs`).
 
 use super::Core;
 use super::advise::AdviseError;
@@ -12,7 +12,7 @@ use crate::area::{Area, AreaFlags, StripeGuard};
 use crate::frame::{Block, Ctx, Kind, Retired};
 use crate::machine::format::{Leaf, PageBits};
 use crate::machine::{Machine, Scope};
-use crate::sync::mutant;
+use crate::sync::{Ordering, mutant};
 use crate::table::huge::{self, Taken};
 use crate::table::{Delta, Found, find, span};
 use crate::tlb::shootdown;
@@ -22,7 +22,7 @@ use crate::tlb::shootdown;
 pub enum CollapseError {
     /// Some of it is not mapped (ENOMEM).
     Unmapped,
-    /// Some of it is not private anonymous memory with any page in it, or must stay small (EINVAL).
+    /// Some of it is not private anonymous memory with any page in it, or it, or the space, must stay small (EINVAL).
     Invalid,
     /// No frames in a row, or none for a table (ENOMEM).
     NoMemory,
@@ -33,6 +33,9 @@ pub enum CollapseError {
 impl<M: Machine> Core<M> {
     /// Makes the whole large pages' worths of `range` large pages, whatever the policy says.
     pub(crate) fn collapse(&self, ctx: Ctx<'_, M>, range: PageRange) -> Result<(), CollapseError> {
+        if self.no_huge.load(Ordering::Relaxed) {
+            return Err(CollapseError::Invalid);
+        }
         ctx.memory.reckon_with_huge();
         let mut last = Ok(());
         let covered = span::<M::Format>(1);

@@ -95,6 +95,7 @@ impl<M: Machine> Core<M> {
         child.set_brk(start);
         child.brk.store(now.as_u64(), Ordering::Relaxed);
         child.watched.store(heirs.any(), Ordering::Relaxed);
+        child.no_huge.store(self.no_huge.load(Ordering::Relaxed), Ordering::Relaxed);
         child.has_shared.store(true, Ordering::Relaxed);
         self.has_shared.store(true, Ordering::Relaxed);
         Ok(withheld)

@@ -12,7 +12,7 @@ use crate::area::{Area, AreaFlags, Attributes, Sharing};
 use crate::frame::{Ctx, Kind};
 use crate::machine::Machine;
 use crate::machine::format::PageBits;
-use crate::sync::{Event, Section, mutant};
+use crate::sync::{Event, Ordering, Section, mutant};
 use crate::table::{Delta, Found, Removed, Stop, find, huge, populate_to, span};
 
 /// Which anonymous memory gets large pages when it is first stored to.
@@ -59,7 +59,9 @@ impl<M: Machine> Core<M> {
     #[inline]
     pub(super) fn wants_huge(&self, ctx: Ctx<'_, M>, address: VirtAddr, area: &Area<M>) -> bool {
         let policy = ctx.memory.huge_policy();
-        policy != 0 && is_eligible(area, policy) && covers(area, span_of::<M>(address.as_u64()))
+        // Relaxed: a policy; stores under way may still get one.
+        let allowed = policy != 0 && !self.no_huge.load(Ordering::Relaxed);
+        allowed && is_eligible(area, policy) && covers(area, span_of::<M>(address.as_u64()))
     }
 
     /// Maps a large page of zeroes. False if there are no frames in a row. Inside a section.

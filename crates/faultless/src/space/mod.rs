@@ -142,6 +142,8 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) strays: AtomicBool, // (A) once true, for ever
     /// Has any range ever been watched?
     pub(crate) watched: AtomicBool, // (S) once true, for ever
+    /// No large page is made on a store (PR_SET_THP_DISABLE).
+    pub(crate) no_huge: AtomicBool, // (A)
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
     pub(crate) memory: Arc<Memory<M>>, // (I)
 }
@@ -165,6 +167,7 @@ impl<M: Machine> Core<M> {
             has_shared: AtomicBool::new(false),
             strays: AtomicBool::new(false),
             watched: AtomicBool::new(false),
+            no_huge: AtomicBool::new(false),
             exited: AtomicBool::new(false),
             memory,
         }

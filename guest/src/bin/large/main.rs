@@ -32,6 +32,8 @@ const SCENES: &[Scene] = &[
     ("discard", discard),
     ("collapse", collapse),
     ("device", device),
+    ("unasked", unasked),
+    ("forbidden", forbidden),
 ];
 
 fn main() {
@@ -40,7 +42,12 @@ fn main() {
         "large pages of anonymous memory",
         &[
             opt("rounds", "3", "rounds of all scenes"),
-            opt("only", "all", "scenes: touch,parts,rights,family,moves,discard,collapse,device"),
+            opt(
+                "only",
+                "all",
+                "scenes: touch,parts,rights,family,moves,discard,collapse,device,\
+                                 unasked,forbidden",
+            ),
         ],
     );
     let names: Vec<&str> = SCENES.iter().map(|(name, _)| *name).collect();
@@ -77,6 +84,10 @@ impl Large {
 
     /// Pages in large pages, as smaps says.
     fn large_pages(&self, what: &str, want: usize) {
+        self.report.same(what, self.large_now(), want);
+    }
+
+    fn large_now(&self) -> usize {
         let text = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         let (mut inside, mut kib) = (false, 0);
         for line in text.lines() {
@@ -88,7 +99,7 @@ impl Large {
             let size = line.strip_prefix("AnonHugePages:").and_then(|size| size.trim().strip_suffix(" kB"));
             kib += size.filter(|_| inside).and_then(|size| size.parse().ok()).unwrap_or(0);
         }
-        self.report.same(what, kib * 1024 / PAGE, want);
+        kib * 1024 / PAGE
     }
 
     fn verify(&self, what: &str, arena: Arena, page: usize, key: u64) {
@@ -229,4 +240,55 @@ fn device(large: &Large) {
     large.large_pages("after calls", 2 * LARGE);
     sys::close(reader);
     sys::close(writer);
+}
+
+/// Small pages of memory that wants large ones become one after a while, without a change of their bytes.
+fn unasked(large: &Large) {
+    const SLEEP: &str = "/sys/kernel/mm/transparent_hugepage/khugepaged/scan_sleep_millisecs";
+    let Ok(before) = std::fs::read_to_string(SLEEP) else { return };
+    let (report, memory) = (&large.report, large.memory);
+    report.need("mmap", memory.map(0, 2 * LARGE, RW));
+    report.need("madvise", large.advise(0, 2 * LARGE, libc::MADV_NOHUGEPAGE));
+    memory.fill(3, 0x103);
+    memory.fill(7, 0x107);
+    large.large_pages("small", 0);
+    report.need("madvise", large.advise(0, 2 * LARGE, libc::MADV_HUGEPAGE));
+    if std::fs::write(SLEEP, "1\n").is_err() {
+        return; // not root
+    }
+    // Ends: a scan comes, or the program's time is over.
+    while large.large_now() == 0 {
+        let _ = sys::sleep_micros(1000);
+    }
+    report.check(std::fs::write(SLEEP, before.trim()).is_ok(), || "the time to sleep cannot be set back".into());
+    large.large_pages("the first, the second is empty", LARGE);
+    large.verify("after", memory, 3, 0x103);
+    large.verify("after", memory, 7, 0x107);
+}
+
+/// A process without large pages, and its children; a program that is executed would be as well.
+fn forbidden(large: &Large) {
+    let (report, memory) = (&large.report, large.memory);
+    let prctl = |option: i32, args: [usize; 4]| {
+        let [a, b, c, d] = args;
+        // SAFETY: it changes a policy.
+        unsafe { sys::call(libc::SYS_prctl, [option as usize, a, b, c, d, 0]) }
+    };
+    let (set, get) = (libc::PR_SET_THP_DISABLE, libc::PR_GET_THP_DISABLE);
+    let end = child::run(|| {
+        report.same("allowed", prctl(get, [0; 4]), Ok(0));
+        report.same("no such argument", prctl(get, [1, 0, 0, 0]), Err(sys::Errno(libc::EINVAL)));
+        report.same("nor this", prctl(set, [1, 0, 1, 0]), Err(sys::Errno(libc::EINVAL)));
+        report.need("forbid", prctl(set, [1, 0, 0, 0]));
+        large.map();
+        large.large_pages("forbidden", 0);
+        report.same("collapse", large.advise(0, 2 * LARGE, libc::MADV_COLLAPSE), Err(sys::Errno(libc::EINVAL)));
+        let inherited = child::run(|| i32::from(prctl(get, [0; 4]) != Ok(1)));
+        report.same("a child", inherited, End::Exit(0));
+        report.need("allow", prctl(set, [0; 4]));
+        report.need("collapse", large.advise(0, 2 * LARGE, libc::MADV_COLLAPSE));
+        large.large_pages("allowed again", 2 * LARGE);
+        0
+    });
+    report.same("its end", end, End::Exit(0));
 }

@@ -24,6 +24,7 @@ use super::inode::{Body, Inode, PROC_DEVICE};
 use super::walk::Link;
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
+use crate::khugepaged::Figure;
 use crate::process::table;
 use crate::tunables;
 use crate::uaccess::Source;
@@ -56,6 +57,8 @@ pub enum Node {
     IpcShm,
     /// Which memory gets large pages: a file of /sys, made as those of /proc are.
     HugePolicy,
+    /// A figure of who collapses pages, in /sys too.
+    Collapser(Figure),
     /// A figure of the pool of large pages, in /sys too.
     HugePool(HugeFile),
     /// Something that belongs to a process or a thread.
@@ -138,6 +141,7 @@ impl Node {
             Node::IpcDirectory => 5,
             Node::IpcShm => 6,
             Node::HugePolicy => 7,
+            Node::Collapser(figure) => 16 + figure as u64,
             Node::HugePool(file) => 8 + file as u64,
             Node::System(file) => SYSTEM_BASE + file as u64,
             Node::SysFile(index) => SYS_BASE + index as u64,
@@ -158,7 +162,7 @@ impl Node {
             Node::Root | Node::SysDirectory(_) | Node::IpcDirectory => linux::S_IFDIR,
             Node::SelfLink | Node::ThreadSelfLink | Node::MountsLink => linux::S_IFLNK,
             Node::System(_) | Node::SysFile(_) | Node::IpcShm | Node::HugePolicy => linux::S_IFREG,
-            Node::HugePool(_) => linux::S_IFREG,
+            Node::HugePool(_) | Node::Collapser(_) => linux::S_IFREG,
             Node::Process(_, part) => match part {
                 Part::Directory | Part::Descriptors | Part::DescriptorInfos | Part::Tasks => linux::S_IFDIR,
                 Part::Link(_) | Part::Descriptor(_) => linux::S_IFLNK,
@@ -174,6 +178,7 @@ impl Node {
             Node::Process(_, Part::File(file)) => file.permissions(),
             Node::HugePolicy => 0o644,
             Node::HugePool(file) if file.is_writable() => 0o644,
+            Node::Collapser(figure) if figure.is_writable() => 0o644,
             Node::SysFile(index) if SYS[index].0 == NR_HUGEPAGES => 0o644,
             Node::SysFile(index) if tunables::get(SYS[index].0).is_some() => 0o644,
             node => match node.kind() {
@@ -198,6 +203,9 @@ impl Node {
             Node::IpcDirectory => "/proc/sysvipc".to_string(),
             Node::IpcShm => "/proc/sysvipc/shm".to_string(),
             Node::HugePolicy => "/sys/kernel/mm/transparent_hugepage/enabled".to_string(),
+            Node::Collapser(figure) => {
+                format!("/sys/kernel/mm/transparent_hugepage/khugepaged/{}", figure.name())
+            }
             Node::HugePool(file) => format!("/sys/kernel/mm/hugepages/hugepages-2048kB/{}", file.name()),
             Node::SysDirectory("") => "/proc/sys".to_string(),
             Node::SysDirectory(path) => format!("/proc/sys/{path}"),
@@ -330,6 +338,7 @@ impl Node {
             Node::IpcShm => Ok(system::shm_segments()),
             Node::HugePolicy => Ok(system::huge_policy()),
             Node::HugePool(file) => Ok(file.text()),
+            Node::Collapser(figure) => Ok(format!("{}\n", figure.value()).into_bytes()),
             Node::SysFile(index) => {
                 let mut text = text::Text::default();
                 SYS[index].1(&mut text);
@@ -352,6 +361,7 @@ impl Node {
             Node::SysFile(index) => system::write_sys(cpu, index, from),
             Node::HugePolicy => system::write_huge_policy(cpu, from),
             Node::HugePool(file) => file.write(cpu, from),
+            Node::Collapser(figure) => system::write_figure(figure, cpu, from),
             _ => Err(Errno::EACCES),
         }
     }

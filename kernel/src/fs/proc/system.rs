@@ -9,6 +9,7 @@ use faultless::{HugePages, HugePool, Machine};
 use super::text::{LargePages, MachineMemory, Text, put, write_cpu_list, write_uptime};
 use crate::arch::CpuLocal;
 use crate::errno::Errno;
+use crate::khugepaged::Figure;
 use crate::process::table;
 use crate::sched;
 use crate::uaccess::Source;
@@ -183,6 +184,21 @@ pub fn write_sys(cpu: &mut CpuLocal, index: usize, from: &mut dyn Source) -> Res
     Ok(count)
 }
 
+/// Sets a figure of who collapses pages.
+///
+/// # Errors
+///
+/// `EACCES` if it only counts, `EINVAL`, `EFAULT`.
+pub fn write_figure(figure: Figure, cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<usize, Errno> {
+    if !figure.is_writable() {
+        return Err(Errno::EACCES);
+    }
+    let (count, number) = read_number(cpu, from)?;
+    // Both are of 32 bits on Linux.
+    figure.set(u32::try_from(number).map_err(|_| Errno::EINVAL)?.into());
+    Ok(count)
+}
+
 /// Takes all of a write, which must begin with a decimal number. Says how much that was.
 fn read_number(cpu: &mut CpuLocal, from: &mut dyn Source) -> Result<(usize, u64), Errno> {
     /// More digits than any number has.
@@ -306,6 +322,7 @@ fn memory() -> MachineMemory {
         cached: census.file + census.shmem,
         shmem: census.shmem,
         anon: census.anon,
+        anon_huge: machine::vm().huge_entries() * 512,
         mapped: census.mapped,
         tables: census.tables,
         pool: large_pages(),

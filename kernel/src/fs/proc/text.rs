@@ -232,6 +232,8 @@ pub struct MachineMemory {
     pub shmem: u64,
     /// Anonymous pages.
     pub anon: u64,
+    /// Pages of large pages of anonymous memory.
+    pub anon_huge: u64,
     /// Of `cached`, those that are mapped.
     pub mapped: u64,
     /// Page tables.
@@ -264,6 +266,7 @@ impl MachineMemory {
             ("Mapped", self.mapped),
             ("Shmem", self.shmem),
             ("PageTables", self.tables),
+            ("AnonHugePages", self.anon_huge),
             ("CommitLimit", self.commit.0),
             ("Committed_AS", self.commit.1),
             ("VmallocTotal", 0),
