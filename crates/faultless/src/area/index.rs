@@ -263,12 +263,10 @@ impl<M: Machine> Change<M> {
         self.edit.inserted(guard)
     }
 
-    /// What comes and what goes, if that is one area each.
+    /// What comes and what goes, if that is at most one area each.
     #[inline]
-    pub(crate) fn swap<'r>(&'r self, guard: &'r StripeGuard<'_>) -> Option<(&'r Area<M>, &'r Area<M>)> {
-        let (mut new, mut old) = (self.edit.inserted(guard), self.edit.replaced(guard));
-        let pair = (new.next()?, old.next()?);
-        (new.next().is_none() && old.next().is_none()).then_some(pair)
+    pub(crate) fn swap<'r>(&'r self, guard: &'r StripeGuard<'_>) -> Option<(Option<&'r Area<M>>, Option<&'r Area<M>>)> {
+        self.edit.swap(guard)
     }
 
     /// The areas that the prepared change takes out.

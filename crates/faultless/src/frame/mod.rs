@@ -118,7 +118,7 @@ impl<M: Machine> Memory<M> {
             huge: PlainU64::new(0),
             huge_policy: AtomicU8::new(0),
             huge_ever: AtomicU8::new(0),
-            commit: Commit::new(total),
+            commit: Commit::new(total, cpus),
             pool: Lock::new(Rank::Pool, Pool::new(cpus)),
             pooled: PlainBool::new(false),
         })

@@ -32,6 +32,12 @@ impl<T> Few<T> {
         if self.more.is_empty() { self.first.as_ref() } else { None }
     }
 
+    /// The first, if there are no more.
+    #[inline]
+    pub(crate) fn at_most_one(&self) -> Option<Option<&T>> {
+        self.more.is_empty().then_some(self.first.as_ref())
+    }
+
     /// Adds one and returns where it is now.
     #[inline]
     pub(crate) fn push(&mut self, thing: T) -> Result<&mut T, NoMemory> {

@@ -208,6 +208,15 @@ impl<T: Ranged> Edit<T> {
         self.replaced.iter().map(|value| unsafe { value.as_ref() })
     }
 
+    /// What is put in and what that replaces, if it is at most one value each.
+    #[inline]
+    pub(crate) fn swap<'r>(&'r self, _writer: &'r (impl Reader + ?Sized)) -> Option<(Option<&'r T>, Option<&'r T>)> {
+        let replaced = self.replaced.at_most_one()?;
+        // SAFETY: as `inserted` and `replaced`.
+        let seen = |value: &NonNull<T>| unsafe { value.as_ref() };
+        (self.inserted.len() <= 1).then(|| (self.inserted.first().map(seen), replaced.map(seen)))
+    }
+
     /// Gives the replaced values up, to be freed when no reader can hold them any more. After publication.
     pub(crate) fn retire_replaced(&mut self, mut retire: impl FnMut(Garbage))
     where
