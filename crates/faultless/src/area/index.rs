@@ -30,7 +30,8 @@ pub(crate) struct Index<M: Machine> {
 pub(crate) struct StripeGuard<'a> {
     first: usize,
     last: usize,
-    _guards: (RawGuard<'a>, Vec<RawGuard<'a>>),
+    _lowest: RawGuard<'a>,
+    _others: Vec<RawGuard<'a>>,
 }
 
 impl Reader for StripeGuard<'_> {}
@@ -141,11 +142,23 @@ impl<M: Machine> Index<M> {
     }
 
     /// Locks the stripes that `low..high` meets, in ascending order.
+    #[inline]
     pub(crate) fn lock<'a>(&'a self, held: &'a Held, low: u64, high: u64, relax: impl Fn() + Copy) -> StripeGuard<'a> {
         let (first, last) = (Self::stripe_of(low), Self::stripe_of(high.max(low + 1) - 1));
-        let lock = |stripe: usize| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax);
-        let lowest = lock(first);
-        StripeGuard { first, last, _guards: (lowest, (first + 1..=last).map(lock).collect()) }
+        let lowest = self.stripes[first].lock.lock(Rank::Stripe, held, relax);
+        let others = if first == last { Vec::new() } else { self.lock_others(held, first + 1, last, relax) };
+        StripeGuard { first, last, _lowest: lowest, _others: others }
+    }
+
+    #[cold]
+    fn lock_others<'a>(
+        &'a self,
+        held: &'a Held,
+        first: usize,
+        last: usize,
+        relax: impl Fn() + Copy,
+    ) -> Vec<RawGuard<'a>> {
+        (first..=last).map(|stripe| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax)).collect()
     }
 
     /// Locks everything.
@@ -193,6 +206,7 @@ impl<M: Machine> Index<M> {
         changes.push(Change { stripe: Self::stripe_of(address), edit: Edit::new() })
     }
 
+    #[inline(always)]
     /// Publishes a prepared change, then marks the replaced areas dead (R3).
     pub(crate) fn commit(&self, ctx: Ctx<'_, M>, change: &mut Change<M>, guard: &StripeGuard<'_>) {
         self.stripes[change.stripe].tree.publish(&mut change.edit, guard, |node| ctx.retire(Retired::Heap(node)));
@@ -247,11 +261,13 @@ impl<M: Machine> Change<M> {
         self.edit.insert(Area::new(attributes))
     }
 
+    #[inline]
     /// Adds the part of `area` between two addresses, which lie inside.
     pub(crate) fn insert_part(&mut self, area: &Area<M>, from: VirtAddr, to: VirtAddr) -> Result<(), NoMemory> {
         PageRange::new(from, to).map_or(Ok(()), |range| self.insert(area.part(range)))
     }
 
+    #[inline(always)]
     /// Prepares the replacement of what meets `low..high` by what was inserted. The place is near `low`, best at it.
     pub(crate) fn prepare(&mut self, place: &Place<'_, M>, low: u64, high: u64) -> Result<(), NoMemory> {
         debug_assert_eq!(Index::<M>::stripe_of(high - 1), self.stripe, "areas do not cross stripes");
@@ -275,6 +291,7 @@ impl<M: Machine> Change<M> {
     }
 
     /// Retires the areas that a committed change replaced.
+    #[inline(always)]
     pub(crate) fn retire_replaced(&mut self, ctx: Ctx<'_, M>) {
         self.edit.retire_replaced(|area| ctx.retire(Retired::Heap(area)));
     }

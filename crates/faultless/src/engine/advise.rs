@@ -213,6 +213,9 @@ impl<M: Machine> Space<M> {
 
     /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
     pub fn set_default_flags(&self, flags: AreaFlags) {
+        if flags.contains(AreaFlags::HUGE) {
+            self.core.memory.reckon_with_huge();
+        }
         self.core.account.set_defaults(flags);
     }
 

@@ -143,3 +143,6 @@ impl Commit {
         }
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

@@ -6,8 +6,8 @@
 //! taken back if it is too much.
 
 use super::Core;
-use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, StripeGuard};
+use crate::addr::VirtAddr;
+use crate::area::{Area, AreaFlags, Attributes, Changes, Class, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::sync::plain::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -110,39 +110,57 @@ impl Growth {
     /// Adds an area that comes.
     #[inline]
     pub(super) fn add<M: Machine>(&mut self, area: &Attributes<M>) {
-        self.tally(area, (area.range.len() / PAGE_SIZE) as i64, 1);
-    }
-
-    /// Takes away an area that leaves.
-    #[inline]
-    fn sub<M: Machine>(&mut self, area: &Attributes<M>) {
-        self.tally(area, -((area.range.len() / PAGE_SIZE) as i64), -1);
+        self.tally(area.class(), area.range.pages().cast_signed(), 1);
     }
 
     /// What it comes to that one area goes and one comes, or only one of both.
     #[inline]
-    fn of_swap<M: Machine>(new: Option<&Area<M>>, old: Option<&Area<M>>) -> Self {
+    pub(super) fn of_swap<M: Machine>(new: Option<&Area<M>>, old: Option<&Area<M>>) -> Self {
         let mut growth = Self::default();
-        new.into_iter().for_each(|area| growth.add(area));
-        old.into_iter().for_each(|area| growth.sub(area));
-        if let (true, Some(new), Some(old)) = (growth.has_objects, new, old) {
-            // The object is shown by as many areas as before.
+        growth.add_swap(new, old);
+        if growth.has_objects
+            && let (Some(new), Some(old)) = (new, old)
+        {
+            // If both show the same object, that is shown by as many areas as before.
             growth.has_objects = !is_same_object(new, old);
         }
         growth
     }
 
     #[inline]
-    fn tally<M: Machine>(&mut self, area: &Attributes<M>, pages: i64, areas: i64) {
+    fn add_swap<M: Machine>(&mut self, new: Option<&Area<M>>, old: Option<&Area<M>>) {
+        match (new, old) {
+            (Some(new), Some(old)) if new.class() == old.class() => {
+                self.tally(new.class(), new.range.pages().cast_signed() - old.range.pages().cast_signed(), 0);
+            }
+            _ => {
+                new.into_iter().for_each(|area| self.tally(area.class(), area.range.pages().cast_signed(), 1));
+                old.into_iter().for_each(|area| self.tally(area.class(), -area.range.pages().cast_signed(), -1));
+            }
+        }
+    }
+
+    #[inline]
+    fn tally(&mut self, class: Class, pages: i64, areas: i64) {
         self.pages += pages;
         self.areas += areas;
-        self.data += if area.is_data() { pages } else { 0 };
-        self.has_objects |= area.object.is_some();
-        self.has_watched |= area.watch.is_some();
-        if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::ACCOUNTED) {
-            self.locked += if area.flags.contains(AreaFlags::LOCKED) { pages } else { 0 };
-            self.promised += if area.flags.contains(AreaFlags::ACCOUNTED) { pages } else { 0 };
-        }
+        self.data += class.count(Class::DATA, pages);
+        self.locked += class.count(Class::LOCKED, pages);
+        self.promised += class.count(Class::PROMISED, pages);
+        self.has_objects |= class.is(Class::OBJECT);
+        self.has_watched |= class.is(Class::WATCHED);
+    }
+
+    /// Does any area of it show an object, which must hear of it?
+    #[inline]
+    pub(super) fn has_objects(&self) -> bool {
+        self.has_objects
+    }
+
+    /// Is any area of it watched?
+    #[inline]
+    pub(super) fn has_watched(&self) -> bool {
+        self.has_watched
     }
 
     /// Pages that are promised.
@@ -152,7 +170,7 @@ impl Growth {
 }
 
 /// Do both show the same object, and may both store to it or none?
-#[cold]
+#[inline(never)]
 fn is_same_object<M: Machine>(a: &Attributes<M>, b: &Attributes<M>) -> bool {
     match (&a.object, &b.object) {
         (Some(object), Some(other)) => Arc::ptr_eq(object, other) && a.may_store() == b.may_store(),
@@ -198,7 +216,7 @@ impl Account {
     }
 
     /// Counts a change, or says what is in the way.
-    #[inline]
+    #[inline(always)]
     fn admit<M: Machine>(&self, ctx: Ctx<'_, M>, growth: &Growth, admission: Admission) -> Result<(), Excess> {
         if growth.pages < 0 && admission != Admission::Half {
             self.note_peak();
@@ -375,11 +393,7 @@ impl<M: Machine> Core<M> {
         sweep: impl FnOnce(),
     ) -> Result<(), NoMemory> {
         let growth = growth_of(changes, guard);
-        let mut admitted = self.account.admit(ctx, &growth, admission);
-        if admitted == Err(Excess::Areas) && self.cuts_excuse(ctx, &growth, admission) {
-            admitted = self.account.admit(ctx, &growth, Admission::Half);
-        }
-        admitted.map_err(|_| NoMemory)?;
+        self.admit(ctx, &growth, admission)?;
         if growth.has_objects {
             note_objects(changes, guard);
         }
@@ -390,6 +404,22 @@ impl<M: Machine> Core<M> {
         }
         changes.each_mut(|change| change.retire_replaced(ctx));
         Ok(())
+    }
+
+    /// Counts a change.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`] if the limits do not allow it; then nothing has happened.
+    #[inline(always)]
+    pub(super) fn admit(&self, ctx: Ctx<'_, M>, growth: &Growth, admission: Admission) -> Result<(), NoMemory> {
+        match self.account.admit(ctx, growth, admission) {
+            Ok(()) => Ok(()),
+            Err(Excess::Areas) if self.cuts_excuse(ctx, growth, admission) => {
+                self.account.admit(ctx, growth, Admission::Half).map_err(|_| NoMemory)
+            }
+            Err(_) => Err(NoMemory),
+        }
     }
 
     /// Are there areas to spare if those that a stripe border cuts count as one?
@@ -444,7 +474,7 @@ impl<M: Machine> Core<M> {
 }
 
 /// What prepared changes add and take away.
-#[inline]
+#[inline(always)]
 fn growth_of<M: Machine>(changes: &Changes<M>, guard: &StripeGuard<'_>) -> Growth {
     match changes.only().and_then(|change| change.swap(guard)) {
         Some((new, old)) => Growth::of_swap(new, old),
@@ -456,8 +486,8 @@ fn growth_of<M: Machine>(changes: &Changes<M>, guard: &StripeGuard<'_>) -> Growt
 fn growth_of_many<M: Machine>(changes: &Changes<M>, guard: &StripeGuard<'_>) -> Growth {
     let mut growth = Growth::default();
     for change in changes.iter() {
-        change.inserted(guard).for_each(|area| growth.add(area));
-        change.replaced(guard).for_each(|area| growth.sub(area));
+        change.inserted(guard).for_each(|area| growth.add_swap(Some(area), None));
+        change.replaced(guard).for_each(|area| growth.add_swap(None, Some(area)));
     }
     growth
 }

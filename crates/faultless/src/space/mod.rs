@@ -35,6 +35,7 @@ mod raw;
 mod registry;
 mod remap;
 mod settle;
+mod single;
 mod steal;
 mod truncate;
 mod unmap;
@@ -176,6 +177,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Locks the stripes that `low..high` meets.
+    #[inline]
     pub(crate) fn lock<'a>(&'a self, ctx: Ctx<'a, M>, low: u64, high: u64) -> StripeGuard<'a> {
         self.index.lock(ctx.cpu.held(), low, high, move || ctx.relax())
     }
