@@ -206,8 +206,8 @@ impl<M: Machine> Index<M> {
         changes.push(Change { stripe: Self::stripe_of(address), edit: Edit::new() })
     }
 
-    #[inline(always)]
     /// Publishes a prepared change, then marks the replaced areas dead (R3).
+    #[inline(always)]
     pub(crate) fn commit(&self, ctx: Ctx<'_, M>, change: &mut Change<M>, guard: &StripeGuard<'_>) {
         self.stripes[change.stripe].tree.publish(&mut change.edit, guard, |node| ctx.retire(Retired::Heap(node)));
         change.edit.replaced(guard).for_each(Area::kill);
@@ -261,14 +261,14 @@ impl<M: Machine> Change<M> {
         self.edit.insert(Area::new(attributes))
     }
 
-    #[inline]
     /// Adds the part of `area` between two addresses, which lie inside.
+    #[inline]
     pub(crate) fn insert_part(&mut self, area: &Area<M>, from: VirtAddr, to: VirtAddr) -> Result<(), NoMemory> {
         PageRange::new(from, to).map_or(Ok(()), |range| self.insert(area.part(range)))
     }
 
-    #[inline(always)]
     /// Prepares the replacement of what meets `low..high` by what was inserted. The place is near `low`, best at it.
+    #[inline(always)]
     pub(crate) fn prepare(&mut self, place: &Place<'_, M>, low: u64, high: u64) -> Result<(), NoMemory> {
         debug_assert_eq!(Index::<M>::stripe_of(high - 1), self.stripe, "areas do not cross stripes");
         self.edit.prepare(place, low, high)
@@ -277,12 +277,6 @@ impl<M: Machine> Change<M> {
     /// The areas that the change puts in, before it is committed.
     pub(crate) fn inserted<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
         self.edit.inserted(guard)
-    }
-
-    /// What comes and what goes, if that is at most one area each.
-    #[inline]
-    pub(crate) fn swap<'r>(&'r self, guard: &'r StripeGuard<'_>) -> Option<(Option<&'r Area<M>>, Option<&'r Area<M>>)> {
-        self.edit.swap(guard)
     }
 
     /// The areas that the prepared change takes out.

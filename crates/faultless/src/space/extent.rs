@@ -474,16 +474,7 @@ impl<M: Machine> Core<M> {
 }
 
 /// What prepared changes add and take away.
-#[inline(always)]
 fn growth_of<M: Machine>(changes: &Changes<M>, guard: &StripeGuard<'_>) -> Growth {
-    match changes.only().and_then(|change| change.swap(guard)) {
-        Some((new, old)) => Growth::of_swap(new, old),
-        None => growth_of_many(changes, guard),
-    }
-}
-
-#[inline(never)]
-fn growth_of_many<M: Machine>(changes: &Changes<M>, guard: &StripeGuard<'_>) -> Growth {
     let mut growth = Growth::default();
     for change in changes.iter() {
         change.inserted(guard).for_each(|area| growth.add_swap(Some(area), None));

@@ -26,18 +26,6 @@ impl<T> Few<T> {
         self.first.is_empty()
     }
 
-    /// The one, if there is just one.
-    #[inline]
-    pub(crate) fn only(&self) -> Option<&T> {
-        if self.more.is_empty() { self.first.first() } else { None }
-    }
-
-    /// The first, if there are no more.
-    #[inline]
-    pub(crate) fn at_most_one(&self) -> Option<Option<&T>> {
-        self.more.is_empty().then_some(self.first.first())
-    }
-
     /// Adds one and returns where it is now.
     #[inline]
     pub(crate) fn push(&mut self, thing: T) -> Result<&mut T, NoMemory> {

@@ -71,9 +71,9 @@ impl<T: Ranged> Edit<T> {
         Ok(())
     }
 
-    #[inline(always)]
     /// Prepares the replacement of all values that meet `low..high` by what was inserted: inside what the range and the
     /// values it meets cover. The spot is near `low`, best at it.
+    #[inline(always)]
     pub(crate) fn prepare(&mut self, spot: &Spot<'_, T>, low: u64, high: u64) -> Result<(), NoMemory> {
         debug_assert!(matches!(self.store, Store::Nothing), "prepared twice");
         let moved;
@@ -207,17 +207,8 @@ impl<T: Ranged> Edit<T> {
         self.replaced.iter().map(|value| unsafe { value.as_ref() })
     }
 
-    /// What is put in and what that replaces, if it is at most one value each.
-    #[inline]
-    pub(crate) fn swap<'r>(&'r self, _writer: &'r (impl Reader + ?Sized)) -> Option<(Option<&'r T>, Option<&'r T>)> {
-        let replaced = self.replaced.at_most_one()?;
-        // SAFETY: as `inserted` and `replaced`.
-        let seen = |value: &NonNull<T>| unsafe { value.as_ref() };
-        (self.inserted.len() <= 1).then(|| (self.inserted.first().map(seen), replaced.map(seen)))
-    }
-
-    #[inline(always)]
     /// Gives the replaced values up, to be freed when no reader can hold them any more. After publication.
+    #[inline(always)]
     pub(crate) fn retire_replaced(&mut self, mut retire: impl FnMut(Garbage))
     where
         T: Send + 'static,
