@@ -9,7 +9,7 @@ mod watch;
 
 pub(crate) use index::{Changes, Index, Look, Place, StripeGuard};
 pub(crate) use watch::Watch;
-pub use watch::{Report, Ticket, Waiting, WatchModes, Watched, Watcher};
+pub use watch::{RangeEvent, Report, Ticket, Waiting, WatchModes, Watched, Watcher};
 
 use crate::addr::{PAGE_SHIFT, PageRange, Rights, VirtAddr};
 use crate::machine::Machine;

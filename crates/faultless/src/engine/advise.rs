@@ -293,7 +293,8 @@ impl<M: Machine> Object<M> {
     /// # Errors
     ///
     /// [`ObjectError::TooBig`]; [`ObjectError::OutOfMemory`] or [`ObjectError::Io`] if a page at the edge could not be
-    /// had or a shared table not be copied. The call, repeated, does what is left.
+    /// had or a shared table not be copied. All whole pages are as they were then (but for private copies of large ones),
+    /// and the bytes at the edges are zeroes or as they were.
     ///
     /// # Panics
     ///
@@ -321,7 +322,11 @@ impl<M: Machine> Object<M> {
             true => Ok(()),
             false => registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory),
         };
-        self.end_punch(&closed);
+        match done {
+            Ok(()) => self.end_punch(ctx, &closed),
+            Err(_) if mutant::is(mutant::Mutant::PunchOpensTorn) => self.end_punch(ctx, &closed),
+            Err(_) => self.undo_punch(&closed),
+        }
         done
     }
 

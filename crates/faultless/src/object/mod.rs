@@ -422,7 +422,7 @@ impl<M: Machine> Object<M> {
     /// Zeroes the page from byte `start` on, or marks its absence.
     fn cut_page(&self, ctx: Ctx<'_, M>, index: u64, start: usize, stamp: u64) {
         let Some(slot) = self.pages.get(index) else { return };
-        // Ends: each round but the last follows another CPU's successful change of the slot.
+        // Ends: each round but the last follows another CPU's successful change of the slot, or waits for a punch to end.
         loop {
             // With a reference: another truncation may drop the page while we write.
             if let PageState::Resident(frame) = self.cached(ctx, index, 0) {
@@ -430,6 +430,10 @@ impl<M: Machine> Object<M> {
                 return ctx.put(frame, 1, 0);
             }
             let value = slot.load(Ordering::Acquire);
+            if is_closed(value) {
+                wait_for_punch(ctx);
+                continue;
+            }
             // What was punched out in front of the cut must not be read again.
             let is_hole = is_hole(value) && !mutant::is(mutant::Mutant::CutForgetsHole);
             let absent = if is_hole { hole_value(stamp) } else { absent_value(stamp) };

@@ -4,7 +4,7 @@ use super::Core;
 use super::extent::Admission;
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, STACK_GUARD, Sharing, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, RangeEvent, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
@@ -416,6 +416,7 @@ impl<M: Machine> Core<M> {
             return Err(MapError::Invalid);
         }
         self.prepare_tables(ctx, low, high, rewrite)?;
+        let watchers = self.watchers_of(range, guard)?;
         if !mutant::is(mutant::Mutant::NoPending) {
             changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
         }
@@ -429,6 +430,7 @@ impl<M: Machine> Core<M> {
             });
             self.open_neighbours(low, high, guard);
         })?;
+        watchers.tell(RangeEvent::Unmapped(range));
         Ok(())
     }
 

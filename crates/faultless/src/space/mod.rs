@@ -37,6 +37,7 @@ mod remap;
 mod settle;
 mod single;
 mod steal;
+mod tell;
 mod truncate;
 mod unmap;
 mod usage;

@@ -111,7 +111,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Makes the leaf tables of the range, on private paths. The stripes are locked, so they stay.
-    fn make_leaf_tables(&self, ctx: Ctx<'_, M>, range: PageRange) -> Result<(), NonlinearError> {
+    pub(super) fn make_leaf_tables(&self, ctx: Ctx<'_, M>, range: PageRange) -> Result<(), NonlinearError> {
         let covered = span::<M::Format>(1);
         let (mut at, end) = (range.start().as_u64(), range.end().as_u64());
         let (mut removed, mut delta) = (Removed::new(), Delta::default());

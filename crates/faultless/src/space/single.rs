@@ -74,6 +74,9 @@ impl<M: Machine> Core<M> {
         let place = self.index.place(low, guard);
         let area =
             place.first().filter(|area| area.range.start() <= range.start() && range.end() <= area.range.end())?;
+        if area.watch.is_some() {
+            return None; // its watcher is told
+        }
         let (before, behind) = (area.range.start() < range.start(), range.end() < area.range.end());
         let left = match (before, behind) {
             (true, true) => return None,

@@ -3,7 +3,7 @@
 use super::Core;
 use super::map::stripe_parts;
 use crate::addr::PageRange;
-use crate::area::{Changes, Index, Place, StripeGuard};
+use crate::area::{Changes, Index, Place, RangeEvent, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::NoMemory;
@@ -54,12 +54,15 @@ impl<M: Machine> Core<M> {
         }
         let rewrite = Rewrite::Remove { window };
         self.prepare_tables(ctx, low, high, rewrite).map_err(|_| UnmapError::NoMemory)?;
+        let watchers = self.watchers_of(range, guard).map_err(|NoMemory| UnmapError::NoMemory)?;
         self.commit_all(ctx, &mut changes, guard, || {
             let done = self.sweep(ctx, low, high, rewrite);
             debug_assert!(done.is_ok(), "the tables were prepared");
             self.forget_large(ctx, low, high);
         })
-        .map_err(|NoMemory| UnmapError::NoMemory)
+        .map_err(|NoMemory| UnmapError::NoMemory)?;
+        watchers.tell(RangeEvent::Unmapped(range));
+        Ok(())
     }
 
     /// Prepares the changes, and returns the gap that will be around `range`, as far as its stripes reach: tables that

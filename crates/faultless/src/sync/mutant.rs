@@ -127,6 +127,8 @@ pub enum Mutant {
     WatchWithoutWait,
     /// A page is put in by a call without a look at whether its area still lives (P13).
     FillWithoutLook,
+    /// A hole that could not be swept everywhere opens all the same (P12).
+    PunchOpensTorn,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

@@ -12,6 +12,7 @@ use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::object::{Object, PageState};
 use crate::space::Core;
+use crate::space::watch::Empty;
 use crate::sync::{Event, Ordering, Section, mutant};
 use crate::table::{Found, Stop, find, load, populate};
 use crate::tlb::flush_if_alone;
@@ -82,6 +83,9 @@ impl<M: Machine> Core<M> {
         }
         if WATCHED {
             self.report(address, access, area, entry)?;
+            if self.keep_mark(ctx, (address, access), &Empty { area, slot, entry }, work)? {
+                return Ok(());
+            }
         }
         self.attempt_on::<FORCED>(ctx, address, access, &Seen { area, slot, entry }, flushed, work)
     }
