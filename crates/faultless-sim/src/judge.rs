@@ -335,8 +335,9 @@ impl<M: Mmu> Trial<M> {
             // A new mapping does not inherit what was said of the old one.
             Op::Nonlinear { at, len, .. } => {
                 self.ours.has_flags(process, at, len.saturating_add(arena::PAGE), |flags| {
-                    flags.without(AreaFlags::NONLINEAR | AreaFlags::SOFT_DIRTY | AreaFlags::ACCOUNTED)
-                        != AreaFlags::NONE
+                    let locking = AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT;
+                    let others = AreaFlags::NONLINEAR | AreaFlags::SOFT_DIRTY | AreaFlags::ACCOUNTED;
+                    flags.without(locking | others) != AreaFlags::NONE
                 })
             }
             _ => false,
@@ -376,7 +377,10 @@ impl<M: Mmu> Trial<M> {
                 sharings.any(|sharing| sharing == Some(Sharing::Private))
             }
             // The stores of a call; by pages, they are both kinds.
-            Op::Advise { advice: linux::MADV_POPULATE_WRITE, .. } => true,
+            Op::Advise { advice: linux::MADV_POPULATE_WRITE, .. }
+            | Op::Lock { .. }
+            | Op::LockAll { .. }
+            | Op::Protect { .. } => host.minor > ours.minor,
             _ => false,
         };
         (self.lives.has_forked(process) && (more || fewer)).then_some("fork-shared-tables")
@@ -411,7 +415,7 @@ impl<M: Mmu> Trial<M> {
             }
         }
         let sealed = self.executed.calls.contains_key("mseal");
-        if same_mappings(&host.mappings, &renamed, sealed) {
+        if same_mappings(&host.mappings, &renamed, sealed, &ours.seams) {
             return Ok(());
         }
         let (only_host, only_ours) = apart(&host.mappings, &renamed);

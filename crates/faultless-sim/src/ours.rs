@@ -14,7 +14,7 @@ use std::thread;
 use crate::accepted::follows;
 use faultless::machine::Format;
 use faultless::machine::format::{Leaf, Upper};
-use faultless::{AreaFlags, CpuId, FrameId, Layout, Limits, Machine, Object, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm};
+use faultless::{AreaFlags, AreaInfo, CpuId, FrameId, Layout, Limits, Machine, Object, PAGE_SIZE, PageRange, Rights, Sharing, VirtAddr, Vm};
 use faultless_hosted::{Fast, FastConfig, HostedCpu, Hostile, HostileConfig, Mmu};
 use faultless_linux::text::{PageSums, Sizes, Text};
 use faultless_linux::{Errno, Memory};
@@ -52,7 +52,6 @@ pub const CALLS: Calls = Calls {
         linux::MADV_POPULATE_WRITE,
     ],
     map_flags: &[linux::MAP_GROWSDOWN, linux::MAP_LOCKED],
-    remap_file_pages: false,
     fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
     ..Calls::ALL
 };
@@ -240,7 +239,7 @@ impl<M: Mmu> Ours<M> {
     /// If the process does not live.
     pub fn view(&mut self, number: usize) -> View {
         let files: Vec<u64> = self.files.iter().map(|file| file.id()).collect();
-        let (mut mappings, mut flags) = (Vec::new(), Vec::new());
+        let (mut mappings, mut flags, mut seams) = (Vec::new(), Vec::new(), Vec::new());
         let Actor { cpu, memory, .. } = self.actor(number);
         memory.space.areas(cpu.token(), |area| {
             let may = |right, bit| if area.rights.contains(right) { bit } else { 0 };
@@ -259,20 +258,28 @@ impl<M: Mmu> Ours<M> {
             mappings.push(mapping);
         });
         if flags.iter().any(|flags| flags.contains(AreaFlags::NONLINEAR)) {
-            mappings = self.in_linear_parts(number, mappings, &flags);
+            (mappings, seams) = self.in_linear_parts(number, mappings, &flags);
         }
         let usage = self.memory(number).space.usage();
         let rss =
             Rss { anon: usage.anon.cast_signed(), file: usage.file.cast_signed(), shmem: usage.shmem.cast_signed() };
-        View { mappings, pages: self.pages(number), rss }
+        View { mappings, seams, pages: self.pages(number), rss }
     }
 
-    /// What smaps and status say of the process's memory. Nonlinear areas are left out: the host has others there.
+    /// What smaps and status say of the process's memory. Nonlinear areas and those of
+    /// the same object beside them are left out: the host has others there.
     pub fn details(&mut self, number: usize) -> (Vec<Detail>, Counts) {
         let Actor { cpu, memory, .. } = self.actor(number);
         let mut areas = Vec::new();
         memory.space.areas(cpu.token(), |area| areas.push(area));
-        areas.retain(|area| !area.flags.contains(AreaFlags::NONLINEAR));
+        let id = |area: &AreaInfo<M>| area.object.as_ref().map(|(object, _)| object.id());
+        let nonlinear: Vec<_> = areas.iter().filter(|area| area.flags.contains(AreaFlags::NONLINEAR)).collect();
+        let nonlinear: Vec<_> = nonlinear.into_iter().map(|area| (area.range, id(area))).collect();
+        areas.retain(|area| {
+            let meets = |range: PageRange| range.end() == area.range.start() || area.range.end() == range.start();
+            let beside = |(range, other): &(PageRange, _)| *other == id(area) && (meets(*range) || *range == area.range);
+            !nonlinear.iter().any(beside)
+        });
         let mut text = Text::default();
         for area in &areas {
             let (start, end) = (area.range.start().as_u64(), area.range.end().as_u64());
@@ -287,9 +294,14 @@ impl<M: Mmu> Ours<M> {
     }
 
     /// The mappings, whose flags are given, with each nonlinear one as what Linux makes of it: one per run of pages
-    /// (`nonlinear-area`).
-    fn in_linear_parts(&mut self, number: usize, mappings: Vec<Mapping>, flags: &[AreaFlags]) -> Vec<Mapping> {
-        let mut parts: Vec<Mapping> = Vec::new();
+    /// (`nonlinear-area`). A run that goes on in the next area may be cut there on Linux as well.
+    fn in_linear_parts(
+        &mut self,
+        number: usize,
+        mappings: Vec<Mapping>,
+        flags: &[AreaFlags],
+    ) -> (Vec<Mapping>, Vec<u64>) {
+        let (mut parts, mut seams): (Vec<Mapping>, Vec<u64>) = (Vec::new(), Vec::new());
         let mut last_flags = AreaFlags::NONE;
         let Actor { cpu, memory, .. } = self.actor(number);
         for (mapping, flags) in mappings.into_iter().zip(flags) {
@@ -302,13 +314,16 @@ impl<M: Mmu> Ours<M> {
                 let offset = index.map_or(mapping.offset, |index| index * PAGE_SIZE);
                 let part = Mapping { start, end: start + step, offset, ..mapping };
                 match parts.last_mut() {
-                    Some(last) if part.shared && same_flags && follows(last, &part) => last.end = part.end,
+                    Some(last) if part.shared && same_flags && follows(last, &part) => {
+                        last.end = part.end;
+                        seams.extend((start == mapping.start).then_some(start));
+                    }
                     _ => parts.push(part),
                 }
                 same_flags = true;
             }
         }
-        parts
+        (parts, seams)
     }
 
     /// Does an operation on the range meet a nonlinear mapping?

@@ -206,6 +206,8 @@ pub struct Rss {
 pub struct View {
     /// The mappings, ascending.
     pub mappings: Vec<Mapping>,
+    /// Where one of the mappings is really two, so that the other side may show two as well.
+    pub seams: Vec<u64>,
     /// The pages.
     pub pages: Vec<Page>,
     /// Resident pages by kind.

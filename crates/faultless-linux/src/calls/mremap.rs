@@ -64,6 +64,10 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     if old == 0 && area.sharing == Sharing::Private {
         return Err(Errno::EINVAL);
     }
+    // Before all limits.
+    if (old != new || fixed || keep) && old > area.range.end().as_u64() - address {
+        return Err(Errno::EFAULT);
+    }
     let growth = if keep { new } else { new - old };
     if growth != 0 {
         if locked && !caller.may_lock(growth / PAGE_SIZE) {

@@ -379,7 +379,7 @@ impl Host {
             let file = inodes.iter().position(|inode| mapping.source == Source::Shared(*inode));
             mapping.source = file.map_or(mapping.source, Source::File);
         }
-        Ok(View { mappings, pages: process.views.pages()?, rss })
+        Ok(View { mappings, seams: Vec::new(), pages: process.views.pages()?, rss })
     }
 
     /// What smaps and status say of the process's memory, and what of status is not about the arena.

@@ -28,7 +28,7 @@ fn show(bench: &mut Bench, object: &Memory, page: u64) {
 }
 
 fn arrange(bench: &mut Bench, page: u64, pages: u64, index: u64) {
-    bench.space.remap_pages(&mut bench.cpu, range(page, pages), index).unwrap();
+    bench.space.remap_pages(&mut bench.cpu, range(page, pages), index, AreaFlags::NONE).unwrap();
 }
 
 fn bytes(bench: &mut Bench, page: u64) -> Vec<u8> {
@@ -150,7 +150,7 @@ fn what_cannot_be_arranged_is_refused() {
     let mut bench = Bench::new(128);
     let object = mapped(&mut bench);
     bench.map(50, 2);
-    let mut arrange = |page, pages, index| bench.space.remap_pages(&mut bench.cpu, range(page, pages), index);
+    let mut arrange = |page, pages, index| bench.space.remap_pages(&mut bench.cpu, range(page, pages), index, AreaFlags::NONE);
     assert_eq!(arrange(50, 1, 0), Err(NonlinearError::Invalid));
     assert_eq!(arrange(4, 4, 0), Err(NonlinearError::Invalid));
     assert_eq!(arrange(0, 2, (1 << 51) - 1), Err(NonlinearError::TooFar));
@@ -167,9 +167,9 @@ fn without_memory_nothing_has_happened() {
     bench.vm.machine().fail_after.store(1, std::sync::atomic::Ordering::Relaxed);
     let far = range(0, 2);
     // The tables are there already: only what needs one fails.
-    bench.space.remap_pages(&mut bench.cpu, far, 2).unwrap();
+    bench.space.remap_pages(&mut bench.cpu, far, 2, AreaFlags::NONE).unwrap();
     show_far(&mut bench, &object);
-    let result = bench.space.remap_pages(&mut bench.cpu, range(1 << 20, 2), 2);
+    let result = bench.space.remap_pages(&mut bench.cpu, range(1 << 20, 2), 2, AreaFlags::NONE);
     bench.vm.machine().fail_after.store(0, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(result, Err(NonlinearError::NoMemory));
     assert_eq!(bench.byte(1 << 20), 1);
