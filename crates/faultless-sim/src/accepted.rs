@@ -33,7 +33,7 @@ pub const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         id: "free-shared",
-        how: "once MADV_FREE was called, clean and dirty pages of processes that forked or were forked are compared by \
+        how: "once MADV_FREE or process_vm_readv was called, clean and dirty pages of processes that forked or were forked are compared by \
               their sums",
     },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
@@ -46,6 +46,19 @@ pub const ACCEPTED: &[Accepted] = &[
         how: "a nonlinear mapping is shown as one per run of pages; calls that meet one, or have it made, where Linux \
               would see the border of a mapping are not made",
     },
+    Accepted {
+        id: "disk-cache",
+        how: "with a file on a disk, minor and major faults are compared by their sum, and mincore may know of more of its \
+              pages on the host",
+    },
+    Accepted {
+        id: "disk-notify",
+        how: "a store through a shared mapping of a file on a disk may take a fault more on the host; with such mappings, \
+              faults of threads that work at the same time are not compared",
+    },
+    Accepted { id: "disk-folios", how: "what is written to a file on a disk at a time is less than two pages" },
+    Accepted { id: "disk-tail", how: "no stores through shared mappings behind the end of a file on a disk" },
+    Accepted { id: "fallocate-mincore", how: "once fallocate made pages, mincore may know of more pages here" },
     Accepted { id: "dontunmap-locked", how: "no MREMAP_DONTUNMAP of locked mappings" },
     Accepted {
         id: "seal-split",

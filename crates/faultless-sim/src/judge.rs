@@ -19,13 +19,13 @@ use crate::host::Host;
 use crate::ours::Ours;
 use crate::scenario::{MOST_BURST, Op, Scenario, Step};
 use crate::smaps::{self, Relatives, Shares};
-use crate::view::{Burst, Mapping, Outcome, Page, Source, View};
+use crate::view::{Answer, Burst, Mapping, Outcome, Page, Source, View};
 pub use canary::Canary;
 use faultless::{AreaFlags, Sharing};
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
 use lives::Lives;
-use tame::{frees, is_tame, may_fault_around};
+use tame::{allocates, frees, is_tame, may_fault_around};
 
 /// Which machine faultless runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +43,8 @@ pub struct Manner {
     pub machine: Machine,
     /// Look at the memory of all processes after so many steps.
     pub every: usize,
+    /// Look at those that do nothing themselves after so many.
+    pub others: u64,
     /// Look at their smaps and status as well after so many.
     pub details: usize,
     /// A wrong answer that the tester plants, to see that it finds it.
@@ -51,7 +53,7 @@ pub struct Manner {
 
 impl Manner {
     /// The fast machine, everything after each step.
-    pub const STRICT: Self = Self { machine: Machine::Fast, every: 1, details: 1, canary: None };
+    pub const STRICT: Self = Self { machine: Machine::Fast, every: 1, others: 1, details: 1, canary: None };
 }
 
 /// Where the two sides differ.
@@ -155,8 +157,12 @@ struct Trial<M: Mmu> {
     step: usize,
     executed: Executed,
     canary: Option<Canary>,
-    /// Has anybody called `MADV_FREE`?
+    /// Has anybody called `MADV_FREE` or `process_vm_readv`?
     has_freed: bool,
+    /// Has anybody called `fallocate` for pages?
+    has_allocated: bool,
+    /// Is any file on a disk?
+    has_disk: bool,
 }
 
 impl<M: Mmu> Trial<M> {
@@ -170,10 +176,13 @@ impl<M: Mmu> Trial<M> {
             step: 0,
             executed: Executed::default(),
             has_freed: false,
+            has_allocated: false,
+            has_disk: false,
         }
     }
 
     fn run(mut self, scenario: &Scenario, manner: Manner) -> Result<Executed, Failure> {
+        self.has_disk = (0..scenario.files.len()).any(|file| self.ours.is_on_disk(file));
         let (mut seen, mut seen_details) = (0, 0);
         let mut at = 0;
         while at < scenario.steps.len() {
@@ -187,7 +196,7 @@ impl<M: Mmu> Trial<M> {
             let executed = self.executed.operations();
             if executed >= seen + manner.every as u64 {
                 seen = executed;
-                self.compare_views()?;
+                self.compare_views(concerned(&scenario.steps[self.step], manner, executed))?;
             }
             if executed >= seen_details + manner.details as u64 {
                 seen_details = executed;
@@ -195,7 +204,7 @@ impl<M: Mmu> Trial<M> {
             }
         }
         self.step = scenario.steps.len();
-        self.compare_views()?;
+        self.compare_views(None)?;
         self.compare_details()?;
         self.compare_contents()?;
         let recount = self.ours.finish();
@@ -217,9 +226,13 @@ impl<M: Mmu> Trial<M> {
         if self.is_left_out(step.process, &step.op) {
             return Ok(());
         }
-        let host = self.host.step(step.process, &step.op)?;
+        let mut host = self.host.step(step.process, &step.op)?;
         let mut ours = self.ours.step(step.process, &step.op);
+        self.overlook(step.process, &step.op, &mut host, &mut ours);
         Canary::outcome(self.canary, &mut ours);
+        if let Op::Peek { other, at, len } | Op::Poke { other, at, len, .. } = step.op {
+            self.undo_fault_around(other, &[(at, at + len as u64)])?;
+        }
         self.lives.note(step.process, &step.op);
         self.has_freed |= frees(&step.op);
         *self.executed.calls.entry(step.op.name()).or_default() += 1;
@@ -233,7 +246,7 @@ impl<M: Mmu> Trial<M> {
             return Ok(());
         }
         let first = self.step;
-        if self.ours.grows(process) {
+        if self.ours.grows(process) || self.ours.may_lock(process) {
             for (index, step) in steps.iter().enumerate() {
                 self.step = first + index;
                 self.run_step(step)?;
@@ -241,11 +254,12 @@ impl<M: Mmu> Trial<M> {
             return Ok(());
         }
         let tasks: Vec<Task> = steps.iter().map(|step| (step.thread, step.op)).collect();
+        self.has_allocated |= tasks.iter().any(|(_, op)| allocates(op));
         let mut kept = Vec::new();
         for index in burst::permitted(&self.ours.view(process), &tasks) {
             let op = &tasks[index].1;
             let apart = matches!(op, Op::Remap { .. }) && self.is_kept_apart(process, op)?;
-            if is_tame(op) && !apart && !self.is_left_out(process, op) {
+            if is_tame(op) && !apart && !self.is_left_out(process, op) && self.keeps_disk(process, op) {
                 kept.push(index);
             }
         }
@@ -266,7 +280,8 @@ impl<M: Mmu> Trial<M> {
                 ));
             }
         }
-        self.undo_fault_around(process, &tasks)?;
+        let ranges: Vec<(u64, u64)> = tasks.iter().filter_map(|(_, op)| burst::range_of(op)).collect();
+        self.undo_fault_around(process, &ranges)?;
         self.has_freed |= tasks.iter().any(|(_, op)| frees(op));
         tasks.iter().for_each(|(_, op)| *self.executed.calls.entry(op.name()).or_default() += 1);
         self.executed.together += tasks.len() as u64;
@@ -279,6 +294,8 @@ impl<M: Mmu> Trial<M> {
         let same = (host.minor, host.major) == (ours.minor, ours.major);
         let explained =
             host.major == ours.major && (host.minor < ours.minor && files || self.lives.has_forked(process));
+        // `disk-cache` and `disk-notify`.
+        let explained = explained || self.ours.shows_disk(process, arena::START, arena::SIZE, |_| true) != 0;
         if same || explained {
             return Ok(());
         }
@@ -288,17 +305,16 @@ impl<M: Mmu> Trial<M> {
 
     /// `fault-around`: pages of files near those that were accessed leave the host's page tables if they are not in ours.
     /// The process itself cannot tell which came in how while its threads work.
-    fn undo_fault_around(&mut self, process: usize, tasks: &[Task]) -> Result<(), Failure> {
+    fn undo_fault_around(&mut self, process: usize, ranges: &[(u64, u64)]) -> Result<(), Failure> {
         /// Pages that come in with one, on either side.
         const AROUND: u64 = 16 * arena::PAGE;
         let (host, ours) = (self.host.view(process)?, self.ours.view(process));
         let near = |page: usize| {
             let at = arena::address_of(page);
-            let ranges = tasks.iter().filter_map(|(_, op)| burst::range_of(op));
-            ranges.into_iter().any(|(start, end)| start.saturating_sub(AROUND) <= at && at < end.saturating_add(AROUND))
+            ranges.iter().any(|(start, end)| start.saturating_sub(AROUND) <= at && at < end.saturating_add(AROUND))
         };
         let extra =
-            |page: &usize| host.pages[*page] == Page::Present && ours.pages[*page] == Page::Absent && near(*page);
+            |page: &usize| host.pages[*page] == Page::OfFile && ours.pages[*page] == Page::Absent && near(*page);
         let extra: Vec<usize> = (0..arena::PAGES as usize).filter(extra).collect();
         if !extra.is_empty() {
             self.host.drop_pages(process, &extra)?;
@@ -322,11 +338,31 @@ impl<M: Mmu> Trial<M> {
             Op::Remap { at, old, flags, to, new } => {
                 let fixed = flags & linux::MREMAP_FIXED != 0;
                 let keeps = flags & linux::MREMAP_DONTUNMAP != 0;
+                // `seal-split`: the place is made free before the end is found to be sealed.
+                let sealed = |flags: AreaFlags| flags.contains(AreaFlags::SEALED);
+                if fixed && new < old && self.ours.has_flags(process, at + new, old - new, sealed) {
+                    return true;
+                }
                 // `dontunmap-locked`.
                 let locked = |flags: AreaFlags| flags.contains(AreaFlags::LOCKED);
                 keeps && self.ours.has_flags(process, at, old.max(1), locked)
                     || self.ours.has_nonlinear(process, at, old.max(1) + arena::PAGE)
                     || fixed && self.ours.has_nonlinear(process, to, new)
+            }
+            // The host's process has memory outside of the arena, too, so that it may never lock all.
+            Op::LockAll { flags } => {
+                let current = flags & linux::MCL_CURRENT != 0;
+                current && self.ours.mapped_pages(process) <= crate::host::LOCK_LIMIT / arena::PAGE
+            }
+            // `disk-tail`.
+            Op::Store { at, width, .. } => self.stores_behind(process, at, u64::from(width)),
+            Op::Poke { other, at, len, .. } => self.stores_behind(other, at, len as u64),
+            // `disk-folios`.
+            Op::Write { file, len, .. } => self.ours.is_on_disk(file) && len as u64 >= 2 * arena::PAGE,
+            // Not tmpfs' modes, but those of the host's file system.
+            Op::Allocate { file, mode, .. } if self.ours.is_on_disk(file) => {
+                let holes = linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE;
+                ![0, linux::FALLOC_FL_KEEP_SIZE, holes].contains(&mode)
             }
             Op::Advise { at, len, advice } => {
                 !matches!(advice, linux::MADV_DONTNEED | linux::MADV_POPULATE_READ | linux::MADV_POPULATE_WRITE)
@@ -341,6 +377,52 @@ impl<M: Mmu> Trial<M> {
                 })
             }
             _ => false,
+        }
+    }
+
+    /// Would a store reach bytes behind the end of a file on a disk (`disk-tail`)?
+    fn stores_behind(&mut self, process: usize, at: u64, len: u64) -> bool {
+        let last = at.saturating_add(len.max(1) - 1);
+        let pages = (at / arena::PAGE..=last / arena::PAGE).map(|page| (page * arena::PAGE + arena::PAGE - 1).min(last));
+        pages.into_iter().any(|last| self.ours.is_past_end_on_disk(process, last))
+    }
+
+    /// May a burst hold the step? In one, a file on a disk keeps its end and is mapped nowhere else (`disk-tail`).
+    fn keeps_disk(&mut self, process: usize, op: &Op) -> bool {
+        match *op {
+            Op::Truncate { file, .. } | Op::Allocate { file, .. } => !self.ours.is_on_disk(file),
+            Op::Map { file: Some(file), .. } => !self.ours.is_on_disk(file.number),
+            Op::Remap { at, old, .. } => self.ours.shows_disk(process, at, old.max(1), |_| true) == 0,
+            // Only a digest of the answer is told.
+            Op::Resident { at, len } => {
+                !self.has_allocated && self.ours.shows_disk(process, at, len.max(1), |_| true) == 0
+            }
+            _ => true,
+        }
+    }
+
+    /// What is not foreseeable of files on a disk (`disk-cache`), and of allocated pages (`fallocate-mincore`).
+    fn overlook(&mut self, process: usize, op: &Op, host: &mut Outcome, ours: &mut Outcome) {
+        if self.has_disk {
+            for outcome in [&mut *host, &mut *ours] {
+                outcome.minor += std::mem::take(&mut outcome.major);
+            }
+        }
+        self.has_allocated |= allocates(op);
+        let (Op::Resident { at, .. }, Answer::Bytes(host), Answer::Bytes(ours)) =
+            (*op, &mut host.answer, &mut ours.answer)
+        else {
+            return;
+        };
+        for (page, (host, ours)) in (0..).zip(host.iter_mut().zip(ours.iter_mut())) {
+            let cached = *host > *ours && self.has_disk;
+            let mut on_disk = || self.ours.shows_disk(process, at + page * arena::PAGE, 1, |_| true) != 0;
+            if cached && on_disk() {
+                *host = *ours;
+            }
+            if *host < *ours && self.has_allocated {
+                *ours = *host;
+            }
         }
     }
 
@@ -369,7 +451,16 @@ impl<M: Mmu> Trial<M> {
         if host.minor < ours.minor && may_fault_around(op) {
             return Some("fault-around");
         }
-        let more = matches!(op, Op::Load { .. } | Op::Store { .. }) && host.minor < ours.minor;
+        if let Some((process, at, len)) = stores(process, op) {
+            let shared = |sharing| sharing == Sharing::Shared;
+            let pages = self.ours.shows_disk(process, at, len, shared);
+            if host.minor > ours.minor && host.minor - ours.minor <= pages {
+                return Some("disk-notify");
+            }
+        }
+        let process = whose(process, op);
+        let more = matches!(op, Op::Load { .. } | Op::Store { .. } | Op::Peek { .. } | Op::Poke { .. })
+            && host.minor < ours.minor;
         let fewer = match *op {
             Op::Store { at, width, .. } if host.minor > ours.minor => {
                 let mut sharings =
@@ -378,6 +469,7 @@ impl<M: Mmu> Trial<M> {
             }
             // The stores of a call; by pages, they are both kinds.
             Op::Advise { advice: linux::MADV_POPULATE_WRITE, .. }
+            | Op::Poke { .. }
             | Op::Lock { .. }
             | Op::LockAll { .. }
             | Op::Protect { .. } => host.minor > ours.minor,
@@ -386,8 +478,11 @@ impl<M: Mmu> Trial<M> {
         (self.lives.has_forked(process) && (more || fewer)).then_some("fork-shared-tables")
     }
 
-    fn compare_views(&mut self) -> Result<(), Failure> {
-        for process in self.lives.living() {
+    /// Looks at the memory of these processes, or of all.
+    fn compare_views(&mut self, concerned: Option<[usize; 2]>) -> Result<(), Failure> {
+        let mut living = self.lives.living();
+        living.retain(|process| concerned.is_none_or(|these| these.contains(process)));
+        for process in living {
             let host = self.host.view(process)?;
             let mut ours = self.ours.view(process);
             Canary::view(self.canary, &mut ours);
@@ -469,6 +564,34 @@ impl<M: Mmu> Trial<M> {
         }
         Ok(())
     }
+}
+
+/// Whose memory a step is about.
+fn whose(process: usize, op: &Op) -> usize {
+    match *op {
+        Op::Peek { other, .. } | Op::Poke { other, .. } => other,
+        _ => process,
+    }
+}
+
+/// The range that a step stores to, and whose.
+fn stores(process: usize, op: &Op) -> Option<(usize, u64, u64)> {
+    match *op {
+        Op::Store { at, width, .. } => Some((process, at, width.into())),
+        Op::Poke { other, at, len, .. } => Some((other, at, len as u64)),
+        Op::Advise { at, len, advice: linux::MADV_POPULATE_WRITE } => Some((process, at, len)),
+        _ => None,
+    }
+}
+
+/// The processes whose memory a step is about; `None` for all: those that only share files with them are looked at now and
+/// then.
+fn concerned(step: &Step, manner: Manner, executed: u64) -> Option<[usize; 2]> {
+    let second = match step.op {
+        Op::Fork { child } => child,
+        op => whose(step.process, &op),
+    };
+    (!executed.is_multiple_of(manner.others)).then_some([step.process, second])
 }
 
 /// How many steps from the first on are made at the same time; 0 if it is made alone.

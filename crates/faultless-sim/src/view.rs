@@ -184,8 +184,10 @@ pub enum Page {
     /// Nothing is there.
     #[default]
     Absent,
-    /// A page is mapped.
+    /// A page is mapped: anonymous memory, or the page of zeroes.
     Present,
+    /// A page of a file or of shared memory is mapped.
+    OfFile,
     /// It is in the swap.
     Swapped,
 }

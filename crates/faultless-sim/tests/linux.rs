@@ -28,7 +28,7 @@ fn random_scenarios_agree() {
 
 #[test]
 fn random_scenarios_agree_on_the_hostile_machine() {
-    let manner = Manner { machine: Machine::Hostile(7), every: 4, details: 20, canary: None };
+    let manner = Manner { machine: Machine::Hostile(7), every: 4, others: 4, details: 20, canary: None };
     run(&Plan { manner, ..Plan::new(number("FAULTLESS_SEED", 100_000), number("FAULTLESS_OPERATIONS", 1000)) });
 }
 

@@ -54,6 +54,9 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
         if fixed && new > area.range.end().as_u64() - address {
             return Err(Errno::EFAULT);
         }
+        if fixed && has_sealed(caller, new_address, new) {
+            return Err(Errno::EPERM); // before anything is cut
+        }
         // Linux cuts the end off whatever is mapped there.
         cut(caller, address, new, old)?;
         if !fixed {
@@ -159,6 +162,13 @@ fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) ->
         area.range.start().as_u64().saturating_sub(gap) < end && address < area.range.end().as_u64()
     };
     caller.find(blocks).is_none()
+}
+
+/// Is anything sealed in the range?
+fn has_sealed<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) -> bool {
+    let end = address.saturating_add(length);
+    let meets = |area: &AreaInfo<M>| area.range.start().as_u64() < end && address < area.range.end().as_u64();
+    caller.find(|area| area.flags.contains(AreaFlags::SEALED) && meets(area)).is_some()
 }
 
 /// Unmaps what lies beyond the new length.

@@ -52,6 +52,8 @@ pub(super) struct Slot {
     pub(super) answer: [AtomicU64; WORDS],  // (P)
     /// Bytes to be written to a file, or read from one.
     bytes: [AtomicU64; MOST_BYTES / 8], // (T), (P)
+    /// Two `struct iovec`: of the process's bytes, and of another's memory.
+    vectors: [AtomicU64; 4], // (T)
     threads: Threads,
 }
 
@@ -153,6 +155,12 @@ impl Slot {
         self.bytes.as_ptr() as u64
     }
 
+    /// The tester: the two `struct iovec`. Returns where they are.
+    pub(super) fn set_vectors(&self, words: [u64; 4]) -> u64 {
+        self.vectors.iter().zip(words).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+        self.vectors.as_ptr() as u64
+    }
+
     /// The tester: bytes for the process.
     pub(super) fn fill(&self, value: u8) {
         self.bytes.iter().for_each(|word| word.store(u64::from_ne_bytes([value; 8]), Ordering::Relaxed));
@@ -210,6 +218,7 @@ impl Slot {
         let words = threads.stacks.iter().flatten().chain(threads.buffers.iter().flatten());
         self.bytes.iter().chain(words).step_by(256).for_each(|word| word.store(0, Ordering::Relaxed));
         self.bytes[MOST_BYTES / 8 - 1].store(0, Ordering::Relaxed);
+        self.vectors[3].store(0, Ordering::Relaxed);
         threads.tasks.iter().for_each(|task| task.answer[0].store(0, Ordering::Relaxed));
         threads.alive.iter().chain([&threads.ready]).for_each(|word| word.store(0, Ordering::Relaxed));
     }

@@ -84,6 +84,7 @@ type Pages = [u64; PAGES];
 /// The life of a process; the first of a scenario comes here from the tester, others from `fork`.
 pub(super) fn live(channel: &Channel, number: usize, tester: i32, layout: &MmMap) -> ! {
     set_limits();
+    refuse_large_pages();
     place_heap(layout);
     drop_privileges();
     probe::catch();
@@ -457,6 +458,12 @@ fn set_limits() {
         // SAFETY: as above.
         unsafe { libc::setrlimit(what, &raw const limit) };
     }
+}
+
+/// Linux makes no large pages by itself: whether it could depends on the host's settings and its free memory.
+fn refuse_large_pages() {
+    // SAFETY: changes how pages are made, none that is there.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
 /// Makes the heap begin in the arena, if that is allowed. Nothing here allocates, so nobody misses the old one.

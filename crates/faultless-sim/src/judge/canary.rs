@@ -84,7 +84,7 @@ impl Canary {
         match planted {
             Some(Self::Mapping) => view.mappings.iter_mut().take(1).for_each(|mapping| mapping.prot ^= 4),
             Some(Self::Page) => {
-                let present = view.pages.iter_mut().filter(|page| **page == Page::Present);
+                let present = view.pages.iter_mut().filter(|page| **page != Page::Absent);
                 present.take(1).for_each(|page| *page = Page::Absent);
             }
             Some(Self::Resident) => view.rss.anon += 1,

@@ -200,3 +200,22 @@ fn pages_of_a_file_are_read_where_they_belong() {
     assert_eq!(bytes(&mut bench, 0), [2, 3, 4, 5, 6, 6]);
     finish(bench, object, &[]);
 }
+
+#[test]
+fn what_is_shown_anew_is_locked_as_asked() {
+    let mut bench = Bench::new(128);
+    let object = mapped(&mut bench);
+    let arrange = |bench: &mut Bench, page, index, locking| {
+        bench.space.remap_pages(&mut bench.cpu, range(page, 2), index, locking)
+    };
+    assert_eq!(arrange(&mut bench, 1, 4, AreaFlags::LOCKED), Ok(()));
+    assert_eq!(indexes(&mut bench, 0), [0, 4, 5, 3, 4, 5]);
+    assert_eq!((bench.space.extent().locked, bench.space.extent().areas), (2, 3));
+    // Only half of it is locked: no one call arranges both.
+    assert_eq!(arrange(&mut bench, 0, 0, AreaFlags::NONE), Err(NonlinearError::Invalid));
+    assert_eq!(bench.space.extent().locked, 2);
+    assert_eq!(arrange(&mut bench, 1, 1, AreaFlags::NONE), Ok(()));
+    assert_eq!(indexes(&mut bench, 0), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(bench.space.extent().locked, 0);
+    finish(bench, object, &[]);
+}
