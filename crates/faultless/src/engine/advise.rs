@@ -64,13 +64,20 @@ impl<M: Machine> Space<M> {
 
     /// Makes `range`, a shared mapping, show the pages of its object from index `index` on; the area stays one area
     /// (remap_file_pages). The pages come in with the next accesses. When the call returns, no CPU can use a translation
-    /// of what was shown before.
+    /// of what was shown before. Afterwards the range is locked as `locking` says: [`AreaFlags::LOCKED`],
+    /// [`AreaFlags::LOCKED_ON_FAULT`] or none of them; other flags stay as they are.
     ///
     /// # Errors
     ///
     /// [`NonlinearError`]; nothing visible has changed.
-    pub fn remap_pages(&self, cpu: &mut Cpu<M>, range: PageRange, index: u64) -> Result<(), NonlinearError> {
-        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index)
+    pub fn remap_pages(
+        &self,
+        cpu: &mut Cpu<M>,
+        range: PageRange,
+        index: u64,
+        locking: AreaFlags,
+    ) -> Result<(), NonlinearError> {
+        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index, locking)
     }
 
     /// The index of the object's page that is, or will be, shown at `addr`; `None` where no object is mapped. Elsewhere
