@@ -43,7 +43,7 @@ pub const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         id: "nonlinear-area",
-        how: "a nonlinear mapping is shown as one per run of pages; calls that meet one, or have it made, where Linux \
+        how: "a nonlinear mapping is shown as one per run of pages, which the host may cut where areas of ours meet; calls that meet one, or have it made, where Linux \
               would see the border of a mapping are not made",
     },
     Accepted {

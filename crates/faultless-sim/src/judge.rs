@@ -5,6 +5,7 @@
 //! byte that can be read, and faultless' recount of itself.
 
 mod canary;
+mod faults;
 mod lives;
 mod tame;
 
@@ -19,13 +20,13 @@ use crate::host::Host;
 use crate::ours::Ours;
 use crate::scenario::{MOST_BURST, Op, Scenario, Step};
 use crate::smaps::{self, Relatives, Shares};
-use crate::view::{Answer, Burst, Mapping, Outcome, Page, Source, View};
+use crate::view::{Mapping, Page, Source, View};
 pub use canary::Canary;
-use faultless::{AreaFlags, Sharing};
+use faultless::AreaFlags;
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
 use lives::Lives;
-use tame::{allocates, frees, is_tame, may_fault_around};
+use tame::{allocates, frees, is_tame};
 
 /// Which machine faultless runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -267,6 +268,7 @@ impl<M: Mmu> Trial<M> {
         if tasks.is_empty() {
             return Ok(());
         }
+        let shows_disk = self.ours.shows_disk(process, arena::START, arena::SIZE, |_| true) != 0;
         let (host, mut ours) = (self.host.burst(process, &tasks)?, self.ours.burst(process, &tasks));
         Canary::burst(self.canary, &mut ours);
         for (at, answers) in host.answers.iter().zip(&ours.answers).enumerate() {
@@ -285,22 +287,10 @@ impl<M: Mmu> Trial<M> {
         self.has_freed |= tasks.iter().any(|(_, op)| frees(op));
         tasks.iter().for_each(|(_, op)| *self.executed.calls.entry(op.name()).or_default() += 1);
         self.executed.together += tasks.len() as u64;
-        self.compare_burst_faults(process, &host, &ours)
-    }
-
-    /// The sum of faults: with files about, those that fault-around saved Linux; after a fork, either side may take more.
-    fn compare_burst_faults(&mut self, process: usize, host: &Burst, ours: &Burst) -> Result<(), Failure> {
-        let files = self.ours.view(process).mappings.iter().any(|mapping| mapping.source != Source::Anonymous);
-        let same = (host.minor, host.major) == (ours.minor, ours.major);
-        let explained =
-            host.major == ours.major && (host.minor < ours.minor && files || self.lives.has_forked(process));
-        // `disk-cache` and `disk-notify`.
-        let explained = explained || self.ours.shows_disk(process, arena::START, arena::SIZE, |_| true) != 0;
-        if same || explained {
-            return Ok(());
+        if shows_disk {
+            return Ok(()); // `disk-cache` and `disk-notify`
         }
-        let text = |burst: &Burst| format!("{} minor, {} major", burst.minor, burst.major);
-        Err(self.differs(process, "faults of a burst", text(host), text(ours)))
+        self.compare_burst_faults(process, &host, &ours)
     }
 
     /// `fault-around`: pages of files near those that were accessed leave the host's page tables if they are not in ours.
@@ -383,7 +373,8 @@ impl<M: Mmu> Trial<M> {
     /// Would a store reach bytes behind the end of a file on a disk (`disk-tail`)?
     fn stores_behind(&mut self, process: usize, at: u64, len: u64) -> bool {
         let last = at.saturating_add(len.max(1) - 1);
-        let pages = (at / arena::PAGE..=last / arena::PAGE).map(|page| (page * arena::PAGE + arena::PAGE - 1).min(last));
+        let pages =
+            (at / arena::PAGE..=last / arena::PAGE).map(|page| (page * arena::PAGE + arena::PAGE - 1).min(last));
         pages.into_iter().any(|last| self.ours.is_past_end_on_disk(process, last))
     }
 
@@ -401,81 +392,8 @@ impl<M: Mmu> Trial<M> {
         }
     }
 
-    /// What is not foreseeable of files on a disk (`disk-cache`), and of allocated pages (`fallocate-mincore`).
-    fn overlook(&mut self, process: usize, op: &Op, host: &mut Outcome, ours: &mut Outcome) {
-        if self.has_disk {
-            for outcome in [&mut *host, &mut *ours] {
-                outcome.minor += std::mem::take(&mut outcome.major);
-            }
-        }
-        self.has_allocated |= allocates(op);
-        let (Op::Resident { at, .. }, Answer::Bytes(host), Answer::Bytes(ours)) =
-            (*op, &mut host.answer, &mut ours.answer)
-        else {
-            return;
-        };
-        for (page, (host, ours)) in (0..).zip(host.iter_mut().zip(ours.iter_mut())) {
-            let cached = *host > *ours && self.has_disk;
-            let mut on_disk = || self.ours.shows_disk(process, at + page * arena::PAGE, 1, |_| true) != 0;
-            if cached && on_disk() {
-                *host = *ours;
-            }
-            if *host < *ours && self.has_allocated {
-                *ours = *host;
-            }
-        }
-    }
-
     fn differs(&self, process: usize, what: &'static str, host: String, ours: String) -> Failure {
         Failure::Differs(Box::new(Difference { step: self.step, process, what, host, ours }))
-    }
-
-    fn compare_outcome(&mut self, process: usize, op: &Op, host: &Outcome, ours: &Outcome) -> Result<(), Failure> {
-        if host.answer != ours.answer {
-            let texts = (format!("{:?}", host.answer), format!("{:?}", ours.answer));
-            return Err(self.differs(process, "the answer", texts.0, texts.1));
-        }
-        let same = (host.minor, host.major) == (ours.minor, ours.major);
-        if !same && self.explain_faults(process, op, host, ours).is_none() {
-            let text = |outcome: &Outcome| format!("{} minor, {} major", outcome.minor, outcome.major);
-            return Err(self.differs(process, "faults", text(host), text(ours)));
-        }
-        Ok(())
-    }
-
-    /// The accepted difference that explains why fault counts differ.
-    fn explain_faults(&mut self, process: usize, op: &Op, host: &Outcome, ours: &Outcome) -> Option<&'static str> {
-        if host.major != ours.major {
-            return None;
-        }
-        if host.minor < ours.minor && may_fault_around(op) {
-            return Some("fault-around");
-        }
-        if let Some((process, at, len)) = stores(process, op) {
-            let shared = |sharing| sharing == Sharing::Shared;
-            let pages = self.ours.shows_disk(process, at, len, shared);
-            if host.minor > ours.minor && host.minor - ours.minor <= pages {
-                return Some("disk-notify");
-            }
-        }
-        let process = whose(process, op);
-        let more = matches!(op, Op::Load { .. } | Op::Store { .. } | Op::Peek { .. } | Op::Poke { .. })
-            && host.minor < ours.minor;
-        let fewer = match *op {
-            Op::Store { at, width, .. } if host.minor > ours.minor => {
-                let mut sharings =
-                    [at, at + u64::from(width) - 1].map(|at| self.ours.sharing_at(process, at)).into_iter();
-                sharings.any(|sharing| sharing == Some(Sharing::Private))
-            }
-            // The stores of a call; by pages, they are both kinds.
-            Op::Advise { advice: linux::MADV_POPULATE_WRITE, .. }
-            | Op::Poke { .. }
-            | Op::Lock { .. }
-            | Op::LockAll { .. }
-            | Op::Protect { .. } => host.minor > ours.minor,
-            _ => false,
-        };
-        (self.lives.has_forked(process) && (more || fewer)).then_some("fork-shared-tables")
     }
 
     /// Looks at the memory of these processes, or of all.
@@ -571,16 +489,6 @@ fn whose(process: usize, op: &Op) -> usize {
     match *op {
         Op::Peek { other, .. } | Op::Poke { other, .. } => other,
         _ => process,
-    }
-}
-
-/// The range that a step stores to, and whose.
-fn stores(process: usize, op: &Op) -> Option<(usize, u64, u64)> {
-    match *op {
-        Op::Store { at, width, .. } => Some((process, at, width.into())),
-        Op::Poke { other, at, len, .. } => Some((other, at, len as u64)),
-        Op::Advise { at, len, advice: linux::MADV_POPULATE_WRITE } => Some((process, at, len)),
-        _ => None,
     }
 }
 

@@ -270,7 +270,9 @@ impl<M: Mmu> Ours<M> {
         let Actor { cpu, memory, .. } = self.actor(number);
         let address = VirtAddr::new(at);
         let Some(area) = memory.space.area_at(cpu.token(), address) else { return false };
-        let Some((object, _)) = area.object.filter(|(object, _)| object.label() == actor::ON_DISK) else { return false };
+        let Some((object, _)) = area.object.filter(|(object, _)| object.label() == actor::ON_DISK) else {
+            return false;
+        };
         let index = memory.space.page_index_at(cpu.token(), address).unwrap_or(0);
         area.sharing == Sharing::Shared && index * PAGE_SIZE + at % PAGE_SIZE >= object.size()
     }
@@ -346,7 +348,8 @@ impl<M: Mmu> Ours<M> {
         let nonlinear: Vec<_> = nonlinear.into_iter().map(|area| (area.range, id(area))).collect();
         areas.retain(|area| {
             let meets = |range: PageRange| range.end() == area.range.start() || area.range.end() == range.start();
-            let beside = |(range, other): &(PageRange, _)| *other == id(area) && (meets(*range) || *range == area.range);
+            let beside =
+                |(range, other): &(PageRange, _)| *other == id(area) && (meets(*range) || *range == area.range);
             !nonlinear.iter().any(beside)
         });
         let mut text = Text::default();

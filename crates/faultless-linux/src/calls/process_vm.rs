@@ -34,11 +34,7 @@ fn may<M: Machine>(space: &Space<M>, cpu: &mut Cpu<M>, at: VirtAddr, right: Righ
 
 /// Calls `step` with the address of each page's part, what was done before it, and its length, until one fails. Returns how
 /// many bytes were passed.
-fn each_page(
-    address: VirtAddr,
-    len: usize,
-    mut step: impl FnMut(VirtAddr, usize, usize) -> Option<()>,
-) -> usize {
+fn each_page(address: VirtAddr, len: usize, mut step: impl FnMut(VirtAddr, usize, usize) -> Option<()>) -> usize {
     let mut done = 0;
     // Ends: each round passes what is left of a page.
     while done < len {

@@ -17,6 +17,9 @@ pub(super) const WORDS: usize = 12;
 /// Bytes of a thread's stack. A signal's frame has to fit as well.
 const STACK: usize = 32 << 10;
 
+/// How often a thread looks whether the others are there before it lets them run.
+const SPINS: u32 = 2000;
+
 /// A command of a burst and its answer.
 #[repr(C)]
 pub(super) struct Task {
@@ -268,8 +271,16 @@ impl Slot {
     pub(super) fn meet(&self, threads: u32) {
         self.threads.ready.fetch_add(1, Ordering::Relaxed);
         // Ends: all threads of a burst are made, or the process ends.
-        while self.threads.ready.load(Ordering::Relaxed) < threads {
-            std::hint::spin_loop();
+        for round in 0_u32.. {
+            if self.threads.ready.load(Ordering::Relaxed) >= threads {
+                return;
+            }
+            if round < SPINS {
+                std::hint::spin_loop();
+            } else {
+                // There may be fewer CPUs than threads.
+                super::child::give_way();
+            }
         }
     }
 

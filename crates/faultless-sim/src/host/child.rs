@@ -411,6 +411,12 @@ fn faults() -> (u64, u64) {
     (usage.ru_minflt.cast_unsigned(), usage.ru_majflt.cast_unsigned())
 }
 
+/// Lets another thread run.
+pub(super) fn give_way() {
+    // SAFETY: changes nothing.
+    unsafe { bare(libc::SYS_sched_yield as u64, [0; 6]) };
+}
+
 /// The bare system call: what it returns, errors as negative numbers.
 ///
 /// # Safety

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use faultless::{Access, Cpu, FaultError, Machine, Object, ObjectError, PAGE_SIZE, VirtAddr};
 use faultless_hosted::{HostedCpu, Mmu};
-use faultless_linux::calls::{self, Allocation, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs, RemapFilePagesArgs};
+use faultless_linux::calls::{
+    self, Allocation, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs, RemapFilePagesArgs,
+};
 use faultless_linux::{Caller, Errno, Limits, Memory};
 use linux_raw_sys::general as linux;
 
