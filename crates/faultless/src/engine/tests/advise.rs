@@ -116,6 +116,13 @@ fn lazily_freed_pages_are_clean_until_the_next_store() {
     assert_eq!(dirty(&mut bench), [false, true]);
     bench.space.populate(&mut bench.cpu, range(0, 1), Populate::Write).unwrap();
     assert_eq!((dirty(&mut bench), bench.stat("faults")), ([true, true].to_vec(), faults));
+    // Nor do rights matter: the memory may have none.
+    bench.space.protect(&mut bench.cpu, range(0, 1), Rights::NONE).unwrap();
+    assert_eq!(bench.space.free_lazily(&mut bench.cpu, range(0, 2)), Ok(()));
+    assert_eq!(dirty(&mut bench), [false, false]);
+    bench.space.protect(&mut bench.cpu, range(0, 1), Rights::READ | Rights::WRITE).unwrap();
+    bench.put(0, 6);
+    assert_eq!(dirty(&mut bench), [true, false]);
     bench.finish(&[]);
 }
 
