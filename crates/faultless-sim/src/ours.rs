@@ -449,15 +449,15 @@ impl<M: Mmu> Ours<M> {
         pages
     }
 
-    /// A digest per page of the arena, 0 where it cannot be read.
-    pub fn digests(&mut self, number: usize) -> Vec<u64> {
+    /// A digest per page of the arena, 0 where it is not `mapped` or cannot be read.
+    pub fn digests(&mut self, number: usize, mapped: &[bool]) -> Vec<u64> {
         let cpu = self.actor(number).cpu;
         let mut page = [0; PAGE_SIZE as usize];
-        let digest = |index| match cpu.read(VirtAddr::new(arena::address_of(index)), &mut page) {
+        let mut digest = |index: usize| match cpu.read(VirtAddr::new(arena::address_of(index)), &mut page) {
             Ok(()) => crate::host::page_digest(&page),
             Err(_) => 0,
         };
-        (0..arena::PAGES as usize).map(digest).collect()
+        (0..).zip(mapped).map(|(index, mapped)| if *mapped { digest(index) } else { 0 }).collect()
     }
 
     /// All processes end, and nothing may be left.

@@ -94,14 +94,7 @@ impl Host {
             return Err(lost(number));
         }
         let mut views = procfs::Views::open(pid)?;
-        let (rss, areas) = (views.rss()?, views.smaps()?);
-        let pages = |name, areas: &[Detail]| {
-            areas.iter().map(|area| area.counts.get(name).copied().unwrap_or(0)).sum::<i64>() / 4
-        };
-        let (anon, in_memory) = (pages("Anonymous", &areas), |area: &&Detail| !area.is_on_disk);
-        let others: Vec<Detail> = areas.iter().filter(in_memory).cloned().collect();
-        let shmem = pages("Rss", &others) - pages("Anonymous", &others);
-        let base = Rss { anon: rss.anon - anon, file: 0, shmem: rss.shmem - shmem };
+        let (base, areas) = base_of(&mut views)?;
         let (mut base_status, own) = (views.status()?, smaps::contribution(&areas));
         own.iter().for_each(|(name, kilobytes)| *base_status.entry(name).or_default() -= kilobytes);
         let process = Process { pid, ended: pidfd(pid)?, views, base, base_status };
@@ -399,21 +392,27 @@ impl Host {
         Ok((process.views.smaps()?, process.views.status()?, process.base_status.clone()))
     }
 
-    /// A digest per page of the arena, 0 where it cannot be read. Makes all that can be read resident.
+    /// A digest per page of the arena, 0 where it is not `mapped` or cannot be read. Makes all that can be read resident.
     ///
     /// # Errors
     ///
     /// As [`Host::view`].
-    pub fn digests(&mut self, number: usize) -> io::Result<Vec<u64>> {
-        const PART: u64 = 1024;
+    pub fn digests(&mut self, number: usize, mapped: &[bool]) -> io::Result<Vec<u64>> {
+        const PART: usize = 1024;
         let mut digests = Vec::new();
-        for first in (0..arena::PAGES).step_by(PART as usize) {
+        // Ends: each round passes a run of pages.
+        while digests.len() < mapped.len() {
+            let first = digests.len();
+            let run = mapped[first..].iter().take(PART).take_while(|is| **is == mapped[first]).count();
+            if !mapped[first] {
+                digests.extend(std::iter::repeat_n(0, run));
+                continue;
+            }
             let mut words = [0; WORDS];
             words[child::CODE] = code::DIGEST;
-            words[child::ARGUMENTS] = arena::START + first * arena::PAGE;
-            words[child::ARGUMENTS + 1] = PART;
+            (words[child::ARGUMENTS], words[child::ARGUMENTS + 1]) = (arena::address_of(first), run as u64);
             self.send(number, &words)?;
-            let bytes = self.channel.slot(number).bytes(PART as usize * 8);
+            let bytes = self.channel.slot(number).bytes(run * 8);
             digests.extend(bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())));
         }
         Ok(digests)
@@ -469,6 +468,17 @@ fn answer_of(code: u64, words: &[u64; WORDS]) -> Answer {
         0 => Answer::Value(result),
         signal => Answer::Trap(Trap { signal, code: words[child::SIGNAL_CODE] as i32, address: words[child::ADDRESS] }),
     }
+}
+
+/// What the process has resident outside of the arena, and its areas inside.
+fn base_of(views: &mut procfs::Views) -> io::Result<(Rss, Vec<Detail>)> {
+    let (rss, areas) = (views.rss()?, views.smaps()?);
+    let pages =
+        |name, areas: &[Detail]| areas.iter().map(|area| area.counts.get(name).copied().unwrap_or(0)).sum::<i64>() / 4;
+    let (anon, in_memory) = (pages("Anonymous", &areas), |area: &&Detail| !area.is_on_disk);
+    let others: Vec<Detail> = areas.iter().filter(in_memory).cloned().collect();
+    let shmem = pages("Rss", &others) - pages("Anonymous", &others);
+    Ok((Rss { anon: rss.anon - anon, file: 0, shmem: rss.shmem - shmem }, areas))
 }
 
 /// `mseal`, since Linux 6.10.
