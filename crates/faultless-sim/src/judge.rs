@@ -221,7 +221,7 @@ impl<M: Mmu> Trial<M> {
         if matches!(step.op, Op::Brk { .. }) && !self.host.has_heap(step.process)? {
             return Ok(());
         }
-        if matches!(step.op, Op::Remap { .. }) && self.is_kept_apart(step.process, &step.op)? {
+        if self.is_kept_apart(step.process, &step.op)? {
             return Ok(());
         }
         if self.is_left_out(step.process, &step.op) {
@@ -259,7 +259,7 @@ impl<M: Mmu> Trial<M> {
         let mut kept = Vec::new();
         for index in burst::permitted(&self.ours.view(process), &tasks) {
             let op = &tasks[index].1;
-            let apart = matches!(op, Op::Remap { .. }) && self.is_kept_apart(process, op)?;
+            let apart = self.is_kept_apart(process, op)?;
             if is_tame(op) && !apart && !self.is_left_out(process, op) && self.keeps_disk(process, op) {
                 kept.push(index);
             }
@@ -312,8 +312,16 @@ impl<M: Mmu> Trial<M> {
         Ok(())
     }
 
-    /// Would `mremap` find one mapping here and several on the host (`area-merge`)?
+    /// Would `mremap` find one mapping here and several on the host (`area-merge`), or `mprotect` another start of an area
+    /// that grows (`seal-split` as well)?
     fn is_kept_apart(&mut self, process: usize, op: &Op) -> Result<bool, Failure> {
+        if let Op::Protect { at, prot, .. } = *op
+            && prot & u64::from(linux::PROT_GROWSDOWN) != 0
+        {
+            let holds = |mapping: &Mapping| (mapping.start..mapping.end).contains(&at);
+            let start = |view: View| view.mappings.into_iter().find(holds).map(|mapping| mapping.start);
+            return Ok(start(self.host.view(process)?) != start(self.ours.view(process)));
+        }
         let Op::Remap { at, old, .. } = *op else { return Ok(false) };
         let end = at.saturating_add(old.next_multiple_of(arena::PAGE));
         let starts = |view: View| view.mappings.into_iter().map(|mapping| mapping.start).collect::<Vec<u64>>();

@@ -157,11 +157,12 @@ fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) ->
     let Some(end) = address.checked_add(length).filter(|_| address >= lowest) else {
         return false;
     };
-    let blocks = |area: &AreaInfo<M>| {
+    // What lies further up does not count, not even a stack.
+    let next = caller.find(|area| area.range.end().as_u64() > address);
+    next.is_none_or(|area| {
         let gap = if area.flags.contains(AreaFlags::GROWS_DOWN) { STACK_GUARD } else { 0 };
-        area.range.start().as_u64().saturating_sub(gap) < end && address < area.range.end().as_u64()
-    };
-    caller.find(blocks).is_none()
+        end <= area.range.start().as_u64().saturating_sub(gap)
+    })
 }
 
 /// Is anything sealed in the range?

@@ -120,6 +120,7 @@ impl<'c> Process<'c> {
     /// The same for what threads do, and for making them.
     fn warm_up_threads(&self) {
         self.slot.wait_in_vain();
+        give_way();
         self.slot.fill_buffer(1, 0);
         black_box(self.slot.digest_buffer(1, 8));
         self.run_threads(&self.slot.tasks()[..0], [true; MOST_THREADS]);

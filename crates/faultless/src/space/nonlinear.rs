@@ -189,10 +189,9 @@ impl<M: Machine> Core<M> {
         let nonlinear = if area.linear() == target { AreaFlags::NONE } else { AreaFlags::NONLINEAR };
         let marked = area.flags | nonlinear;
         let flags = marked.without(LOCKING) | locking;
-        if flags == area.flags {
-            return Ok(());
-        }
-        let attributes = if flags == marked { (**area).clone() } else { area.part(part) };
+        // A part that stays what it is may join what lies beside it, as a new mapping would.
+        let is_whole = flags == marked && marked != area.flags;
+        let attributes = if is_whole { (**area).clone() } else { area.part(part) };
         let range = attributes.range;
         let marked = Attributes { flags, ..attributes };
         let place = self.index.place(range.start().as_u64(), guard);
