@@ -25,8 +25,8 @@ impl<M: Machine> Space<M> {
         self.core.discard(cpu.ctx_in(&self.core.memory), range, locked_too)
     }
 
-    /// Notes the pages of `range` as free to be taken, each until it is stored to again (MADV_FREE). Until one is taken
-    /// it keeps its contents.
+    /// Notes the pages of `range` as free to be taken, whatever the rights of their areas, each until it is stored to
+    /// again, or brought in for that by [`Space::populate`] (MADV_FREE). Until one is taken it keeps its contents.
     ///
     /// # Errors
     ///
