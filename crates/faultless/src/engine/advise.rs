@@ -25,8 +25,8 @@ impl<M: Machine> Space<M> {
         self.core.discard(cpu.ctx_in(&self.core.memory), range, locked_too)
     }
 
-    /// Notes the pages of `range` as free to be taken, each until it is stored to again (MADV_FREE). Until one is taken
-    /// it keeps its contents.
+    /// Notes the pages of `range` as free to be taken, whatever the rights of their areas, each until it is stored to
+    /// again, or brought in for that by [`Space::populate`] (MADV_FREE). Until one is taken it keeps its contents.
     ///
     /// # Errors
     ///
@@ -64,13 +64,20 @@ impl<M: Machine> Space<M> {
 
     /// Makes `range`, a shared mapping, show the pages of its object from index `index` on; the area stays one area
     /// (remap_file_pages). The pages come in with the next accesses. When the call returns, no CPU can use a translation
-    /// of what was shown before.
+    /// of what was shown before. Afterwards the range is locked as `locking` says: [`AreaFlags::LOCKED`],
+    /// [`AreaFlags::LOCKED_ON_FAULT`] or none of them; other flags stay as they are.
     ///
     /// # Errors
     ///
     /// [`NonlinearError`]; nothing visible has changed.
-    pub fn remap_pages(&self, cpu: &mut Cpu<M>, range: PageRange, index: u64) -> Result<(), NonlinearError> {
-        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index)
+    pub fn remap_pages(
+        &self,
+        cpu: &mut Cpu<M>,
+        range: PageRange,
+        index: u64,
+        locking: AreaFlags,
+    ) -> Result<(), NonlinearError> {
+        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index, locking)
     }
 
     /// The index of the object's page that is, or will be, shown at `addr`; `None` where no object is mapped. Elsewhere
@@ -213,6 +220,9 @@ impl<M: Machine> Space<M> {
 
     /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
     pub fn set_default_flags(&self, flags: AreaFlags) {
+        if flags.contains(AreaFlags::HUGE) {
+            self.core.memory.reckon_with_huge();
+        }
         self.core.account.set_defaults(flags);
     }
 

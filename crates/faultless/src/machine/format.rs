@@ -135,7 +135,7 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn without_exclusive(entry: Raw) -> Raw;
     /// Has the MMU used this PAGE or NONE?
     fn is_accessed(entry: Raw) -> bool;
-    /// The same PAGE without its accessed and dirty bits.
+    /// The same PAGE or NONE without its accessed and dirty bits.
     fn cleaned(entry: Raw) -> Raw;
     /// The same PAGE or NONE without its accessed bit.
     fn unused(entry: Raw) -> Raw;

@@ -129,7 +129,7 @@ impl<M: Machine> Object<M> {
     /// Memory whose size is promised for as long as it lives.
     pub(crate) fn promised(memory: Arc<Memory<M>>, id: u64, size: u64, label: &str) -> Result<Self, NoMemory> {
         let promised = size.div_ceil(PAGE_SIZE);
-        memory.commit().promise(promised, 0)?;
+        memory.commit().promise(None, promised, || 0)?;
         Ok(Self::make_parts(memory, id, size, None, label, promised))
     }
 
@@ -482,7 +482,9 @@ fn split(offset: u64) -> (u64, usize) {
 impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let memory = &self.memory;
-        memory.commit().adjust(-self.promised.cast_signed());
+        if self.promised != 0 {
+            memory.commit().adjust(None, -self.promised.cast_signed());
+        }
         if self.large {
             memory.forget_promises(&crate::sync::Held::default(), crate::sync::spin_hint, self.id, (0, u64::MAX));
         }

@@ -317,7 +317,7 @@ impl<M: Machine> Core<M> {
 }
 
 /// Sets the accessed and, for a store, the dirty bit. False if the entry changed otherwise.
-fn mark<M: Machine>(slot: &AtomicEntry, entry: Raw, access: Access) -> bool {
+pub(super) fn mark<M: Machine>(slot: &AtomicEntry, entry: Raw, access: Access) -> bool {
     let mut now = entry;
     // Ends: the MMU sets at most two bits.
     loop {

@@ -86,6 +86,9 @@ impl<M: Machine> Core<M> {
         clear: AreaFlags,
         allows: impl Fn(AreaFlags) -> bool,
     ) -> Result<(), AdviseError> {
+        if set.contains(AreaFlags::HUGE) {
+            ctx.memory.reckon_with_huge();
+        }
         self.each_part(ctx, range, |area, part, guard| {
             if !allows(area.flags) {
                 return Err(AdviseError::Refused(part.start()));

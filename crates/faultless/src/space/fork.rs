@@ -84,12 +84,12 @@ impl<M: Machine> Core<M> {
             cloned += 1;
             Ok(Some(attributes))
         });
-        let mapped = self.account.extent().pages;
-        if inherited.and_then(|()| commit.promise_sum(growth.promised(), mapped)).is_err() {
+        let promised = || commit.promise_sum(Some(ctx.cpu.index()), growth.promised(), || self.account.extent().pages);
+        if inherited.and_then(|()| promised()).is_err() {
             self.take_back(guard, cloned);
             return Err(ForkError::NoMemory);
         }
-        child.account.inherit(&growth, &self.account);
+        child.account.inherit(ctx, &growth, &self.account);
         let (start, now) = self.brk_range();
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_brk(start);

@@ -271,6 +271,9 @@ impl<M: Machine> Core<M> {
         if flags.contains(AreaFlags::SEALED) {
             self.note_sealed();
         }
+        if flags.contains(AreaFlags::HUGE) {
+            self.memory.reckon_with_huge();
+        }
         let mut attributes = Attributes {
             range: range.unwrap_or(PageRange::page(VirtAddr::new(0))),
             rights: request.rights,
@@ -395,6 +398,9 @@ impl<M: Machine> Core<M> {
         }
         if attributes.flags.contains(AreaFlags::HUGETLB) {
             return self.map_large_at(ctx, range, attributes, guard);
+        }
+        if let Some(mapped) = self.map_single(ctx, range, attributes, guard) {
+            return Ok(mapped?);
         }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let mut changes = Changes::new();

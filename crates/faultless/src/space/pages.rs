@@ -1,6 +1,6 @@
 //! Which pages are mapped, and how: for mincore, pagemap, smaps. A look, page by page, that changes nothing (GU-02).
 
-use super::Core;
+use super::{Core, access::mark};
 use crate::addr::{Access, FrameId, PageRange, VirtAddr};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
@@ -126,20 +126,21 @@ impl<M: Machine> Core<M> {
         })
     }
 
-    /// Does the entry of `address` permit the access as it is?
+    /// Does the entry of `address` permit the access as it is? Then a store is noted there as if it had been made: memory
+    /// that is brought in to be stored to is not free to be taken any more (MADV_FREE).
     pub(super) fn is_adequate(&self, ctx: Ctx<'_, M>, address: VirtAddr, access: Access) -> bool {
         let _section = ctx.enter(self.section_name());
         if self.has_exited() {
             return false;
         }
-        let Some(Look { leaf, shared, .. }) = look(ctx, self.root, address) else {
+        let Some(Look { slot, entry, leaf, shared, .. }) = look(ctx, self.root, address) else {
             return false;
         };
         match M::Format::leaf(leaf) {
             Leaf::Page(_, bits) => match access {
                 Access::Read => true,
                 Access::Execute => bits.execute,
-                Access::Write => bits.write && !shared,
+                Access::Write => bits.write && !shared && mark::<M>(slot, entry, access),
             },
             _ => false,
         }

@@ -272,7 +272,7 @@ impl<M: Machine> Core<M> {
             });
         };
         let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };
-        if !self.account.has_room_for(ctx.memory.commit(), added / PAGE_SIZE, &attributes) {
+        if !self.account.has_room_for(ctx, added / PAGE_SIZE, &attributes) {
             return Err(RemapError::NoMemory);
         }
         let watchers = self.watchers_of(old, guard)?;

@@ -261,7 +261,8 @@ fn with_mark<M: Machine>(entry: Raw, on: bool) -> Raw {
 
 /// Is it an anonymous page of this space alone, stored to since it was last clean?
 fn is_own_and_dirty<M: Machine>(entry: Raw) -> bool {
-    matches!(M::Format::leaf(entry), Leaf::Page(_, bits) if bits.exclusive && bits.dirty && !bits.pending)
+    let (Leaf::Page(_, bits) | Leaf::None(_, bits)) = M::Format::leaf(entry) else { return false };
+    bits.exclusive && bits.dirty && !bits.pending
 }
 
 /// A mapped leaf under new rights. A page that may be written without a copy gets its write permission back at once;

@@ -29,7 +29,7 @@ type Runs = Vec<(u64, u64)>;
 
 pub(in crate::syscall) fn read(call: &mut Call<'_>) -> SysResult {
     transfer(call, |cpu, space, address, chunk, local| {
-        let got = space.read(&mut cpu.vm, address, chunk).map_or_else(|error| error.done, |()| chunk.len());
+        let got = calls::read_remote(space, &mut cpu.vm, address, chunk);
         local.put(cpu, &chunk[..got])
     })
 }
@@ -37,7 +37,7 @@ pub(in crate::syscall) fn read(call: &mut Call<'_>) -> SysResult {
 pub(in crate::syscall) fn write(call: &mut Call<'_>) -> SysResult {
     transfer(call, |cpu, space, address, chunk, local| {
         let got = local.take(cpu, chunk);
-        space.write(&mut cpu.vm, address, &chunk[..got]).map_or_else(|error| error.done, |()| got)
+        calls::write_remote(space, &mut cpu.vm, address, &chunk[..got])
     })
 }
 

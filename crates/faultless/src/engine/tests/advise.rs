@@ -108,7 +108,21 @@ fn lazily_freed_pages_are_clean_until_the_next_store() {
     assert!(pages(&mut bench, 0, 2).iter().all(|page| !page.dirty && page.writable));
     bench.put(1, 5);
     assert_eq!([0, 1].map(|page| bench.byte(page)), [4, 5]);
-    assert_eq!(pages(&mut bench, 0, 2).iter().map(|page| page.dirty).collect::<Vec<_>>(), [false, true]);
+    let dirty = |bench: &mut Bench| pages(bench, 0, 2).iter().map(|page| page.dirty).collect::<Vec<_>>();
+    assert_eq!(dirty(&mut bench), [false, true]);
+    // To ask for the page to be stored to is as good as a store, and takes no fault.
+    let faults = bench.stat("faults");
+    bench.space.populate(&mut bench.cpu, range(0, 1), Populate::Read).unwrap();
+    assert_eq!(dirty(&mut bench), [false, true]);
+    bench.space.populate(&mut bench.cpu, range(0, 1), Populate::Write).unwrap();
+    assert_eq!((dirty(&mut bench), bench.stat("faults")), ([true, true].to_vec(), faults));
+    // Nor do rights matter: the memory may have none.
+    bench.space.protect(&mut bench.cpu, range(0, 1), Rights::NONE).unwrap();
+    assert_eq!(bench.space.free_lazily(&mut bench.cpu, range(0, 2)), Ok(()));
+    assert_eq!(dirty(&mut bench), [false, false]);
+    bench.space.protect(&mut bench.cpu, range(0, 1), Rights::READ | Rights::WRITE).unwrap();
+    bench.put(0, 6);
+    assert_eq!(dirty(&mut bench), [true, false]);
     bench.finish(&[]);
 }
 

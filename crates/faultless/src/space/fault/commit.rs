@@ -3,6 +3,7 @@
 //! Called by the loop in `fault`, inside a section. Nothing here waits.
 
 use super::decide::{Facts, Page, Plan, Stores, decide};
+use super::touch::Seen;
 use super::{Carried, FaultError, Need, Work};
 use crate::addr::{Access, FrameId, PAGE_SIZE, Rights, VirtAddr};
 use crate::area::{Area, AreaFlags, Sharing};
@@ -18,19 +19,19 @@ use crate::tlb::flush_if_alone;
 use alloc::sync::Arc;
 
 /// One attempt's view: where, under which area, on which entry.
-struct Attempt<'a, M: Machine, const FORCED: bool> {
-    core: &'a Core<M>,
-    ctx: Ctx<'a, M>,
-    address: VirtAddr,
-    area: &'a Area<M>,
-    slot: &'a AtomicEntry,
+pub(super) struct Attempt<'a, M: Machine, const FORCED: bool> {
+    pub(super) core: &'a Core<M>,
+    pub(super) ctx: Ctx<'a, M>,
+    pub(super) address: VirtAddr,
+    pub(super) area: &'a Area<M>,
+    pub(super) slot: &'a AtomicEntry,
     /// The value that the commit expects.
-    entry: Raw,
+    pub(super) entry: Raw,
 }
 
 impl<M: Machine> Core<M> {
     /// One attempt inside a section. `flushed` is the entry for which a flush was done since the last one.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn attempt_inside<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
@@ -86,6 +87,21 @@ impl<M: Machine> Core<M> {
                 return Ok(());
             }
         }
+        self.attempt_on::<FORCED>(ctx, address, access, &Seen { area, slot, entry }, flushed, work)
+    }
+
+    /// The same on what was seen.
+    #[inline(always)]
+    pub(super) fn attempt_on<const FORCED: bool>(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        seen: &Seen<'_, M>,
+        flushed: Option<&Carried>,
+        work: &mut Work,
+    ) -> Result<(), Need<M>> {
+        let Seen { area, slot, entry } = *seen;
         let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
         attempt.run(access, flushed, work)
     }
@@ -219,8 +235,12 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         let execute = self.area.rights.contains(Rights::EXECUTE);
         match (plan, leaf, page) {
             (Plan::Nothing, ..) => self.done(Event::FaultSpurious),
-            (Plan::MapZero, ..) => self.map_zero(execute),
-            (Plan::MapAnon, ..) => self.map_anon(execute, work),
+            (Plan::MapZero, ..) => self.map_zero(),
+            (Plan::MapAnon, ..) => {
+                self.map_anon()?;
+                work.delta.page(Kind::Anon, 1);
+                Ok(())
+            }
             (Plan::MapObject(stores), _, Some(page)) => {
                 let trapped = stores == Stores::Trapped || stores == Stores::Free && !self.stores_unseen();
                 let (write, dirty) = (!trapped, stores == Stores::Done);
@@ -367,18 +387,22 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         M::Format::with_rights(entry, rights.contains(Rights::WRITE), rights.contains(Rights::EXECUTE))
     }
 
-    fn map_zero(&self, execute: bool) -> Result<(), Need<M>> {
+    /// Maps the zero frame.
+    #[inline(always)]
+    pub(super) fn map_zero(&self) -> Result<(), Need<M>> {
+        let execute = self.area.rights.contains(Rights::EXECUTE);
         let bits = PageBits { execute, special: true, ..PageBits::default() };
         let zero = self.ctx.memory.zero_frame();
         self.exchange(M::Format::page(zero, bits, M::Format::generation(self.entry)))?;
         self.done(Event::FaultZero)
     }
 
-    fn map_anon(&self, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
+    /// Maps a new frame of zeroes, which the caller counts.
+    #[inline(always)]
+    pub(super) fn map_anon(&self) -> Result<(), Need<M>> {
         let frame = self.ctx.alloc_zeroed(Kind::Anon).ok_or(Need::Frames)?;
         let frame = self.ctx.publish(frame, 1, 1);
-        self.install_own(frame, execute)?;
-        work.delta.page(Kind::Anon, 1);
+        self.install_own(frame, self.area.rights.contains(Rights::EXECUTE))?;
         self.done(Event::FaultAnon)
     }
 
