@@ -135,11 +135,12 @@ fn scan(cpu: &mut CpuLocal) {
             continue;
         }
         for start in candidates(cpu, &memory, from) {
-            if budget < PAGES {
+            if budget == 0 {
                 ROUND.lock().next = (process.pid, start);
                 return;
             }
-            budget -= PAGES;
+            // With fewer than a large page's worth, too, a scan gets on.
+            budget = budget.saturating_sub(PAGES);
             collapse(cpu, &memory, start);
         }
     }

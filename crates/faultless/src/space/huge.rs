@@ -59,9 +59,11 @@ impl<M: Machine> Core<M> {
     #[inline]
     pub(super) fn wants_huge(&self, ctx: Ctx<'_, M>, address: VirtAddr, area: &Area<M>) -> bool {
         let policy = ctx.memory.huge_policy();
-        // Relaxed: a policy; stores under way may still get one.
-        let allowed = policy != 0 && !self.no_huge.load(Ordering::Relaxed);
-        allowed && is_eligible(area, policy) && covers(area, span_of::<M>(address.as_u64()))
+        policy != 0
+            && is_eligible(area, policy)
+            && covers(area, span_of::<M>(address.as_u64()))
+            // Relaxed: a policy; stores under way may still get one.
+            && !self.no_huge.load(Ordering::Relaxed)
     }
 
     /// Maps a large page of zeroes. False if there are no frames in a row. Inside a section.

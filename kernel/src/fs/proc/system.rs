@@ -194,8 +194,12 @@ pub fn write_figure(figure: Figure, cpu: &mut CpuLocal, from: &mut dyn Source) -
         return Err(Errno::EACCES);
     }
     let (count, number) = read_number(cpu, from)?;
-    // Both are of 32 bits on Linux.
-    figure.set(u32::try_from(number).map_err(|_| Errno::EINVAL)?.into());
+    // Both are of 32 bits on Linux, and who looks at all looks at something.
+    let value = u32::try_from(number).map_err(|_| Errno::EINVAL)?;
+    if value == 0 && figure == Figure::PagesToScan {
+        return Err(Errno::EINVAL);
+    }
+    figure.set(value.into());
     Ok(count)
 }
 
