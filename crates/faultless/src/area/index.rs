@@ -146,7 +146,7 @@ impl<M: Machine> Index<M> {
     pub(crate) fn lock<'a>(&'a self, held: &'a Held, low: u64, high: u64, relax: impl Fn() + Copy) -> StripeGuard<'a> {
         let (first, last) = (Self::stripe_of(low), Self::stripe_of(high.max(low + 1) - 1));
         let lowest = self.stripes[first].lock.lock(Rank::Stripe, held, relax);
-        let others = if first == last { Vec::new() } else { self.lock_others(held, first + 1, last, relax) };
+        let others = if first == last { Vec::new() } else { self.lock_others(held, first + 1, last + 1, relax) };
         StripeGuard { first, last, _lowest: lowest, _others: others }
     }
 
@@ -155,10 +155,10 @@ impl<M: Machine> Index<M> {
         &'a self,
         held: &'a Held,
         first: usize,
-        last: usize,
+        end: usize,
         relax: impl Fn() + Copy,
     ) -> Vec<RawGuard<'a>> {
-        (first..=last).map(|stripe| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax)).collect()
+        (first..end).map(|stripe| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax)).collect()
     }
 
     /// Locks everything.
@@ -219,7 +219,7 @@ impl<M: Machine> Index<M> {
         &mut self,
         parent: &Self,
         guard: &StripeGuard<'_>,
-        mut inherit: impl FnMut(&Area<M>) -> Result<Option<Attributes<M>>, NoMemory>,
+        mut inherit: impl FnMut(&Area<M>) -> Result<Option<Area<M>>, NoMemory>,
     ) -> Result<(), NoMemory> {
         for (stripe, from) in self.stripes.iter_mut().zip(&parent.stripes) {
             if from.tree.is_empty() {
@@ -227,7 +227,7 @@ impl<M: Machine> Index<M> {
             }
             let mut items = NewItems::new();
             let complete = from.tree.each(guard, &mut |area| match inherit(area) {
-                Ok(Some(attributes)) => items.push(Area::new(attributes)).is_ok(),
+                Ok(Some(area)) => items.push(area).is_ok(),
                 Ok(None) => true,
                 Err(NoMemory) => false,
             });

@@ -177,6 +177,12 @@ impl Class {
         self.0 & other.0 != 0
     }
 
+    /// The same, being `other` or not.
+    #[inline]
+    const fn with(self, other: Self, is: bool) -> Self {
+        Self(self.0 & !other.0 | if is { other.0 } else { 0 })
+    }
+
     /// `pages` if it is any of what `other` is, else 0.
     #[inline]
     pub(crate) const fn count(self, other: Self, pages: i64) -> i64 {
@@ -198,6 +204,18 @@ impl<M: Machine> Area<M> {
     pub(crate) fn new(attributes: Attributes<M>) -> Self {
         let (care, class) = (attributes.watched(), attributes.class());
         Self { attributes, dead: AtomicBool::new(false), care: AtomicU8::new(care), class }
+    }
+
+    /// The same for a child of a fork, with another watch and without the flags `lost`, none of which but `LOCKED` says
+    /// what an area counts as.
+    #[inline]
+    pub(crate) fn inherited(&self, lost: AreaFlags, watch: Option<Arc<Watch>>) -> Self {
+        let (flags, watched) = (self.flags.without(lost), watch.is_some());
+        let class = self.class.with(Class::LOCKED, flags.contains(AreaFlags::LOCKED)).with(Class::WATCHED, watched);
+        let attributes = Attributes { flags, watch, ..self.attributes.clone() };
+        debug_assert_eq!(class, attributes.class());
+        let care = AtomicU8::new(attributes.watched());
+        Self { attributes, dead: AtomicBool::new(false), care, class }
     }
 
     /// What it counts as.

@@ -109,7 +109,7 @@ enum Excess {
 impl Growth {
     /// Adds an area that comes.
     #[inline]
-    pub(super) fn add<M: Machine>(&mut self, area: &Attributes<M>) {
+    pub(super) fn add<M: Machine>(&mut self, area: &Area<M>) {
         self.tally(area.class(), area.range.pages().cast_signed(), 1);
     }
 

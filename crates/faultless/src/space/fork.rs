@@ -8,7 +8,7 @@ use super::extent::Growth;
 use super::settle::NoTables;
 use super::tell::Heirs;
 use super::{Core, Registry};
-use crate::area::{AreaFlags, Attributes, Index, StripeGuard};
+use crate::area::{AreaFlags, Index, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Machine, Scope};
 use crate::sync::{Event, NoMemory, Ordering, mutant};
@@ -73,16 +73,14 @@ impl<M: Machine> Core<M> {
                 return Ok(None);
             }
             let lost = AreaFlags::LOCKED | AreaFlags::LOCKED_ON_FAULT | AreaFlags::HUGETLB_RESERVED;
-            let flags = area.flags.without(lost);
-            if flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
+            if area.flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
                 return Err(NoMemory);
             }
-            let watch = heirs.of(area)?;
-            let attributes = Attributes { flags, watch, ..(**area).clone() };
-            growth.add(&attributes);
-            attributes.note_object(1);
+            let heir = area.inherited(lost, heirs.of(area)?);
+            growth.add(&heir);
+            heir.note_object(1);
             cloned += 1;
-            Ok(Some(attributes))
+            Ok(Some(heir))
         });
         let promised = || commit.promise_sum(Some(ctx.cpu.index()), growth.promised(), || self.account.extent().pages);
         if inherited.and_then(|()| promised()).is_err() {
