@@ -136,28 +136,36 @@ mod enabled {
     use super::Mutant;
     use core::sync::atomic::{AtomicU64, Ordering};
 
-    /// One bit per mutant.
-    static ACTIVE: AtomicU64 = AtomicU64::new(0);
+    const WORDS: usize = 2;
+    const _: () = assert!((Mutant::NeverQuiet as usize) < 64 * WORDS, "a bit for each mutant, the last one too");
 
-    const fn bit(mutant: Mutant) -> u64 {
-        1 << mutant as u8 & !1
+    /// One bit per mutant.
+    static ACTIVE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+
+    /// The word of a mutant, and its bit there. `None` has no bit.
+    fn place(mutant: Mutant) -> (&'static AtomicU64, u64) {
+        let number = mutant as usize;
+        (&ACTIVE[number / 64], if mutant as u8 == 0 { 0 } else { 1 << (number % 64) })
     }
 
     /// Switches one seeded bug on for the whole process, and all others off.
     pub fn set(mutant: Mutant) {
-        ACTIVE.store(bit(mutant), Ordering::SeqCst);
+        ACTIVE.iter().for_each(|word| word.store(0, Ordering::SeqCst));
+        add(mutant);
     }
 
     /// Switches one more on.
     pub fn add(mutant: Mutant) {
-        ACTIVE.fetch_or(bit(mutant), Ordering::SeqCst);
+        let (word, bit) = place(mutant);
+        word.fetch_or(bit, Ordering::SeqCst);
     }
 
     /// Is this bug switched on?
     #[inline]
     #[must_use]
     pub fn is(mutant: Mutant) -> bool {
-        ACTIVE.load(Ordering::Relaxed) & bit(mutant) != 0
+        let (word, bit) = place(mutant);
+        word.load(Ordering::Relaxed) & bit != 0
     }
 
     /// The ordering of a site, relaxed if its mutant is on.
