@@ -11,9 +11,11 @@ mod probe;
 mod seats;
 mod stats;
 mod watch;
+mod writeback;
 
 pub use audit::AuditError;
 pub use stats::{Census, Stats};
+pub use writeback::SyncError;
 
 use crate::addr::{Access, CpuId, FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};
 use crate::area::AreaFlags;

@@ -43,7 +43,7 @@ impl<M: Machine> Object<M> {
         let is_open = mutant::is(mutant::Mutant::PunchStaysOpen);
         let value = if is_open { hole_value(stamp) } else { closed_value(stamp) };
         let pages = self.cache_range(pages);
-        self.pages.take(pages.0, pages.1 - 1, value, |frame| ctx.put(frame, 1, 0));
+        self.pages.take(pages.0, pages.1 - 1, value, |frame| self.let_go(ctx, frame));
         self.forget_large(ctx, pages);
         Closed { pages, stamp }
     }
@@ -88,6 +88,7 @@ impl<M: Machine> Object<M> {
             match self.page(ctx, index, 0) {
                 PageState::Resident(frame) => {
                     zero(ctx, frame, start, end);
+                    self.note_written(ctx, frame);
                     ctx.put(frame, 1, 0);
                     return Ok(());
                 }

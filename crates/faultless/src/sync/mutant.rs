@@ -127,6 +127,38 @@ pub enum Mutant {
     WatchWithoutWait,
     /// A page is put in by a call without a look at whether its area still lives (P13).
     FillWithoutLook,
+    /// An entry that leaves keeps to itself that its page was stored to (P17).
+    DirtyNotMoved,
+    /// A fault that makes a page writable does not note it as dirty (P17).
+    NoDirtyMark,
+    /// A page is taken for clean after its entries were write-protected, not before (P17).
+    ClaimAfterClean,
+    /// A page is written before the translations that permit stores are flushed (P17).
+    WriteBeforeFlush,
+    /// A page is written while stores from outside may be on their way (P17).
+    NoWriteWait,
+    /// A page becomes writable by a permission that was given before it was cleaned (P17).
+    OldPermission,
+    /// A pager is asked for a page, and its answer used, while the page is being written (P17).
+    AskWhileWritten,
+    /// A page becomes writable by a permission for the page that was there before (P17).
+    PermitOtherPage,
+    /// A write-back returns while somebody else still writes one of its pages (P17).
+    NoWriteAwait,
+    /// A shared table is cleaned without its lock (P17).
+    CleanUnlocked,
+    /// A truncation returns while a page that it cut off is being written (P17).
+    CutDuringWrite,
+    /// A range operation cuts a large page of the pool (P15).
+    CutPool,
+    /// An area of the pool opens without a look for tables that faults of dead areas have left, and may leave (P15).
+    StraysStay,
+    /// Two who make one large page of the pool take one each (P15).
+    NotBusy,
+    /// The copy of a large page of the pool is writable before the old translations are flushed (P15).
+    LargeCopyDirect,
+    /// A range operation begins although large pages reach over its ends (P15).
+    NoSplitEdges,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }
