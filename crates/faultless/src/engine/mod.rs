@@ -437,7 +437,7 @@ impl<M: Machine> Object<M> {
         let ctx = cpu.ctx_in(self.memory());
         // The same size is a truncation too: what was stored behind the end goes.
         if size > self.size() && !self.is_torn() {
-            self.grow(if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size });
+            self.grow_noting(ctx, if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size });
             return Ok(());
         }
         let registry = &cpu.vm.registry;

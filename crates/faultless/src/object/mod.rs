@@ -340,19 +340,19 @@ impl<M: Machine> Object<M> {
                 },
             };
             ctx.machine().write(frame, start, &from[done..done + part]);
+            done += part;
+            // Only what is written counts as content. Before the page is dirty: it is written back up to the end.
+            self.grow_noting(ctx, (offset + done as u64).min(end));
             self.note_written(ctx, frame);
             ctx.put(ctx.memory.holder(frame), 1, 0);
-            done += part;
-            // Only what is written counts as content.
-            self.grow((offset + done as u64).min(end));
         }
         Ok(done)
     }
 
-    /// Makes the object at least `size` bytes long.
-    pub(crate) fn grow(&self, size: u64) {
+    /// Makes the object at least `size` bytes long. Returns its old size.
+    pub(crate) fn grow(&self, size: u64) -> u64 {
         // AcqRel: as `set_size`.
-        self.size.fetch_max(size, Ordering::AcqRel);
+        self.size.fetch_max(size, Ordering::AcqRel)
     }
 
     /// Sets the size. Pages beyond a smaller size are still cached and mapped until `drop_beyond` and the unmapping

@@ -92,6 +92,20 @@ impl<M: Machine> Object<M> {
         }
     }
 
+    /// Makes the object at least `size` bytes long. What was the end of its last page belongs to it now, and was never
+    /// written.
+    pub(crate) fn grow_noting(&self, ctx: Ctx<'_, M>, size: u64) {
+        let old = self.grow(size);
+        if self.writes_back
+            && old < size
+            && !old.is_multiple_of(PAGE_SIZE)
+            && let PageState::Resident(frame) = self.cached(ctx, old >> PAGE_SHIFT, 0)
+        {
+            ctx.record(frame).mark_dirty();
+            ctx.put(frame, 1, 0);
+        }
+    }
+
     /// Gives the cache's reference to a page back that has left it. A page that is being written is waited for: what is
     /// behind the end may be given away when a truncation returns.
     pub(super) fn let_go(&self, ctx: Ctx<'_, M>, frame: FrameId) {

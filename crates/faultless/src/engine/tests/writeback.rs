@@ -138,6 +138,22 @@ fn a_call_that_writes_asks_nobody() {
 }
 
 #[test]
+fn what_was_behind_the_end_is_written_when_the_file_grows() {
+    let (mut bench, disk) = (Bench::new(64), Arc::new(Disk::default()));
+    let file = bench.vm.new_file(100, disk.clone(), "file").unwrap();
+    file.write(&mut bench.cpu, 0, &[1]).unwrap();
+    sync(&mut bench, &file).unwrap();
+    file.write(&mut bench.cpu, PAGE_SIZE + 7, &[2]).unwrap();
+    sync(&mut bench, &file).unwrap();
+    file.resize(&mut bench.cpu, PAGE_SIZE + 50).unwrap();
+    sync(&mut bench, &file).unwrap();
+    file.resize(&mut bench.cpu, 3 * PAGE_SIZE).unwrap();
+    sync(&mut bench, &file).unwrap();
+    assert_eq!(*disk.lengths.lock().unwrap(), [100, 4096, 8, 50, 4096]);
+    end(bench, file);
+}
+
+#[test]
 fn a_refusal_is_a_bus_error() {
     // CW-08.
     let (mut bench, disk, file) = mapped(64);
