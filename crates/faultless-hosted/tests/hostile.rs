@@ -22,6 +22,17 @@ fn storms_with_failing_allocations_have_an_explanation() {
     each_seed(test, 1_000_000, 400, |seed| catch(|| Storm { failing: true, ..Storm::of(seed) }.run()).map(drop));
 }
 
+/// Seeds of storms with failing allocations that found something (docs/races.md).
+const FOUND_BY: [u64; 2] = [51_038_189, 71_030_723];
+
+#[test]
+fn storms_that_found_something_have_an_explanation_now() {
+    for seed in FOUND_BY {
+        let result = catch(|| Storm { failing: true, ..Storm::of(seed) }.run());
+        assert!(result.is_ok(), "seed {seed}: {}", result.err().unwrap_or_default());
+    }
+}
+
 #[test]
 fn a_seed_replays_exactly() {
     for seed in 5000..5010 {

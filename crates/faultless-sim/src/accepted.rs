@@ -25,7 +25,7 @@ pub const ACCEPTED: &[Accepted] = &[
     Accepted {
         id: "fork-shared-tables",
         how: "in a process that forked or was forked, an access may take more faults here, and a store to a private \
-              mapping (also MADV_POPULATE_WRITE) fewer",
+              mapping (also by MADV_POPULATE_WRITE and where memory is locked) fewer",
     },
     Accepted {
         id: "fork-shares",
@@ -33,7 +33,7 @@ pub const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         id: "free-shared",
-        how: "once MADV_FREE was called, clean and dirty pages of processes that forked or were forked are compared by \
+        how: "once MADV_FREE or process_vm_readv was called, clean and dirty pages of processes that forked or were forked are compared by \
               their sums",
     },
     Accepted { id: "punch-first-page", how: "holes that end in a file's first page are not made" },
@@ -43,9 +43,22 @@ pub const ACCEPTED: &[Accepted] = &[
     },
     Accepted {
         id: "nonlinear-area",
-        how: "a nonlinear mapping is shown as one per run of pages; calls that meet one, or have it made, where Linux \
+        how: "a nonlinear mapping is shown as one per run of pages, which the host may cut where areas of ours meet; calls that meet one, or have it made, where Linux \
               would see the border of a mapping are not made",
     },
+    Accepted {
+        id: "disk-cache",
+        how: "with a file on a disk, minor and major faults are compared by their sum, and mincore may know of more of its \
+              pages on the host",
+    },
+    Accepted {
+        id: "disk-notify",
+        how: "a store through a shared mapping of a file on a disk may take a fault more on the host; with such mappings, \
+              faults of threads that work at the same time are not compared",
+    },
+    Accepted { id: "disk-folios", how: "what is written to a file on a disk at a time is less than two pages" },
+    Accepted { id: "disk-tail", how: "no stores through shared mappings behind the end of a file on a disk" },
+    Accepted { id: "fallocate-mincore", how: "once fallocate made pages, mincore may know of more pages here" },
     Accepted { id: "dontunmap-locked", how: "no MREMAP_DONTUNMAP of locked mappings" },
     Accepted {
         id: "seal-split",
@@ -60,13 +73,14 @@ pub const ACCEPTED: &[Accepted] = &[
 
 /// Are the lists the same, but for private areas that the host keeps apart (`area-merge`)? Linux does that if their
 /// anonymous pages were made independently, which depends on the order of past faults. With `sealed`, shared ones too
-/// (`seal-split`), and always at the border of stripes (`stripe-join`).
+/// (`seal-split`), and always at the border of stripes (`stripe-join`) and at `seams` (`nonlinear-area`).
 #[must_use]
-pub fn same_mappings(host: &[Mapping], ours: &[Mapping], sealed: bool) -> bool {
+pub fn same_mappings(host: &[Mapping], ours: &[Mapping], sealed: bool, seams: &[u64]) -> bool {
     let mut host = host.iter();
     let same = ours.iter().all(|whole| {
         let Some(mut part) = host.next().copied() else { return false };
-        while part.end < whole.end && (sealed || !part.shared || part.end == arena::MIDDLE) {
+        let may_end = |end: u64| end == arena::MIDDLE || seams.contains(&end);
+        while part.end < whole.end && (sealed || !part.shared || may_end(part.end)) {
             match host.next() {
                 Some(next) if follows(&part, next) => part.end = next.end,
                 _ => return false,
@@ -96,10 +110,12 @@ mod tests {
     fn only_the_host_may_keep_private_areas_apart() {
         let area = |start, end, shared| Mapping { start, end, prot: 3, shared, source: Source::File(0), offset: start };
         let (whole, parts) = ([area(0, 8, false)], [area(0, 4, false), area(4, 8, false)]);
-        let same = |host: &[Mapping], ours: &[Mapping]| same_mappings(host, ours, false);
+        let same = |host: &[Mapping], ours: &[Mapping]| same_mappings(host, ours, false, &[]);
         assert!(same(&whole, &whole) && same(&parts, &whole) && !same(&whole, &parts));
         let (halves, both) = ([area(0, 4, true), area(4, 8, true)], [area(0, 8, true)]);
-        assert!(!same(&halves, &both) && same_mappings(&halves, &both, true) && !same_mappings(&both, &halves, true));
+        let shared = |host: &[Mapping], ours: &[Mapping], seams: &[u64]| same_mappings(host, ours, false, seams);
+        assert!(!same(&halves, &both) && shared(&halves, &both, &[4]) && !shared(&halves, &both, &[5]));
+        assert!(same_mappings(&halves, &both, true, &[]) && !same_mappings(&both, &halves, true, &[]));
         assert!(!same(&parts, &parts[..1]) && !same(&parts[..1], &whole));
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Called by `judge`. Each thread has chunks of the arena to itself ([`arena::owner_of`]). What several threads reach
 //! through mappings of the same file is only read: who would change it, or ask what the page cache holds, is left out.
-//! Absent on purpose: areas that grow. A fault of one thread would map what another unmaps; with such an area about,
-//! the steps are made one after the other.
+//! Absent on purpose: areas that grow, and locks. A fault of one thread would map what another unmaps, and who is last may
+//! lock too much; with such areas about, the steps are made one after the other.
 
 use std::collections::HashMap;
 

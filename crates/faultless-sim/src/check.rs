@@ -38,7 +38,7 @@ impl Plan {
             steps: 200,
             processes: 6,
             bursts: 30,
-            manner: Manner { details: 20, ..Manner::STRICT },
+            manner: Manner { others: 4, details: 20, ..Manner::STRICT },
         }
     }
 
@@ -120,7 +120,7 @@ pub fn check(plan: &Plan, mut tell: impl FnMut(&Progress)) -> Result<Progress, C
             }
             Err(Failure::Differs(difference)) => {
                 let (scenario, difference) =
-                    shrink(&scenario, &difference, Manner { every: 1, details: 1, ..plan.manner });
+                    shrink(&scenario, &difference, Manner { every: 1, others: 1, details: 1, ..plan.manner });
                 return Err(CheckError::Found(Box::new(Found { seed, scenario, difference })));
             }
             Err(failure) => return Err(CheckError::Failed(Box::new(Unjudged { seed, scenario, failure }))),

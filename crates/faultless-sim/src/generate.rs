@@ -27,6 +27,10 @@ pub struct Calls {
     pub remap_file_pages: bool,
     pub brk: bool,
     pub mseal: bool,
+    /// `process_vm_readv` and `process_vm_writev`.
+    pub process_vm: bool,
+    /// Files on a disk.
+    pub disk: bool,
     /// Modes of `fallocate`.
     pub fallocate: &'static [u32],
 }
@@ -50,6 +54,9 @@ impl Calls {
             linux::MADV_DODUMP,
             linux::MADV_COLD,
             linux::MADV_PAGEOUT,
+            linux::MADV_HUGEPAGE,
+            linux::MADV_NOHUGEPAGE,
+            linux::MADV_COLLAPSE,
             linux::MADV_POPULATE_READ,
             linux::MADV_POPULATE_WRITE,
             linux::MADV_DONTNEED_LOCKED,
@@ -63,7 +70,21 @@ impl Calls {
         remap_file_pages: true,
         brk: true,
         mseal: true,
-        fallocate: &[0, linux::FALLOC_FL_KEEP_SIZE, linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
+        process_vm: true,
+        disk: true,
+        fallocate: &[
+            0,
+            linux::FALLOC_FL_KEEP_SIZE,
+            linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE,
+            linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE,
+            linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE,
+            linux::FALLOC_FL_PUNCH_HOLE,
+            linux::FALLOC_FL_ZERO_RANGE,
+            linux::FALLOC_FL_COLLAPSE_RANGE,
+            linux::FALLOC_FL_INSERT_RANGE | linux::FALLOC_FL_KEEP_SIZE,
+            linux::FALLOC_FL_UNSHARE_RANGE,
+            1 << 20,
+        ],
     };
 }
 
@@ -91,12 +112,13 @@ impl Shape {
 /// A scenario.
 pub fn generate(rng: &mut Rng, shape: &Shape) -> Scenario {
     let files = std::array::from_fn(|_| file_size(rng));
+    let on_disk = std::array::from_fn(|file| shape.calls.disk && file == 2 && rng.once_in(2));
     let mut maker = Maker { hot: std::array::from_fn(|_| hot_page(rng)), rng, shape, living: vec![(0, 0)], born: 1 };
     let mut steps = Vec::new();
     while steps.len() < shape.steps {
         maker.some_steps(&mut steps);
     }
-    Scenario { files, steps }
+    Scenario { files, on_disk, steps }
 }
 
 fn file_size(rng: &mut Rng) -> u64 {
@@ -248,7 +270,7 @@ impl Maker<'_> {
         let calls = self.shape.calls;
         let (at, len) = self.range();
         for _ in 0..8 {
-            match self.rng.below(12) {
+            match self.rng.below(13) {
                 0..3 if !calls.madvise.is_empty() => {
                     return Op::Advise { at, len, advice: self.rng.pick(calls.madvise) };
                 }
@@ -258,7 +280,7 @@ impl Maker<'_> {
                 6 if calls.mremap => return self.remap(at, len),
                 7 if calls.mlock => {
                     return match self.rng.below(6) {
-                        0 => Op::LockAll { flags: self.rng.pick(&[0, 2, 2, 4, 6, 8]) },
+                        0 => Op::LockAll { flags: self.rng.pick(&[0, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9]) },
                         1 => Op::UnlockAll,
                         _ => Op::Lock { at, len, flags: self.rng.below(2) as u32 },
                     };
@@ -269,6 +291,7 @@ impl Maker<'_> {
                     return Op::Allocate { file: self.file(), mode: self.rng.pick(calls.fallocate), offset, len };
                 }
                 10 if calls.brk => return self.brk(),
+                12 if calls.process_vm => return self.of_another(),
                 // Seldom: what is sealed stays as it is.
                 11 if calls.mseal && self.rng.once_in(6) => {
                     return Op::Seal { at, len, flags: u64::from(self.rng.once_in(20)) };
@@ -278,6 +301,17 @@ impl Maker<'_> {
         }
         let (at, width) = self.access();
         Op::Load { at, width }
+    }
+
+    /// A call on the memory of a living process, now and then the caller's own.
+    fn of_another(&mut self) -> Op {
+        let other = self.rng.below(self.living.len() as u64) as usize;
+        let ((other, _), (at, _)) = (self.living[other], self.access());
+        let len = self.bytes().min((arena::END - at) as usize);
+        match self.rng.below(2) {
+            0 => Op::Peek { other, at, len },
+            _ => Op::Poke { other, at, len, value: self.rng.range(1, 256) as u8 },
+        }
     }
 
     fn brk(&mut self) -> Op {

@@ -14,7 +14,10 @@ use std::thread;
 use crate::accepted::follows;
 use faultless::machine::Format;
 use faultless::machine::format::{Leaf, Upper};
-use faultless::{AreaFlags, CpuId, FrameId, Layout, Limits, Machine, Object, PAGE_SIZE, Rights, Sharing, VirtAddr, Vm};
+use faultless::{
+    AreaFlags, AreaInfo, CpuId, FrameId, Layout, Limits, Machine, Object, PAGE_SIZE, PageKind, PageRange, PageWriter,
+    Pager, PagerError, Rights, Sharing, VirtAddr, Vm,
+};
 use faultless_hosted::{Fast, FastConfig, HostedCpu, Hostile, HostileConfig, Mmu};
 use faultless_linux::text::{PageSums, Sizes, Text};
 use faultless_linux::{Errno, Memory};
@@ -22,7 +25,7 @@ use linux_raw_sys::general as linux;
 
 use crate::arena;
 use crate::generate::Calls;
-use crate::scenario::{MOST_PROCESSES, MOST_THREADS, Op, Scenario};
+use crate::scenario::{MOST_PROCESSES, MOST_THREADS, Op, Scenario, initial_byte};
 use crate::smaps::{self, Counts, Detail};
 use crate::view::{Answer, Burst, Mapping, Outcome, Page, Rss, Source, View};
 use actor::{Actor, refused};
@@ -47,13 +50,12 @@ pub const CALLS: Calls = Calls {
         linux::MADV_DONTDUMP,
         linux::MADV_DODUMP,
         linux::MADV_COLD,
+        linux::MADV_HUGEPAGE,
         linux::MADV_NOHUGEPAGE,
         linux::MADV_POPULATE_READ,
         linux::MADV_POPULATE_WRITE,
     ],
     map_flags: &[linux::MAP_GROWSDOWN, linux::MAP_LOCKED],
-    remap_file_pages: false,
-    fallocate: &[linux::FALLOC_FL_PUNCH_HOLE | linux::FALLOC_FL_KEEP_SIZE],
     ..Calls::ALL
 };
 
@@ -103,7 +105,13 @@ impl<M: Mmu> Ours<M> {
         let vm = Vm::new(machine).map_err(|error| format!("{error:?}"))?;
         let cpus: Result<Vec<_>, _> = (0..CPUS).map(|id| HostedCpu::new(&vm, CpuId::new(id as u32))).collect();
         let mut cpus = cpus.map_err(|error| format!("{error:?}"))?;
-        let files: Result<Vec<_>, _> = scenario.files.iter().map(|size| vm.new_memory(*size, "memfd")).collect();
+        let files = scenario.files.iter().zip(scenario.on_disk);
+        let files: Result<Vec<_>, _> = files
+            .map(|(size, on_disk)| match on_disk && crate::host::disk().is_some() {
+                true => vm.new_file(*size, Arc::new(FirstContents), actor::ON_DISK),
+                false => vm.new_memory(*size, "memfd"),
+            })
+            .collect();
         let files = files.map_err(|error| format!("{error:?}"))?;
         let layout = Layout {
             lowest: VirtAddr::new(crate::host::lowest_address()),
@@ -125,9 +133,14 @@ impl<M: Mmu> Ours<M> {
     /// If the process does not live.
     pub fn step(&mut self, number: usize, op: &Op) -> Outcome {
         self.steps += 1;
-        let before = self.memory(number).space.usage();
+        // Linux counts faults for who makes the call, the core for whose memory it is.
+        let whose = match *op {
+            Op::Peek { other, .. } | Op::Poke { other, .. } => other,
+            _ => number,
+        };
+        let before = self.memory(whose).space.usage();
         let answer = self.answer(number, op);
-        let Some(memory) = &self.processes[number] else {
+        let Some(memory) = &self.processes[whose] else {
             return Outcome { answer, minor: 0, major: 0 };
         };
         let after = memory.space.usage();
@@ -151,8 +164,20 @@ impl<M: Mmu> Ours<M> {
             Op::Fork { child } => self.fork(number, child),
             Op::Exit { code } => self.exit(number, code),
             Op::Wait { child } => self.wait(child),
+            Op::Peek { other, .. } | Op::Poke { other, .. } => {
+                let (cpu, memory) = self.hands_and_memory(number, other);
+                actor::transfer(cpu, memory, op)
+            }
             op => self.actor(number).answer(&op),
         }
+    }
+
+    /// The CPU of a process, and another's memory.
+    fn hands_and_memory(&mut self, number: usize, other: usize) -> (&mut HostedCpu<M>, &Memory<M>) {
+        self.actor(number);
+        let cpu = &mut self.cpus[(number + self.steps / STAY) % CPUS];
+        let memory = self.processes[other].as_ref().unwrap_or_else(|| panic!("p{other} does not live"));
+        (cpu, memory)
     }
 
     /// Executes steps of several threads of a process at the same time, each thread's on a CPU of its own.
@@ -225,6 +250,51 @@ impl<M: Mmu> Ours<M> {
         memory.space.area_at(cpu.token(), VirtAddr::new(at)).map(|area| area.sharing)
     }
 
+    /// How many pages of files on a disk do mappings of the range show, and of which kinds are the mappings?
+    pub fn shows_disk(&mut self, number: usize, at: u64, len: u64, wanted: impl Fn(Sharing) -> bool) -> u64 {
+        let end = at.saturating_add(len);
+        let mut pages = 0;
+        let Actor { cpu, memory, .. } = self.actor(number);
+        memory.space.areas(cpu.token(), |area| {
+            let (from, to) = (area.range.start().as_u64().max(at), area.range.end().as_u64().min(end));
+            let on_disk = area.object.is_some_and(|(object, _)| object.label() == actor::ON_DISK);
+            if on_disk && wanted(area.sharing) && from < to {
+                pages += (to - 1) / PAGE_SIZE - from / PAGE_SIZE + 1;
+            }
+        });
+        pages
+    }
+
+    /// Would a store at the address, through a shared mapping, go behind the end of a file on a disk?
+    pub fn is_past_end_on_disk(&mut self, number: usize, at: u64) -> bool {
+        let Actor { cpu, memory, .. } = self.actor(number);
+        let address = VirtAddr::new(at);
+        let Some(area) = memory.space.area_at(cpu.token(), address) else { return false };
+        let Some((object, _)) = area.object.filter(|(object, _)| object.label() == actor::ON_DISK) else {
+            return false;
+        };
+        let index = memory.space.page_index_at(cpu.token(), address).unwrap_or(0);
+        area.sharing == Sharing::Shared && index * PAGE_SIZE + at % PAGE_SIZE >= object.size()
+    }
+
+    /// Is the file on a disk?
+    #[must_use]
+    pub fn is_on_disk(&self, file: usize) -> bool {
+        self.files[file].label() == actor::ON_DISK
+    }
+
+    /// Pages that the process has mapped.
+    #[must_use]
+    pub fn mapped_pages(&self, number: usize) -> u64 {
+        self.memory(number).space.extent().pages
+    }
+
+    /// May it depend on the order of steps whether they lock too much?
+    pub fn may_lock(&mut self, number: usize) -> bool {
+        let space = &self.memory(number).space;
+        space.default_flags().contains(AreaFlags::LOCKED) || space.extent().locked != 0
+    }
+
     /// Has the process an area that grows when the memory below it is touched?
     pub fn grows(&mut self, number: usize) -> bool {
         let Actor { cpu, memory, .. } = self.actor(number);
@@ -240,7 +310,7 @@ impl<M: Mmu> Ours<M> {
     /// If the process does not live.
     pub fn view(&mut self, number: usize) -> View {
         let files: Vec<u64> = self.files.iter().map(|file| file.id()).collect();
-        let (mut mappings, mut flags) = (Vec::new(), Vec::new());
+        let (mut mappings, mut flags, mut seams) = (Vec::new(), Vec::new(), Vec::new());
         let Actor { cpu, memory, .. } = self.actor(number);
         memory.space.areas(cpu.token(), |area| {
             let may = |right, bit| if area.rights.contains(right) { bit } else { 0 };
@@ -259,20 +329,29 @@ impl<M: Mmu> Ours<M> {
             mappings.push(mapping);
         });
         if flags.iter().any(|flags| flags.contains(AreaFlags::NONLINEAR)) {
-            mappings = self.in_linear_parts(number, mappings, &flags);
+            (mappings, seams) = self.in_linear_parts(number, mappings, &flags);
         }
         let usage = self.memory(number).space.usage();
         let rss =
             Rss { anon: usage.anon.cast_signed(), file: usage.file.cast_signed(), shmem: usage.shmem.cast_signed() };
-        View { mappings, pages: self.pages(number), rss }
+        View { mappings, seams, pages: self.pages(number), rss }
     }
 
-    /// What smaps and status say of the process's memory. Nonlinear areas are left out: the host has others there.
+    /// What smaps and status say of the process's memory. Nonlinear areas and those of
+    /// the same object beside them are left out: the host has others there.
     pub fn details(&mut self, number: usize) -> (Vec<Detail>, Counts) {
         let Actor { cpu, memory, .. } = self.actor(number);
         let mut areas = Vec::new();
         memory.space.areas(cpu.token(), |area| areas.push(area));
-        areas.retain(|area| !area.flags.contains(AreaFlags::NONLINEAR));
+        let id = |area: &AreaInfo<M>| area.object.as_ref().map(|(object, _)| object.id());
+        let nonlinear: Vec<_> = areas.iter().filter(|area| area.flags.contains(AreaFlags::NONLINEAR)).collect();
+        let nonlinear: Vec<_> = nonlinear.into_iter().map(|area| (area.range, id(area))).collect();
+        areas.retain(|area| {
+            let meets = |range: PageRange| range.end() == area.range.start() || area.range.end() == range.start();
+            let beside =
+                |(range, other): &(PageRange, _)| *other == id(area) && (meets(*range) || *range == area.range);
+            !nonlinear.iter().any(beside)
+        });
         let mut text = Text::default();
         for area in &areas {
             let (start, end) = (area.range.start().as_u64(), area.range.end().as_u64());
@@ -287,9 +366,14 @@ impl<M: Mmu> Ours<M> {
     }
 
     /// The mappings, whose flags are given, with each nonlinear one as what Linux makes of it: one per run of pages
-    /// (`nonlinear-area`).
-    fn in_linear_parts(&mut self, number: usize, mappings: Vec<Mapping>, flags: &[AreaFlags]) -> Vec<Mapping> {
-        let mut parts: Vec<Mapping> = Vec::new();
+    /// (`nonlinear-area`). A run that goes on in the next area may be cut there on Linux as well.
+    fn in_linear_parts(
+        &mut self,
+        number: usize,
+        mappings: Vec<Mapping>,
+        flags: &[AreaFlags],
+    ) -> (Vec<Mapping>, Vec<u64>) {
+        let (mut parts, mut seams): (Vec<Mapping>, Vec<u64>) = (Vec::new(), Vec::new());
         let mut last_flags = AreaFlags::NONE;
         let Actor { cpu, memory, .. } = self.actor(number);
         for (mapping, flags) in mappings.into_iter().zip(flags) {
@@ -302,13 +386,16 @@ impl<M: Mmu> Ours<M> {
                 let offset = index.map_or(mapping.offset, |index| index * PAGE_SIZE);
                 let part = Mapping { start, end: start + step, offset, ..mapping };
                 match parts.last_mut() {
-                    Some(last) if part.shared && same_flags && follows(last, &part) => last.end = part.end,
+                    Some(last) if part.shared && same_flags && follows(last, &part) => {
+                        last.end = part.end;
+                        seams.extend((start == mapping.start).then_some(start));
+                    }
                     _ => parts.push(part),
                 }
                 same_flags = true;
             }
         }
-        parts
+        (parts, seams)
     }
 
     /// Does an operation on the range meet a nonlinear mapping?
@@ -328,8 +415,21 @@ impl<M: Mmu> Ours<M> {
         found
     }
 
-    /// The pages of the arena, out of the page tables.
-    fn pages(&self, number: usize) -> Vec<Page> {
+    /// The pages of the arena, out of the page tables; of what kind they are, as the core says.
+    fn pages(&mut self, number: usize) -> Vec<Page> {
+        let mut pages = self.present_pages(number);
+        let Actor { cpu, memory, .. } = self.actor(number);
+        let Ok(range) = PageRange::new(VirtAddr::new(arena::START), VirtAddr::new(arena::END)) else { return pages };
+        memory.space.pages(cpu.token(), range, |page| {
+            let of_file = matches!(page.kind, PageKind::File | PageKind::Shmem);
+            if let Some(page) = arena::page_of(page.addr.as_u64()).filter(|_| of_file) {
+                pages[page] = Page::OfFile;
+            }
+        });
+        pages
+    }
+
+    fn present_pages(&self, number: usize) -> Vec<Page> {
         let mut pages = vec![Page::Absent; arena::PAGES as usize];
         let root = self.memory(number).space.root();
         let leaf_bytes = PAGE_SIZE << M::Format::INDEX_BITS;
@@ -349,15 +449,15 @@ impl<M: Mmu> Ours<M> {
         pages
     }
 
-    /// A digest per page of the arena, 0 where it cannot be read.
-    pub fn digests(&mut self, number: usize) -> Vec<u64> {
+    /// A digest per page of the arena, 0 where it is not `mapped` or cannot be read.
+    pub fn digests(&mut self, number: usize, mapped: &[bool]) -> Vec<u64> {
         let cpu = self.actor(number).cpu;
         let mut page = [0; PAGE_SIZE as usize];
-        let digest = |index| match cpu.read(VirtAddr::new(arena::address_of(index)), &mut page) {
+        let mut digest = |index: usize| match cpu.read(VirtAddr::new(arena::address_of(index)), &mut page) {
             Ok(()) => crate::host::page_digest(&page),
             Err(_) => 0,
         };
-        (0..arena::PAGES as usize).map(digest).collect()
+        (0..).zip(mapped).map(|(index, mapped)| if *mapped { digest(index) } else { 0 }).collect()
     }
 
     /// All processes end, and nothing may be left.
@@ -394,6 +494,17 @@ impl<M: Mmu> Ours<M> {
         let spaces: Vec<_> = spaces.iter().map(|space| &**space).collect();
         let objects: Vec<_> = objects.iter().collect();
         self.vm.audit(self.cpus[0].token(), &spaces, &objects).map_err(|error| error.to_string())
+    }
+}
+
+/// What files on a disk hold at the start.
+struct FirstContents;
+
+impl Pager for FirstContents {
+    fn fill(&self, index: u64, page: &mut PageWriter<'_>) -> Result<(), PagerError> {
+        let bytes: Vec<u8> = (0..PAGE_SIZE).map(|offset| initial_byte(index * PAGE_SIZE + offset)).collect();
+        page.write(0, &bytes);
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ pub use parse::ParseError;
 
 /// Most processes of a scenario.
 pub const MOST_PROCESSES: usize = 8;
-/// Files of a scenario, each a memfd.
+/// Files of a scenario, each a memfd, or a file on a disk.
 pub const FILES: usize = 3;
 /// Threads of a process besides the first, which makes them.
 pub const MOST_THREADS: usize = 4;
@@ -56,6 +56,8 @@ pub enum Op {
     Allocate { file: usize, mode: u32, offset: i64, len: i64 },
     Brk { to: u64 },
     Seal { at: u64, len: u64, flags: u64 },
+    Peek { other: usize, at: u64, len: usize },
+    Poke { other: usize, at: u64, len: usize, value: u8 },
 }
 
 /// A step of one process.
@@ -75,8 +77,16 @@ pub struct Step {
 pub struct Scenario {
     /// Sizes of the files at the start, in bytes.
     pub files: [u64; FILES],
+    /// Which of them are on a disk: with contents at the start, and pages that count as a file's.
+    pub on_disk: [bool; FILES],
     /// The steps, in order.
     pub steps: Vec<Step>,
+}
+
+/// What a file on a disk has at the start at this offset.
+#[must_use]
+pub fn initial_byte(offset: u64) -> u8 {
+    ((offset / 4096 + 1) * 29 + offset % 256) as u8
 }
 
 impl Step {
@@ -100,7 +110,9 @@ impl Scenario {
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let sizes: Vec<String> = self.files.iter().map(|size| format!("{size:#x}")).collect();
+        let place = |on_disk| if on_disk { "disk:" } else { "" };
+        let files = self.files.iter().zip(self.on_disk);
+        let sizes: Vec<String> = files.map(|(size, on_disk)| format!("{}{size:#x}", place(on_disk))).collect();
         writeln!(f, "files {}", sizes.join(" "))?;
         self.steps.iter().try_for_each(|step| writeln!(f, "{step}"))
     }
@@ -143,6 +155,8 @@ impl Op {
             Op::Allocate { .. } => "fallocate",
             Op::Brk { .. } => "brk",
             Op::Seal { .. } => "mseal",
+            Op::Peek { .. } => "process_vm_readv",
+            Op::Poke { .. } => "process_vm_writev",
         }
     }
 }
@@ -185,6 +199,8 @@ impl fmt::Display for Op {
             Op::Nonlinear { at, len, page } => write!(f, " {} {len:#x} {page}", Address(at)),
             Op::Brk { to } => write!(f, " {}", Address(to)),
             Op::Allocate { file, mode, offset, len } => write!(f, " file{file} {mode} {offset} {len}"),
+            Op::Peek { other, at, len } => write!(f, " p{other} {} {len}", Address(at)),
+            Op::Poke { other, at, len, value } => write!(f, " p{other} {} {len} {value}", Address(at)),
         }
     }
 }

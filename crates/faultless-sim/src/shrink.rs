@@ -82,6 +82,9 @@ impl Best {
             let mut trial = self.scenario.clone();
             trial.files[file] = 0;
             changed |= self.scenario.files[file] != 0 && self.try_this(trial);
+            let mut trial = self.scenario.clone();
+            trial.on_disk[file] = false;
+            changed |= self.scenario.on_disk[file] && self.try_this(trial);
         }
         for child in 1..MOST_PROCESSES {
             if let Some(trial) = without_child(&self.scenario, child) {
@@ -148,6 +151,8 @@ fn smaller(op: Op) -> Vec<Op> {
                 .filter(|new| *new != op)
                 .collect()
         }
+        Op::Poke { other, at, len, value } if len > 1 => vec![Op::Poke { other, at, len: 1, value }],
+        Op::Peek { other, at, len } if len > 1 => vec![Op::Peek { other, at, len: 1 }],
         Op::Write { file, offset, len, value } if len > 1 => vec![Op::Write { file, offset, len: 1, value }],
         _ => Vec::new(),
     }

@@ -43,6 +43,8 @@ pub struct Detail {
     pub end: u64,
     /// Does it show a file or shared memory?
     pub has_object: bool,
+    /// A file on a disk?
+    pub is_on_disk: bool,
     /// Lines with numbers.
     pub counts: Counts,
     /// `VmFlags`.
@@ -59,8 +61,10 @@ pub fn areas(text: &str) -> Vec<Detail> {
         if let Some((start, end)) = range_of(line) {
             inside = arena::page_of(start).is_some();
             if inside {
-                let has_object = line.split_ascii_whitespace().nth(4).is_some_and(|inode| inode != "0");
-                found.push(Detail { start, end, has_object, ..Detail::default() });
+                let mut words = line.split_ascii_whitespace().skip(3);
+                let is_on_disk = words.next().and_then(device).is_some_and(|(major, _)| major != 0);
+                let has_object = words.next().is_some_and(|inode| inode != "0");
+                found.push(Detail { start, end, has_object, is_on_disk, ..Detail::default() });
             }
         } else if let Some(detail) = found.last_mut().filter(|_| inside) {
             if name == "VmFlags" {
@@ -72,6 +76,13 @@ pub fn areas(text: &str) -> Vec<Detail> {
         }
     }
     found
+}
+
+/// `major:minor`.
+#[must_use]
+pub fn device(text: &str) -> Option<(u32, u32)> {
+    let (major, minor) = text.split_once(':')?;
+    Some((u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?))
 }
 
 /// `start-end` at the beginning of a line.

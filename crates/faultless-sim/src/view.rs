@@ -184,8 +184,10 @@ pub enum Page {
     /// Nothing is there.
     #[default]
     Absent,
-    /// A page is mapped.
+    /// A page is mapped: anonymous memory, or the page of zeroes.
     Present,
+    /// A page of a file or of shared memory is mapped.
+    OfFile,
     /// It is in the swap.
     Swapped,
 }
@@ -206,6 +208,8 @@ pub struct Rss {
 pub struct View {
     /// The mappings, ascending.
     pub mappings: Vec<Mapping>,
+    /// Where one of the mappings is really two, so that the other side may show two as well.
+    pub seams: Vec<u64>,
     /// The pages.
     pub pages: Vec<Page>,
     /// Resident pages by kind.

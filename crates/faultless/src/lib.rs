@@ -51,7 +51,7 @@ mod tlb;
 pub use sync::mutant;
 
 pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, VirtAddr};
-pub use area::{AreaFlags, Report, STACK_GUARD, Sharing, Ticket, Waiting, WatchModes, Watched, Watcher};
+pub use area::{AreaFlags, RangeEvent, Report, STACK_GUARD, Sharing, Ticket, Waiting, WatchModes, Watched, Watcher};
 pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, SyncError, Vm};
 
 pub use frame::{CommitPolicy, HugePool};

@@ -167,7 +167,8 @@ impl OpenFile {
         match &self.inode.body {
             Body::Regular(_) | Body::Directory(_) | Body::Proc(_) | Body::Symlink(_) => true,
             Body::Device(device) => device.is_seekable(),
-            Body::Fifo(_) | Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) | Body::Userfault(_) => false,
+            Body::Fifo(_) | Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) => false,
+            Body::Userfault(_) | Body::Process(_) => false,
         }
     }
 
@@ -222,7 +223,7 @@ impl OpenFile {
             Body::Device(device) => device.read(cpu, to),
             Body::Event(counter) => counter.read(cpu, to),
             Body::Userfault(userfault) => userfault.read(cpu, to),
-            Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => Err(Errno::EINVAL),
+            Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) | Body::Process(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -249,9 +250,8 @@ impl OpenFile {
             Body::Device(Device::Frames) => self.at(at, |position, _| frames::write(cpu, position, from)),
             Body::Device(device) => device.write(cpu, from),
             Body::Event(counter) => counter.write(cpu, from),
-            Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) | Body::Userfault(_) => {
-                Err(Errno::EINVAL)
-            }
+            Body::Directory(_) | Body::Symlink(_) | Body::Inert { .. } | Body::Epoll(_) => Err(Errno::EINVAL),
+            Body::Userfault(_) | Body::Process(_) => Err(Errno::EINVAL),
         }
     }
 
@@ -306,6 +306,8 @@ impl OpenFile {
             Body::Device(device) => device.readiness(),
             Body::Event(counter) => counter.readiness(),
             Body::Userfault(userfault) => userfault.readiness(self.is_nonblocking()),
+            Body::Process(process) if process.is_zombie() => Readiness::IN,
+            Body::Process(_) => Readiness::NONE,
             Body::Epoll(epoll) if epoll.is_ready() => Readiness::IN,
             Body::Epoll(_) => Readiness::NONE,
             _ => Readiness::IN.with(Readiness::OUT),
@@ -325,6 +327,7 @@ impl OpenFile {
             }
             Body::Event(counter) => counter.queue().register(thread),
             Body::Userfault(userfault) => userfault.queue().register(thread),
+            Body::Process(process) => process.ended.register(thread),
             Body::Epoll(epoll) => epoll.register(thread),
             _ => {}
         }

@@ -24,6 +24,7 @@ use super::walk::{Link, Tree};
 use super::{PATH_MAX, namespace, proc};
 use crate::clock;
 use crate::errno::Errno;
+use crate::process::Process;
 use crate::sync::Lock;
 
 /// The device number of the one real file system, and of /proc.
@@ -94,6 +95,8 @@ pub enum Body {
     Event(EventCounter),
     /// A `userfaultfd`.
     Userfault(Arc<Userfault>),
+    /// A process: what a `pidfd` names.
+    Process(Arc<Process>),
     /// An `epoll` instance.
     Epoll(Epoll),
 }
@@ -167,7 +170,7 @@ impl Inode {
             Body::Device(device) => device.kind(),
             Body::Inert { kind, .. } => *kind,
             Body::Proc(node) => node.kind(),
-            Body::Event(_) | Body::Epoll(_) | Body::Userfault(_) => 0,
+            Body::Event(_) | Body::Epoll(_) | Body::Userfault(_) | Body::Process(_) => 0,
         }
     }
 

@@ -69,7 +69,7 @@ pub use proc::{HOST_NAME, KERNEL_NAME, KERNEL_RELEASE, KERNEL_VERSION, set_curre
 pub use seals::F_SEAL_EXEC;
 pub use table::{FileTable, MAX_FILES, OnExec};
 pub use tty::Tty;
-pub use userfault::{Userfault, Waiter, bring_in, take_waiting};
+pub use userfault::{Caused, Userfault, Waiter, bring_in, note_running, settle_heirs, take_caused, take_waiting};
 pub use walk::{Follow, Last, NAME_MAX, PATH_MAX, Place};
 
 use crate::arch::CpuLocal;
@@ -198,6 +198,7 @@ fn describe(inode: &Inode) -> Vec<u8> {
         Body::Userfault(_) => "anon_inode:[userfaultfd]".to_string(),
         Body::Event(_) => "anon_inode:[eventfd]".to_string(),
         Body::Epoll(_) => "anon_inode:[eventpoll]".to_string(),
+        Body::Process(_) => "anon_inode:[pidfd]".to_string(),
         _ => format!("/#{} (deleted)", inode.number),
     };
     text.into_bytes()

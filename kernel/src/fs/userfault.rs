@@ -7,16 +7,18 @@
 //! ([`take_waiting`]), and the run loop parks the thread on it. When the ticket is woken, or a signal comes, the
 //! instruction or the system call is executed again.
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use faultless::{Access, FaultError, PAGE_SIZE, PageRange, Report, Ticket, VirtAddr, Waiting, Watcher};
+use faultless::{Access, FaultError, PAGE_SIZE, PageRange, RangeEvent, Report, Ticket, VirtAddr, Waiting, Watcher};
 use faultless_linux::calls::userfaultfd;
 use linux_raw_sys::general as linux;
 
 use super::poll::Readiness;
+use super::{Body, Inode, OnExec, OpenFile};
+use crate::arch::local::Padded;
 use crate::arch::{CpuLocal, MAX_CPUS, local};
 use crate::errno::Errno;
 use crate::process::Memory;
@@ -33,12 +35,12 @@ const INITIALIZED: u64 = 1 << 63;
 ///
 /// Letters: (I) fixed, (A) atomic alone, (L) behind its lock, which is never held while user memory is touched.
 pub struct Userfault {
-    me: Weak<Userfault>,    // (I)
-    memory: Weak<Memory>,   // (I) whose faults
-    user_mode_only: bool,   // (I)
-    features: AtomicU64,    // (A) once set, for ever
-    closed: AtomicBool,     // (A) once true, for ever
-    tickets: Lock<Tickets>, // (L)
+    me: Weak<Userfault>,        // (I)
+    memory: Lock<Weak<Memory>>, // (L) whose faults; a forked one's is told once it exists
+    flags: u32,                 // (I) of the call that made it
+    features: AtomicU64,        // (A) once set, for ever
+    closed: AtomicBool,         // (A) once true, for ever
+    tickets: Lock<Tickets>,     // (L)
     /// Woken when there is something to read.
     readable: WaitQueue,
     /// Woken when a ticket is.
@@ -50,10 +52,29 @@ struct Tickets {
     next: u64,
     /// By number, so in the order of the faults.
     all: BTreeMap<u64, Entry>,
+    /// What happened to ranges and was not read yet, numbered with the faults.
+    events: VecDeque<(u64, Happened)>,
+}
+
+/// What a reader is told besides faults.
+#[derive(Clone)]
+enum Happened {
+    /// To a range, or to a mapping.
+    Range(RangeEvent),
+    /// The process forked, and this watches the child.
+    Forked(Arc<Userfault>),
+}
+
+/// What a read takes next.
+enum Unread {
+    Fault(u64, Report, i32),
+    Event(u64, Happened),
 }
 
 struct Entry {
     report: Report,
+    /// The thread whose access it was.
+    thread: i32,
     /// A read has taken its message.
     read: bool,
     /// It waits no more.
@@ -68,6 +89,90 @@ pub struct Waiter {
 
 /// The ticket of the last access on each CPU that was reported and may have to wait.
 static WAITING: [Lock<Option<Waiter>>; MAX_CPUS] = [const { Lock::new(None) }; MAX_CPUS];
+
+/// Watchers that the fork under way on each CPU has made, and of which ones.
+static HEIRS: [Lock<Vec<(Arc<Userfault>, Arc<Userfault>)>>; MAX_CPUS] = [const { Lock::new(Vec::new()) }; MAX_CPUS];
+
+/// What the call under way on each CPU has caused, and whether there is any.
+static CAUSED: [Lock<Vec<(Arc<Userfault>, u64)>>; MAX_CPUS] = [const { Lock::new(Vec::new()) }; MAX_CPUS];
+static HAS_CAUSED: [Padded<AtomicBool>; MAX_CPUS] = [const { Padded(AtomicBool::new(false)) }; MAX_CPUS];
+
+/// The thread that runs on each CPU, for messages.
+static RUNNING: [Padded<AtomicI32>; MAX_CPUS] = [const { Padded(AtomicI32::new(0)) }; MAX_CPUS];
+
+/// Notes which thread runs on this CPU from now on.
+pub fn note_running(thread: i32) {
+    RUNNING[local::index()].0.store(thread, Ordering::Relaxed);
+}
+
+/// Events that a call has caused, and what it returns once they have been read.
+pub struct Caused {
+    result: i64,
+    events: Vec<(Arc<Userfault>, u64)>,
+}
+
+/// What the call that has just ended on this CPU has caused.
+#[inline]
+pub fn take_caused(result: i64) -> Option<Caused> {
+    let cpu = local::index();
+    if !HAS_CAUSED[cpu].0.load(Ordering::Relaxed) {
+        return None;
+    }
+    HAS_CAUSED[cpu].0.store(false, Ordering::Relaxed);
+    Some(Caused { result, events: core::mem::take(&mut *CAUSED[cpu].lock()) })
+}
+
+impl Caused {
+    /// The call's result, if all was read; else the thread is woken when that may be so.
+    pub fn poll(&self, thread: &Arc<Thread>) -> Option<i64> {
+        self.events.iter().for_each(|(userfault, _)| userfault.answered.register(thread));
+        self.events.iter().all(|(userfault, number)| userfault.is_read(*number)).then_some(self.result)
+    }
+}
+
+/// The fork on this CPU is done: its child's watchers are told whose faults they get, and the parent's readers of them. If
+/// there is no child, they are forgotten.
+pub fn settle_heirs(child: Option<&Arc<Memory>>) {
+    let heirs = core::mem::take(&mut *HEIRS[local::index()].lock());
+    let Some(child) = child else { return };
+    for (parent, heir) in heirs {
+        *heir.memory.lock() = Arc::downgrade(child);
+        if parent.is_closed() {
+            heir.close();
+        } else {
+            parent.note(Happened::Forked(heir));
+        }
+    }
+}
+
+/// Hands a message over.
+fn put(cpu: &mut CpuLocal, to: &mut dyn Sink, message: &Layout) -> Result<(), Errno> {
+    if to.put(cpu, message.as_bytes()) == MESSAGE { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Gives the reader a descriptor of a child's watcher.
+fn hand_over(cpu: &mut CpuLocal, to: &mut dyn Sink, heir: &Arc<Userfault>) -> Result<(), Errno> {
+    let process = cpu.thread.as_ref().map(|thread| thread.process.clone()).ok_or(Errno::EFAULT)?;
+    let inode = Inode::new(Body::Userfault(heir.clone()), 0o600);
+    let on_exec = OnExec::closing_if(heir.flags & linux::O_CLOEXEC != 0);
+    let file = OpenFile::new(inode, linux::O_RDONLY | heir.flags & linux::O_NONBLOCK)?;
+    let (files, limit) = (process.files(), process.limit(linux::RLIMIT_NOFILE as usize));
+    let fd = files.add(file, on_exec, 0, limit)?;
+    let message =
+        Layout::new().bytes(&[linux::UFFD_EVENT_FORK as u8]).zeroes(7).u64(u64::from(fd.cast_unsigned())).zeroes(16);
+    put(cpu, to, &message)
+}
+
+/// The message of an event.
+fn range_message(event: RangeEvent) -> Layout {
+    let (number, words) = match event {
+        RangeEvent::Removed(range) => (linux::UFFD_EVENT_REMOVE, [range.start(), range.end(), VirtAddr::new(0)]),
+        RangeEvent::Unmapped(range) => (linux::UFFD_EVENT_UNMAP, [range.start(), range.end(), VirtAddr::new(0)]),
+        RangeEvent::Moved { from, to } => (linux::UFFD_EVENT_REMAP, [from.start(), to, VirtAddr::new(from.len())]),
+    };
+    let message = Layout::new().bytes(&[number as u8]).zeroes(7);
+    words.into_iter().fold(message, |message, word| message.u64(word.as_u64()))
+}
 
 /// Takes the ticket of the access that has just failed on this CPU.
 pub fn take_waiting() -> Option<Waiter> {
@@ -88,7 +193,7 @@ impl Waiter {
 
     /// Are accesses by the kernel not answered?
     pub fn is_user_mode_only(&self) -> bool {
-        self.userfault.user_mode_only
+        self.userfault.flags & linux::UFFD_USER_MODE_ONLY != 0
     }
 }
 
@@ -100,12 +205,16 @@ impl Drop for Waiter {
 
 impl Userfault {
     /// One for the faults of `memory`.
-    pub fn new(memory: &Arc<Memory>, user_mode_only: bool) -> Arc<Userfault> {
+    pub fn new(memory: &Arc<Memory>, flags: u32) -> Arc<Userfault> {
+        Self::make(Arc::downgrade(memory), flags, 0)
+    }
+
+    fn make(memory: Weak<Memory>, flags: u32, features: u64) -> Arc<Userfault> {
         Arc::new_cyclic(|me| Userfault {
             me: me.clone(),
-            memory: Arc::downgrade(memory),
-            user_mode_only,
-            features: AtomicU64::new(0),
+            memory: Lock::new(memory),
+            flags,
+            features: AtomicU64::new(features),
             closed: AtomicBool::new(false),
             tickets: Lock::new(Tickets::default()),
             readable: WaitQueue::new(),
@@ -115,7 +224,7 @@ impl Userfault {
 
     /// Whose faults; `None` if they are gone.
     pub fn memory(&self) -> Option<Arc<Memory>> {
-        self.memory.upgrade()
+        self.memory.lock().upgrade()
     }
 
     /// It, as faultless knows it.
@@ -142,7 +251,17 @@ impl Userfault {
     pub fn close(&self) {
         // Release, and the lock below: a fault that still announces itself sees it at its second look.
         self.closed.store(true, Ordering::Release);
-        self.tickets.lock().all.values_mut().for_each(|entry| entry.woken = true);
+        let unread = {
+            let mut tickets = self.tickets.lock();
+            tickets.all.values_mut().for_each(|entry| entry.woken = true);
+            core::mem::take(&mut tickets.events)
+        };
+        // Nobody will ever have a descriptor of a child's.
+        for (_, happened) in unread {
+            if let Happened::Forked(heir) = happened {
+                heir.close();
+            }
+        }
         self.answered.wake_all();
     }
 
@@ -157,35 +276,90 @@ impl Userfault {
         }
         let mut done = 0;
         while to.room() >= MESSAGE {
-            let Some((number, report)) = self.next_unread() else { break };
-            if to.put(cpu, self.message(&report).as_bytes()) < MESSAGE {
-                // It was not delivered: the next read gets it.
-                if let Some(entry) = self.tickets.lock().all.get_mut(&number) {
-                    entry.read = false;
-                }
-                return if done > 0 { Ok(done) } else { Err(Errno::EFAULT) };
+            let Some(unread) = self.next_unread() else { break };
+            let result = match &unread {
+                Unread::Fault(_, report, thread) => put(cpu, to, &self.fault_message(report, *thread)),
+                Unread::Event(_, Happened::Range(event)) => put(cpu, to, &range_message(*event)),
+                Unread::Event(_, Happened::Forked(heir)) => hand_over(cpu, to, heir),
+            };
+            self.finish_read(unread, result.is_ok());
+            match result {
+                Ok(()) => done += MESSAGE,
+                Err(_) if done > 0 => break,
+                Err(errno) => return Err(errno),
             }
-            done += MESSAGE;
         }
         if done > 0 { Ok(done) } else { Err(Errno::EAGAIN) }
     }
 
-    fn next_unread(&self) -> Option<(u64, Report)> {
+    /// What comes first, of faults and events together: no fault is told before the removal that caused it.
+    fn next_unread(&self) -> Option<Unread> {
         let mut tickets = self.tickets.lock();
-        let (number, entry) = tickets.all.iter_mut().find(|(_, entry)| !entry.read && !entry.woken)?;
-        entry.read = true;
-        Some((*number, entry.report))
+        let event = tickets.events.front().map_or(u64::MAX, |(number, _)| *number);
+        let fault = tickets.all.iter_mut().find(|(_, entry)| !entry.read && !entry.woken);
+        if let Some((number, entry)) = fault.filter(|(number, _)| **number < event) {
+            entry.read = true;
+            return Some(Unread::Fault(*number, entry.report, entry.thread));
+        }
+        // Taken for now, so that no other reader gets it too.
+        tickets.events.pop_front().map(|(number, happened)| Unread::Event(number, happened))
     }
 
-    fn message(&self, report: &Report) -> Layout {
-        let exact = self.features.load(Ordering::Relaxed) & u64::from(linux::UFFD_FEATURE_EXACT_ADDRESS) != 0;
-        let address = if exact { report.addr } else { report.addr.align_down() };
+    /// What was not delivered is for the next read; whoever waits for an event to be read goes on.
+    fn finish_read(&self, unread: Unread, delivered: bool) {
+        match unread {
+            Unread::Event(..) if delivered => self.answered.wake_all(),
+            Unread::Event(number, happened) => self.tickets.lock().events.push_front((number, happened)),
+            Unread::Fault(..) if delivered => {}
+            Unread::Fault(number, ..) => {
+                if let Some(entry) = self.tickets.lock().all.get_mut(&number) {
+                    entry.read = false;
+                }
+            }
+        }
+    }
+
+    fn has(&self, feature: u32) -> bool {
+        self.features.load(Ordering::Relaxed) & u64::from(feature) != 0
+    }
+
+    fn fault_message(&self, report: &Report, thread: i32) -> Layout {
+        let address = if self.has(linux::UFFD_FEATURE_EXACT_ADDRESS) { report.addr } else { report.addr.align_down() };
+        let thread = if self.has(linux::UFFD_FEATURE_THREAD_ID) { thread } else { 0 };
         Layout::new()
             .bytes(&[linux::UFFD_EVENT_PAGEFAULT as u8])
             .zeroes(7)
             .u64(userfaultfd::message_flags(report))
             .u64(address.as_u64())
-            .zeroes(8)
+            .u64(u64::from(thread.cast_unsigned()))
+    }
+
+    /// Has something happened to its ranges that nobody has read yet? Then nothing is put in, as on Linux.
+    pub fn is_changing(&self) -> bool {
+        !self.tickets.lock().events.is_empty()
+    }
+
+    /// Notes an event; the thread that caused it waits, after its call, until somebody has read it.
+    fn note(&self, happened: Happened) {
+        let number = {
+            let mut tickets = self.tickets.lock();
+            let number = tickets.next;
+            tickets.next += 1;
+            tickets.events.push_back((number, happened));
+            number
+        };
+        if let Some(userfault) = self.me.upgrade() {
+            let cpu = local::index();
+            CAUSED[cpu].lock().push((userfault, number));
+            HAS_CAUSED[cpu].0.store(true, Ordering::Relaxed);
+        }
+        self.readable.wake_all();
+    }
+
+    /// Was the event read, or will it never be? One that a reader has taken and not delivered yet is not over, but
+    /// nobody can tell the difference.
+    fn is_read(&self, number: u64) -> bool {
+        self.is_closed() || !self.tickets.lock().events.iter().any(|(other, _)| *other == number)
     }
 
     /// What `poll` says. As on Linux, a descriptor whose reads may wait is not to be polled.
@@ -193,7 +367,10 @@ impl Userfault {
         if !self.is_initialized() || !nonblocking {
             return Readiness::ERR;
         }
-        let unread = self.tickets.lock().all.values().any(|entry| !entry.read && !entry.woken);
+        let unread = {
+            let tickets = self.tickets.lock();
+            !tickets.events.is_empty() || tickets.all.values().any(|entry| !entry.read && !entry.woken)
+        };
         if unread { Readiness::IN } else { Readiness::NONE }
     }
 
@@ -205,10 +382,11 @@ impl Userfault {
 
 impl Watcher for Userfault {
     fn announce(&self, report: &Report) -> Ticket {
+        let thread = RUNNING[local::index()].0.load(Ordering::Relaxed);
         let mut tickets = self.tickets.lock();
         let number = tickets.next;
         tickets.next += 1;
-        tickets.all.insert(number, Entry { report: *report, read: false, woken: false });
+        tickets.all.insert(number, Entry { report: *report, thread, read: false, woken: false });
         drop(tickets);
         self.readable.wake_all();
         Ticket(number)
@@ -237,6 +415,39 @@ impl Watcher for Userfault {
         if any {
             self.answered.wake_all();
         }
+    }
+
+    fn changed(&self, event: RangeEvent) {
+        let wanted = match event {
+            RangeEvent::Removed(_) => linux::UFFD_FEATURE_EVENT_REMOVE,
+            RangeEvent::Unmapped(_) => linux::UFFD_FEATURE_EVENT_UNMAP,
+            RangeEvent::Moved { .. } => linux::UFFD_FEATURE_EVENT_REMAP,
+        };
+        if self.has(wanted) && !self.is_closed() {
+            self.note(Happened::Range(event));
+        }
+    }
+
+    fn follows(&self) -> bool {
+        self.has(linux::UFFD_FEATURE_EVENT_REMAP)
+    }
+
+    fn fork(&self) -> Option<Arc<dyn Watcher>> {
+        if !self.has(linux::UFFD_FEATURE_EVENT_FORK) {
+            return None;
+        }
+        let me = self.me.upgrade()?;
+        let heir = Self::make(Weak::new(), self.flags, self.features.load(Ordering::Relaxed));
+        HEIRS[local::index()].lock().push((me, heir.clone()));
+        Some(heir)
+    }
+
+    fn marks_absent(&self) -> bool {
+        self.has(linux::UFFD_FEATURE_WP_UNPOPULATED)
+    }
+
+    fn refuses(&self) -> bool {
+        self.has(linux::UFFD_FEATURE_SIGBUS)
     }
 
     fn is_closed(&self) -> bool {

@@ -18,9 +18,11 @@ use crate::arch::user::{USER_END, copy_in, copy_out};
 use crate::arch::{CpuLocal, UserContext, fpu};
 use crate::clock;
 use crate::errno::Errno;
+use crate::fs::{self, OnExec};
 use crate::sched::{self, Interrupt, Outcome, RestartKind, Thread, WaitQueue};
-use crate::signal::{self, Alarm, ProcessSignals};
+use crate::signal::{self, Actions, Alarm, ProcessSignals};
 use crate::sync::Lock;
+use crate::syscall::pidfd;
 
 /// What `clone` is asked to do.
 #[derive(Debug, Clone, Copy, Default)]
@@ -32,6 +34,8 @@ struct CloneArgs {
     parent_tid: u64,
     child_tid: u64,
     tls: u64,
+    /// Where `CLONE_PIDFD` puts the descriptor.
+    pidfd: u64,
 }
 
 const VM: u64 = linux::CLONE_VM as u64;
@@ -39,6 +43,8 @@ const FS: u64 = linux::CLONE_FS as u64;
 const FILES: u64 = linux::CLONE_FILES as u64;
 const SIGHAND: u64 = linux::CLONE_SIGHAND as u64;
 const VFORK: u64 = linux::CLONE_VFORK as u64;
+const PIDFD: u64 = linux::CLONE_PIDFD as u64;
+const DETACHED: u64 = linux::CLONE_DETACHED as u64;
 const PARENT: u64 = linux::CLONE_PARENT as u64;
 const THREAD: u64 = linux::CLONE_THREAD as u64;
 const SETTLS: u64 = linux::CLONE_SETTLS as u64;
@@ -48,12 +54,13 @@ const CHILD_SETTID: u64 = linux::CLONE_CHILD_SETTID as u64;
 /// Flags about things that do not exist here, so that sharing or not sharing them is the same:
 /// semaphore undo lists, I/O contexts, tracers; and one that Linux ignores as well.
 const WITHOUT_EFFECT: u64 =
-    linux::CLONE_SYSVSEM as u64 | linux::CLONE_IO as u64 | linux::CLONE_UNTRACED as u64 | linux::CLONE_DETACHED as u64;
+    linux::CLONE_SYSVSEM as u64 | linux::CLONE_IO as u64 | linux::CLONE_UNTRACED as u64 | DETACHED;
 const SUPPORTED: u64 = VM
     | FS
     | FILES
     | SIGHAND
     | VFORK
+    | PIDFD
     | PARENT
     | THREAD
     | SETTLS
@@ -80,8 +87,15 @@ pub fn sys_vfork(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCon
 /// `clone(flags, stack, parent_tid, child_tid, tls)`.
 pub fn sys_clone(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserContext) -> Outcome {
     let [flags, stack, parent_tid, child_tid, tls, _] = context.args();
-    let args =
-        CloneArgs { flags: flags & !0xff, exit_signal: (flags & 0xff) as i32, stack, parent_tid, child_tid, tls };
+    let args = CloneArgs {
+        flags: flags & !0xff,
+        exit_signal: (flags & 0xff) as i32,
+        stack,
+        parent_tid,
+        child_tid,
+        tls,
+        pidfd: parent_tid,
+    };
     clone(thread, cpu, context, args)
 }
 
@@ -121,6 +135,7 @@ fn read_clone3(cpu: &mut CpuLocal, context: &UserContext) -> Result<CloneArgs, E
         parent_tid: word(3),
         child_tid: word(2),
         tls: word(7),
+        pidfd: word(1),
     })
 }
 
@@ -128,8 +143,9 @@ fn check(args: &CloneArgs) -> Result<(), Errno> {
     let has = |flag| args.flags & flag != 0;
     let known = args.flags & !SUPPORTED == 0;
     let consistent = (!has(THREAD) || has(SIGHAND)) && (!has(SIGHAND) || has(VM));
-    // Sharing signal actions between processes is the one legal combination not offered.
-    let offered = !has(SIGHAND) || has(THREAD);
+    // Of threads there are no descriptors, and the one of a process needs a place of its own in `clone`.
+    let offered =
+        !has(PIDFD) || !has(THREAD) && !has(DETACHED) && (args.pidfd != args.parent_tid || !has(PARENT_SETTID));
     let signal = args.exit_signal == 0 || signal::is_signal(args.exit_signal);
     let addresses = args.stack <= USER_END && (!has(SETTLS) || args.tls < USER_END);
     if !(known && consistent && offered && signal) {
@@ -214,9 +230,17 @@ fn make_child(
     let memory = process.memory();
     if has(THREAD) {
         add_thread(&process, &child)?;
-    } else if let Err(refused) = add_process(&process, &child, thread, has(PARENT)) {
-        undo(&process, cpu);
-        return Err(refused);
+    } else {
+        // Before anybody can see the process: what fails then can be taken back.
+        let pidfd = if has(PIDFD) { Some(add_pidfd(thread, cpu, args, &process)) } else { None }.transpose();
+        let added = pidfd.map_err(Failure::from).and_then(|pidfd| {
+            add_process(&process, &child, thread, has(PARENT))
+                .inspect_err(|_| _ = pidfd.map(|pidfd| thread.process.files().close(pidfd)))
+        });
+        if let Err(refused) = added {
+            undo(&process, cpu);
+            return Err(refused);
+        }
     }
     if has(CHILD_SETTID) {
         // The child does not run yet; the memory is its own or the caller's, so it stays. Linux
@@ -261,6 +285,14 @@ fn add_process(process: &Arc<Process>, child: &Arc<Thread>, forker: &Thread, is_
     })
 }
 
+/// Gives the forker a descriptor of the new process.
+fn add_pidfd(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, process: &Arc<Process>) -> Result<i32, Errno> {
+    let (files, limit) = (thread.process.files(), thread.process.limit(linux::RLIMIT_NOFILE as usize));
+    let number = files.add(pidfd::file_of(process, 0)?, OnExec::closing_if(true), 0, limit)?;
+    copy_out(cpu, args.pidfd, &number.to_le_bytes()).inspect_err(|_| _ = files.close(number))?;
+    Ok(number)
+}
+
 /// Takes a process apart that nobody has seen.
 fn undo(process: &Process, cpu: &mut CpuLocal) {
     // The thread and its process hold each other.
@@ -279,6 +311,8 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
     } else {
         fork_memory(parent, cpu)?
     };
+    let actions = parent.signals.lock().actions.clone();
+    let actions = if has(SIGHAND) { actions } else { Actions::new(actions.all()) };
     let files = if has(FILES) { parent.files() } else { parent.files().fork() };
     let fs = if has(FS) { parent.fs() } else { parent.fs().fork() };
     Ok(Arc::new(Process {
@@ -291,11 +325,12 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
         files: Lock::new(Some(files)),
         fs: Lock::new(Some(fs)),
         threads: Lock::new(Vec::new()),
-        signals: Lock::new(ProcessSignals { actions: parent.signals.lock().actions, ..ProcessSignals::default() }),
+        signals: Lock::new(ProcessSignals { actions, ..ProcessSignals::default() }),
         alarm: Lock::new(Alarm::default()),
         ending: Lock::new(Ending::default()),
         child_events: WaitQueue::new(),
         thread_exits: WaitQueue::new(),
+        ended: WaitQueue::new(),
         released: WaitQueue::new(),
         has_released: AtomicBool::new(!has(VFORK)),
         has_executed: AtomicBool::new(false),
@@ -317,7 +352,9 @@ fn new_process(thread: &Thread, cpu: &mut CpuLocal, args: &CloneArgs, pid: i32) 
 
 fn fork_memory(parent: &Process, cpu: &mut CpuLocal) -> Result<Arc<Memory>, Errno> {
     let memory = parent.memory();
-    let child = Memory::new(memory.linux.fork(&mut cpu.vm)?, memory.image.clone());
+    let forked = memory.linux.fork(&mut cpu.vm).inspect_err(|_| fs::settle_heirs(None))?;
+    let child = Memory::new(forked, memory.image.clone());
+    fs::settle_heirs(Some(&child));
     child.barriers.store(memory.barriers.load(Ordering::Relaxed), Ordering::Relaxed);
     Ok(child)
 }
@@ -339,6 +376,7 @@ impl Process {
             ending: Lock::new(Ending::default()),
             child_events: WaitQueue::new(),
             thread_exits: WaitQueue::new(),
+            ended: WaitQueue::new(),
             released: WaitQueue::new(),
             has_released: AtomicBool::new(true),
             has_executed: AtomicBool::new(false),

@@ -145,6 +145,7 @@ fn end_process(process: &Arc<Process>, cpu: &mut CpuLocal) {
     process.release_parent();
     set_reason(process, ExitStatus::Exited(0));
     process.ending.lock().zombie = true;
+    process.ended.wake_all();
     if process.pid == 1 {
         start::first_process_ended(process, cpu);
         return;

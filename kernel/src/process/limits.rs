@@ -63,13 +63,14 @@ impl Process {
 
 /// The same for a process that is yet to be.
 pub(super) fn memory_limits(limits: &[(u64, u64); 16], may_lock: bool) -> Limits {
-    let pages = |resource: u32| limits[resource as usize].0 / PAGE_SIZE;
+    let in_pages = |bytes: u64| if bytes == u64::MAX { u64::MAX } else { bytes / PAGE_SIZE };
+    let pages = |resource: u32| in_pages(limits[resource as usize].0);
     let (data, most_data) = limits[linux::RLIMIT_DATA as usize];
     Limits {
         pages: pages(linux::RLIMIT_AS),
         areas: tunables::max_map_count(),
         // As on Linux, where old programs set the limit to zero to forbid the heap alone.
-        data: if data == 0 { most_data } else { data } / PAGE_SIZE,
+        data: in_pages(if data == 0 { most_data } else { data }),
         locked: if may_lock { u64::MAX } else { pages(linux::RLIMIT_MEMLOCK) },
     }
 }

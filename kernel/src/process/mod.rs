@@ -69,6 +69,8 @@ pub struct Process {
     pub child_events: WaitQueue,
     /// Woken when a thread ends, for `execve`.
     thread_exits: WaitQueue,
+    /// Woken when it is a zombie, for who polls a descriptor of it.
+    pub ended: WaitQueue,
     /// Woken when this process has left its parent's memory (`vfork`).
     pub released: WaitQueue,
     /// (A) Set with `released`: the program was executed or the process is gone.

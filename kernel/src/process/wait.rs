@@ -11,6 +11,7 @@ use crate::arch::user::copy_out;
 use crate::arch::{CpuLocal, UserContext};
 use crate::errno::Errno;
 use crate::sched::{Outcome, Thread};
+use crate::syscall::pidfd;
 
 /// Which children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +132,18 @@ pub fn sys_waitid(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCo
         return Errno::EINVAL.into();
     }
     let id = id as i32;
+    let mut may_wait = options & NO_HANG == 0;
+    let mut would_wait = None;
     let who = match kind as u32 {
+        linux::P_PIDFD if id >= 0 => match pidfd::named(&thread.process.files(), id) {
+            Ok((process, nonblocking)) => {
+                if may_wait && nonblocking {
+                    (may_wait, would_wait) = (false, Some(Errno::EAGAIN));
+                }
+                Who::Process(process.pid)
+            }
+            Err(errno) => return errno.into(),
+        },
         linux::P_ALL => Who::Any,
         linux::P_PID if id > 0 => Who::Process(id),
         linux::P_PGID if id > 0 => Who::Group(id),
@@ -146,7 +158,8 @@ pub fn sys_waitid(thread: &Arc<Thread>, cpu: &mut CpuLocal, context: &mut UserCo
         kind: options,
     };
     let news = match find(thread, cpu, who, wanted) {
-        Ok(None) if options & NO_HANG == 0 => return Outcome::Block,
+        Ok(None) if may_wait => return Outcome::Block,
+        Ok(None) if let Some(errno) = would_wait => return errno.into(),
         Ok(news) => news,
         Err(errno) => return errno.into(),
     };

@@ -6,7 +6,7 @@
 use alloc::sync::Arc;
 
 use super::timers::TimerId;
-use crate::fs::OpenFile;
+use crate::fs::{Caused, OpenFile};
 use crate::futex::Waiter;
 use crate::process::Process;
 use crate::signal::SigSet;
@@ -60,6 +60,8 @@ pub enum RestartKind {
     Futex(Arc<Waiter>),
     /// `open` of a FIFO: the open file, which the other end may be waiting for.
     Open(Arc<OpenFile>),
+    /// Any call, done: waits until the events that it has caused are read (`userfaultfd`).
+    Caused(Caused),
     /// `nanosleep`: where in user memory the time left goes if a handler ends the sleep; 0 for nowhere.
     Sleep(u64),
 }

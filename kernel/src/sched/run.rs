@@ -158,11 +158,15 @@ enum Next {
 fn system_call(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -> Next {
     thread.begin_call();
     switch::end_user_stretch(local, thread);
-    let outcome = if heap::is_low() && pressure::refuses(context.syscall_number()) {
+    let outcome = if let RestartKind::Caused(caused) = &context.restart.kind {
+        caused.poll(thread).map_or(Outcome::Block, Outcome::Done)
+    } else if heap::is_low() && pressure::refuses(context.syscall_number()) {
         Errno::ENOMEM.into()
     } else {
         let outcome = syscall::dispatch(thread, local, context);
-        if local.failed_fault.take().is_some() { after_report(thread, context, outcome) } else { outcome }
+        let outcome =
+            if local.failed_fault.take().is_some() { after_report(thread, context, outcome) } else { outcome };
+        after_events(thread, context, outcome)
     };
     let next = match outcome {
         Outcome::Done(value) => {
@@ -245,6 +249,17 @@ fn wait_for_answer(thread: &Arc<Thread>, context: &mut UserContext) -> Then {
     }
     context.waiter = Some(waiter);
     Then::Wait
+}
+
+/// If the call has caused events of a `userfaultfd`, it returns when somebody has read them.
+#[inline]
+fn after_events(thread: &Arc<Thread>, context: &mut UserContext, outcome: Outcome) -> Outcome {
+    let Outcome::Done(result) = outcome else { return outcome };
+    let Some(caused) = fs::take_caused(result) else { return outcome };
+    let done = caused.poll(thread);
+    context.restart.interrupt = Interrupt::KillOnly;
+    context.restart.kind = RestartKind::Caused(caused);
+    done.map_or(Outcome::Block, Outcome::Done)
 }
 
 /// If an access to user memory by the call was reported, the call waits for the answer and is executed again. Not if it

@@ -6,7 +6,7 @@ use core::sync::atomic::{Ordering, fence};
 use super::{Thread, timers};
 use crate::arch::{CpuLocal, UserContext, cpu, fpu, gdt};
 use crate::process::Usage;
-use crate::{clock, machine};
+use crate::{clock, fs, machine};
 
 /// Length of a time slice.
 pub const SLICE: u64 = 10_000_000;
@@ -24,6 +24,7 @@ pub(super) fn enter(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut Us
     local.head.frame_top = context.frame_top();
     gdt::set_frame_top(index, context.frame_top());
     local.thread = Some(thread.clone());
+    fs::note_running(thread.tid);
     local.stretch_start = cpu::timestamp();
     begin_slice(local, clock::monotonic());
 }

@@ -55,8 +55,8 @@ fn sigaction(thread: &Thread, cpu: &mut CpuLocal, signal: i32, new: u64, old: u6
         let mut signals = thread.process.signals.lock();
         let before = signals.action(signal);
         if let Some([handler, flags, restorer, mask]) = replacement {
-            signals.actions[signal as usize - 1] =
-                Action { handler, flags, restorer, mask: SigSet::from_bits(mask).blockable() };
+            let mask = SigSet::from_bits(mask).blockable();
+            signals.actions.set(signal, Action { handler, flags, restorer, mask });
             if signals.ignores(signal) {
                 signals.pending.discard(SigSet::of(signal));
             }
@@ -262,8 +262,10 @@ pub fn sys_tgkill(thread: &Arc<Thread>, _cpu: &mut CpuLocal, context: &mut UserC
     thread_kill(&thread.process, Some(pid as i32), tid as i32, signal as i32).into()
 }
 
+/// `SI_TKILL`.
+pub const TKILL: i32 = -6;
+
 fn thread_kill(sender: &Process, pid: Option<i32>, tid: i32, signal: i32) -> SysResult {
-    const TKILL: i32 = -6;
     if tid <= 0 || pid.is_some_and(|p| p <= 0) || signal != 0 && !is_signal(signal) {
         return Err(Errno::EINVAL);
     }

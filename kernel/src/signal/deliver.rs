@@ -107,7 +107,7 @@ fn enter_handler(cpu: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserCon
     }
     thread.set_blocked(mask);
     if action.flags & RESETHAND != 0 {
-        thread.process.signals.lock().actions[info.signal as usize - 1] = Action::default();
+        thread.process.signals.lock().actions.set(info.signal, Action::default());
     }
 }
 

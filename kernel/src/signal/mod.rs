@@ -13,20 +13,23 @@ mod send;
 mod set;
 
 use alloc::collections::VecDeque;
+use alloc::sync::Arc;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use linux_raw_sys::general as linux;
 
 use crate::heap;
+use crate::sync::Lock;
 
 pub use alarm::{Alarm, sys_alarm, sys_getitimer, sys_setitimer};
 pub use calls::{
-    sys_kill, sys_pause, sys_rt_sigaction, sys_rt_sigpending, sys_rt_sigprocmask, sys_rt_sigqueueinfo,
+    TKILL, sys_kill, sys_pause, sys_rt_sigaction, sys_rt_sigpending, sys_rt_sigprocmask, sys_rt_sigqueueinfo,
     sys_rt_sigreturn, sys_rt_sigsuspend, sys_rt_sigtimedwait, sys_sigaltstack, sys_tgkill, sys_tkill,
 };
 pub use deliver::{Verdict, before_user, is_interrupted};
 pub use send::{
-    exception, page_fault, raise, reaps_children_automatically, ring, send_group, send_process, wants_stop_signals,
+    exception, page_fault, queue_process, raise, reaps_children_automatically, ring, send_group, send_process,
+    send_thread, wants_stop_signals,
 };
 pub use set::{DefaultAction, SigSet, default_of, is_signal, number};
 
@@ -93,6 +96,26 @@ pub struct Action {
     pub mask: SigSet,
 }
 
+/// One action per signal; index 0 is signal 1. Their lock is taken inside that of `ProcessSignals`.
+pub struct Actions(Lock<[Action; 64]>);
+
+impl Actions {
+    /// These.
+    pub fn new(actions: [Action; 64]) -> Arc<Actions> {
+        Arc::new(Actions(Lock::new(actions)))
+    }
+
+    /// All of them now.
+    pub fn all(&self) -> [Action; 64] {
+        *self.0.lock()
+    }
+
+    /// Replaces one.
+    pub fn set(&self, signal: i32, action: Action) {
+        self.0.lock()[signal as usize - 1] = action;
+    }
+}
+
 /// Signals that were sent and not delivered yet.
 #[derive(Default)]
 pub struct Pending {
@@ -121,8 +144,8 @@ impl Drop for Pending {
 
 /// Signal state of a process.
 pub struct ProcessSignals {
-    /// One action per signal; index 0 is signal 1. Shared by the threads.
-    pub actions: [Action; 64],
+    /// What is done about each signal. Shared by the threads, and by processes made with `CLONE_SIGHAND`.
+    pub actions: Arc<Actions>,
     /// Sent to the process as a whole.
     pub pending: Pending,
 }
@@ -149,14 +172,14 @@ pub struct AlternateStack {
 
 impl Default for ProcessSignals {
     fn default() -> ProcessSignals {
-        ProcessSignals { actions: [Action::default(); 64], pending: Pending::default() }
+        ProcessSignals { actions: Actions::new([Action::default(); 64]), pending: Pending::default() }
     }
 }
 
 impl ProcessSignals {
     /// The action for `signal`.
     pub fn action(&self, signal: i32) -> Action {
-        self.actions[signal as usize - 1]
+        self.actions.0.lock()[signal as usize - 1]
     }
 
     /// Whether sending `signal` now would have no effect at all.
@@ -169,10 +192,11 @@ impl ProcessSignals {
 
     /// The actions after `execve`: handlers are gone, "ignore" stays.
     pub fn for_exec(&mut self) {
-        for action in &mut self.actions {
+        // Those of others that shared them stay as they are.
+        self.actions = Actions::new(self.actions.all().map(|action| {
             let handler = if action.handler == 1 { 1 } else { 0 };
-            *action = Action { handler, ..Action::default() };
-        }
+            Action { handler, ..Action::default() }
+        }));
     }
 }
 

@@ -150,9 +150,9 @@ fn accepts(thread: &Thread, signal: i32) -> bool {
 /// that tries ends.
 pub fn fault(thread: &Arc<Thread>, info: SigInfo) {
     let process = &thread.process;
-    let mut signals = process.signals.lock();
+    let signals = process.signals.lock();
     if holds_back(thread, info.signal) || signals.action(info.signal).handler == 1 {
-        signals.actions[info.signal as usize - 1] = Action::default();
+        signals.actions.set(info.signal, Action::default());
         thread.set_blocked(thread.blocked().without(SigSet::of(info.signal)));
     }
     // As above.

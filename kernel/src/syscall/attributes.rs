@@ -4,6 +4,7 @@
 
 use alloc::sync::Arc;
 
+use faultless_linux::calls::{self, Allocation};
 use linux_raw_sys::general as linux;
 
 use super::Calls;
@@ -259,43 +260,25 @@ fn check_size(call: &Call<'_>, size: u64) -> Result<(), Errno> {
 fn fallocate(call: &mut Call<'_>) -> SysResult {
     let (mode, offset, length) = (call.uint(1), call.long(2), call.long(3));
     let file = call.file(0)?;
-    if offset < 0 || length <= 0 {
-        return Err(Errno::EINVAL);
-    }
-    check_mode(mode)?;
+    calls::check_fallocate(mode, offset, length)?;
     if !file.rights().write {
         return Err(Errno::EBADF);
     }
     let Some(data) = file.inode.data() else {
         return Err(if file.is_seekable() { Errno::ENODEV } else { Errno::ESPIPE });
     };
-    let end = offset.checked_add(length).ok_or(Errno::EFBIG)?.cast_unsigned();
-    let (start, keeps_size) = (offset.cast_unsigned(), mode & linux::FALLOC_FL_KEEP_SIZE != 0);
-    match mode & !linux::FALLOC_FL_KEEP_SIZE {
-        0 => {
-            if !keeps_size && end > data.size() {
+    let (what, start, end) = calls::allocation(mode, offset, length, MAX_SIZE)?;
+    match what {
+        Allocation::Extend => {
+            if end > data.size() {
                 check_size(call, end)?;
             }
-            data.allocate(&file.inode, call.cpu, (start, end), keeps_size)?;
+            data.allocate(&file.inode, call.cpu, (start, end), false)?;
         }
-        linux::FALLOC_FL_PUNCH_HOLE => data.punch(&file.inode, call.cpu, start, end)?,
-        _ => return Err(Errno::EOPNOTSUPP),
+        Allocation::KeepSize => data.allocate(&file.inode, call.cpu, (start, end), true)?,
+        Allocation::PunchHole => data.punch(&file.inode, call.cpu, start, end)?,
     }
     Ok(0)
-}
-
-/// Is it one of the modes of `fallocate` that some file system could have?
-fn check_mode(mode: u32) -> Result<(), Errno> {
-    /// Not among the constants: zeroes that are written.
-    const WRITE_ZEROES: u32 = 0x80;
-    let keeps_size = mode & linux::FALLOC_FL_KEEP_SIZE != 0;
-    let known = match mode & !linux::FALLOC_FL_KEEP_SIZE {
-        0 | linux::FALLOC_FL_UNSHARE_RANGE | linux::FALLOC_FL_ZERO_RANGE => true,
-        linux::FALLOC_FL_PUNCH_HOLE => keeps_size,
-        linux::FALLOC_FL_COLLAPSE_RANGE | linux::FALLOC_FL_INSERT_RANGE | WRITE_ZEROES => !keeps_size,
-        _ => false,
-    };
-    if known { Ok(()) } else { Err(Errno::EOPNOTSUPP) }
 }
 
 /// Contents live in memory and nowhere else: they are as safe as they will ever be.

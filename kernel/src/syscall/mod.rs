@@ -19,6 +19,7 @@ mod locks;
 mod memory;
 mod names;
 mod open;
+pub mod pidfd;
 mod poll;
 mod scheduling;
 mod splice;

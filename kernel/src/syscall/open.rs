@@ -188,7 +188,8 @@ fn open_existing(call: &mut Call<'_>, inode: Arc<Inode>, request: Request) -> Re
 fn check_body(call: &Call<'_>, inode: &Inode, flags: u32) -> Result<(), Errno> {
     let rights = Rights::of_flags(flags);
     match &inode.body {
-        Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) | Body::Userfault(_) => Err(Errno::ENXIO),
+        Body::Inert { .. } | Body::Event(_) | Body::Epoll(_) => Err(Errno::ENXIO),
+        Body::Userfault(_) | Body::Process(_) => Err(Errno::ENXIO),
         Body::Device(Device::Unknown(..)) => Err(Errno::ENXIO),
         Body::Device(device) => match device.terminal() {
             Some(terminal) => {

@@ -4,8 +4,8 @@ use linux_raw_sys::general as linux;
 
 use super::Handler::{self, Machine};
 use super::{
-    Calls, attributes, descriptors, directories, epoll, identity, io, limits, locks, memory, open, poll, scheduling,
-    splice, status, system, time, transfer, userfault,
+    Calls, attributes, descriptors, directories, epoll, identity, io, limits, locks, memory, open, pidfd, poll,
+    scheduling, splice, status, system, time, transfer, userfault,
 };
 use crate::{futex, process, signal};
 
@@ -57,6 +57,7 @@ const FAMILIES: &[Calls] = &[
     locks::CALLS,
     memory::CALLS,
     open::CALLS,
+    pidfd::CALLS,
     poll::CALLS,
     scheduling::CALLS,
     splice::CALLS,

@@ -30,7 +30,7 @@ fn userfaultfd(call: &mut Call<'_>) -> SysResult {
     if flags & !(linux::O_CLOEXEC | linux::O_NONBLOCK | linux::UFFD_USER_MODE_ONLY) != 0 {
         return Err(Errno::EINVAL);
     }
-    let userfault = Userfault::new(&call.process().memory(), flags & linux::UFFD_USER_MODE_ONLY != 0);
+    let userfault = Userfault::new(&call.process().memory(), flags);
     let inode = Inode::new(Body::Userfault(userfault), 0o600);
     let on_exec = OnExec::closing_if(flags & linux::O_CLOEXEC != 0);
     install(call, OpenFile::new(inode, linux::O_RDONLY | flags & linux::O_NONBLOCK)?, on_exec)
@@ -57,6 +57,9 @@ pub(super) fn ioctl(call: &mut Call<'_>, userfault: &Arc<Userfault>, command: u3
         UFFDIO_POISON => fill(cpu, userfault, at, Request::Poison),
         request::UFFDIO_WRITEPROTECT => {
             let [start, length, mode] = words(cpu, at)?;
+            if userfault.is_changing() {
+                return Err(Errno::EAGAIN);
+            }
             let watcher = userfault.watcher();
             with(cpu, userfault, Errno::ESRCH, |caller| {
                 requests::write_protect(caller, &*watcher, (start, length), mode)
@@ -121,6 +124,15 @@ fn wake(cpu: &mut CpuLocal, userfault: &Userfault, at: u64) -> SysResult {
     })
 }
 
+/// What happened to the ranges must be read before anything is put into them.
+fn wait_for_readers(cpu: &mut CpuLocal, userfault: &Userfault, field: u64) -> Result<(), Errno> {
+    if !userfault.is_changing() {
+        return Ok(());
+    }
+    uaccess::write(cpu, field, &Errno::EAGAIN.as_return().to_le_bytes())?;
+    Err(Errno::EAGAIN)
+}
+
 /// Writes the last field of a structure, and returns what the call does.
 fn finish(cpu: &mut CpuLocal, field: u64, progress: Progress) -> SysResult {
     uaccess::write(cpu, field, &progress.field.to_le_bytes())?;
@@ -129,6 +141,7 @@ fn finish(cpu: &mut CpuLocal, field: u64, progress: Progress) -> SysResult {
 
 fn copy(cpu: &mut CpuLocal, userfault: &Userfault, at: u64) -> SysResult {
     let [to, from, length, mode] = words(cpu, at)?;
+    wait_for_readers(cpu, userfault, at + 32)?;
     from.checked_add(length).ok_or(Errno::EINVAL)?;
     let memory = userfault.memory().ok_or(Errno::ESRCH)?;
     let progress = copy_pages(cpu, userfault, &memory, (to, from, length, mode))?;
@@ -169,6 +182,7 @@ fn copy_pages(
 
 fn fill(cpu: &mut CpuLocal, userfault: &Userfault, at: u64, what: Request) -> SysResult {
     let [start, length, mode] = words(cpu, at)?;
+    wait_for_readers(cpu, userfault, at + 24)?;
     let watcher = userfault.watcher();
     let progress = with(cpu, userfault, Errno::ESRCH, |caller| {
         let range = requests::range(caller, start, length)?;
@@ -179,6 +193,7 @@ fn fill(cpu: &mut CpuLocal, userfault: &Userfault, at: u64, what: Request) -> Sy
 
 fn move_pages(cpu: &mut CpuLocal, userfault: &Userfault, at: u64) -> SysResult {
     let [to, from, length, mode] = words(cpu, at)?;
+    wait_for_readers(cpu, userfault, at + 32)?;
     let watcher = userfault.watcher();
     let progress =
         with(cpu, userfault, Errno::ESRCH, |caller| requests::move_pages(caller, &watcher, to, from, length, mode))?;

@@ -56,7 +56,7 @@ pub(super) fn manner(args: &MannerArgs, seed: u64) -> Manner {
         HostedKind::Fast => Machine::Fast,
         HostedKind::Hostile => Machine::Hostile(seed),
     };
-    Manner { machine, every: args.every as usize, details: args.details as usize, canary: None }
+    Manner { machine, every: args.every as usize, others: 4, details: args.details as usize, canary: None }
 }
 
 /// Writes the verdict in the form that was asked for. If standard output is gone, the exit code still tells.

@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use faultless_sim::judge::{Failure, judge};
+use faultless_sim::judge::{Failure, Manner, judge};
 use faultless_sim::scenario::Scenario;
 use serde_json::json;
 
@@ -21,7 +21,7 @@ pub fn run(args: &ReplayArgs) -> u8 {
             return EXIT_OWN_FAILURE;
         }
     };
-    let (code, value, text) = match judge(&scenario, manner(&args.manner, 1)) {
+    let (code, value, text) = match judge(&scenario, Manner { others: 1, ..manner(&args.manner, 1) }) {
         Ok(executed) => {
             let executed = executed.operations();
             let value = json!({"verdict": "agree", "operations": executed});

@@ -147,6 +147,7 @@ fn remove<M: Machine>(caller: &mut Caller<'_, M>, area: &AreaInfo<M>, part: Page
     if area.sharing != Sharing::Shared || !area.max_rights.contains(Rights::WRITE) {
         return Err(Errno::EACCES);
     }
+    caller.memory.space.tell_removed(caller.cpu, part);
     let offset = offset + (part.start().as_u64() - area.range.start().as_u64());
     object.punch_hole(caller.cpu, offset, part.len()).map_err(|_| Errno::ENOMEM)
 }

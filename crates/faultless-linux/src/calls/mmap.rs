@@ -394,7 +394,12 @@ fn map<M: Machine>(caller: &mut Caller<'_, M>, args: &MmapArgs, target: Target<M
     let start = if args.flags & linux::MAP_32BIT != 0 && !is_fixed {
         map_low(caller, wanted)?
     } else {
-        caller.memory.space.map(caller.cpu, wanted).map_err(errno_of)?
+        let mapped = caller.memory.space.map(caller.cpu, wanted);
+        mapped.map_err(|error| {
+            // Another thread may have locked what was left since that was checked.
+            let too_much = flags.contains(AreaFlags::LOCKED) && !caller.may_lock(args.length / PAGE_SIZE);
+            if error == MapError::NoMemory && too_much { Errno::EAGAIN } else { errno_of(error) }
+        })?
     };
     let locks =
         flags.contains(AreaFlags::LOCKED) && !flags.intersects(AreaFlags::LOCKED_ON_FAULT | AreaFlags::DROPPABLE);

@@ -6,6 +6,7 @@
 //! | `munmap` | `munmap` |
 //! | `mprotect` | `mprotect` |
 //! | `brk` | `brk` |
+//! | `fallocate` | `fallocate`, as far as it needs no file |
 //! | `madvise` | `madvise` |
 //! | `mincore` | `mincore` |
 //! | `mremap` | `mremap` |
@@ -15,9 +16,11 @@
 //! | `mlock` | `mlock`, `mlock2`, `mlockall`, `munlock`, `munlockall` |
 //!
 //! | `mseal` | `mseal` |
+//! | `process_vm` | how `process_vm_readv` and `process_vm_writev` move bytes |
 //! | `pkeys` | `pkey_alloc`, `pkey_free`, `pkey_mprotect`, as on a CPU without protection keys |
 
 mod brk;
+mod fallocate;
 mod madvise;
 mod mincore;
 mod mlock;
@@ -28,10 +31,12 @@ mod mseal;
 mod msync;
 mod munmap;
 mod pkeys;
+mod process_vm;
 mod remap_file_pages;
 pub mod userfaultfd;
 
 pub use brk::brk;
+pub use fallocate::{Allocation, allocation, check_fallocate};
 pub use madvise::madvise;
 pub use mincore::{MINCORE_PART, mincore};
 pub use mlock::{mlock, mlock2, mlockall, munlock, munlockall};
@@ -42,4 +47,5 @@ pub use mseal::mseal;
 pub use msync::msync;
 pub use munmap::munmap;
 pub use pkeys::{pkey_alloc, pkey_free, pkey_mprotect};
+pub use process_vm::{read_remote, write_remote};
 pub use remap_file_pages::{RemapFilePagesArgs, remap_file_pages};

@@ -54,6 +54,9 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
         if fixed && new > area.range.end().as_u64() - address {
             return Err(Errno::EFAULT);
         }
+        if fixed && has_sealed(caller, new_address, new) {
+            return Err(Errno::EPERM); // before anything is cut
+        }
         // Linux cuts the end off whatever is mapped there.
         cut(caller, address, new, old)?;
         if !fixed {
@@ -63,6 +66,10 @@ pub fn mremap<M: Machine>(caller: &mut Caller<'_, M>, args: MremapArgs) -> Resul
     let old = old.min(new);
     if old == 0 && area.sharing == Sharing::Private {
         return Err(Errno::EINVAL);
+    }
+    // Before all limits.
+    if (old != new || fixed || keep) && old > area.range.end().as_u64() - address {
+        return Err(Errno::EFAULT);
     }
     let growth = if keep { new } else { new - old };
     if growth != 0 {
@@ -150,11 +157,19 @@ fn is_free<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) ->
     let Some(end) = address.checked_add(length).filter(|_| address >= lowest) else {
         return false;
     };
-    let blocks = |area: &AreaInfo<M>| {
+    // What lies further up does not count, not even a stack.
+    let next = caller.find(|area| area.range.end().as_u64() > address);
+    next.is_none_or(|area| {
         let gap = if area.flags.contains(AreaFlags::GROWS_DOWN) { STACK_GUARD } else { 0 };
-        area.range.start().as_u64().saturating_sub(gap) < end && address < area.range.end().as_u64()
-    };
-    caller.find(blocks).is_none()
+        end <= area.range.start().as_u64().saturating_sub(gap)
+    })
+}
+
+/// Is anything sealed in the range?
+fn has_sealed<M: Machine>(caller: &mut Caller<'_, M>, address: u64, length: u64) -> bool {
+    let end = address.saturating_add(length);
+    let meets = |area: &AreaInfo<M>| area.range.start().as_u64() < end && address < area.range.end().as_u64();
+    caller.find(|area| area.flags.contains(AreaFlags::SEALED) && meets(area)).is_some()
 }
 
 /// Unmaps what lies beyond the new length.

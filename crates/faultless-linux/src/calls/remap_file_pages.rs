@@ -1,8 +1,11 @@
 //! `remap_file_pages`.
 
-use faultless::{AreaFlags, Machine, NonlinearError, PAGE_SIZE, PageRange, Populate, Rights, VirtAddr};
+use faultless::{
+    AreaFlags, AreaInfo, Machine, NonlinearError, PAGE_SIZE, PageRange, Populate, Rights, Sharing, VirtAddr,
+};
 use linux_raw_sys::general as linux;
 
+use crate::memory::LOCKING;
 use crate::{Caller, Errno};
 
 /// The arguments of `remap_file_pages`.
@@ -25,7 +28,7 @@ pub struct RemapFilePagesArgs {
 ///
 /// # Errors
 ///
-/// `EINVAL`, `EOVERFLOW`, `EPERM`, `ENOMEM`.
+/// `EINVAL`, `EAGAIN` (it would be locked, which is too much), `EOVERFLOW`, `EPERM`, `ENOMEM`.
 pub fn remap_file_pages<M: Machine>(caller: &mut Caller<'_, M>, args: RemapFilePagesArgs) -> Result<(), Errno> {
     const MASK: u64 = !(PAGE_SIZE - 1);
     let RemapFilePagesArgs { protection, page, .. } = args;
@@ -41,15 +44,49 @@ pub fn remap_file_pages<M: Machine>(caller: &mut Caller<'_, M>, args: RemapFileP
     if !area.max_rights.contains(Rights::WRITE) {
         return Err(Errno::EINVAL);
     }
-    caller.memory.space.remap_pages(caller.cpu, range, page).map_err(|error| match error {
+    let locking = locking_of(caller, &area, range)?;
+    caller.memory.space.remap_pages(caller.cpu, range, page, locking).map_err(|error| match error {
         NonlinearError::Invalid => Errno::EINVAL,
         NonlinearError::TooFar => Errno::EOVERFLOW,
         NonlinearError::Sealed => Errno::EPERM,
         NonlinearError::NoMemory => Errno::ENOMEM,
     })?;
-    if args.flags & u64::from(linux::MAP_NONBLOCK) == 0 || area.flags.contains(AreaFlags::LOCKED) {
+    let is_locked = locking.contains(AreaFlags::LOCKED);
+    let waits = locking.contains(AreaFlags::LOCKED_ON_FAULT);
+    if !waits && (is_locked || args.flags & u64::from(linux::MAP_NONBLOCK) == 0) {
         // Pages that cannot be had are left to the accesses that want them.
         let _ = caller.memory.space.populate(caller.cpu, range, Populate::AsMapped);
     }
     Ok(())
+}
+
+/// How the range will be locked: what was locked stays so, and what is shown anew counts as a later mapping
+/// (`MCL_FUTURE`), as on Linux, which makes it one. The limit is asked as if nothing of the range were locked yet.
+fn locking_of<M: Machine>(
+    caller: &mut Caller<'_, M>,
+    area: &AreaInfo<M>,
+    range: PageRange,
+) -> Result<AreaFlags, Errno> {
+    let later = caller.memory.space.default_flags();
+    let locked = area.flags.contains(AreaFlags::LOCKED);
+    if !locked && !later.contains(AreaFlags::LOCKED) {
+        return Ok(AreaFlags::NONE);
+    }
+    let may_lock_any = !locked || caller.may_lock_any();
+    if may_lock_any && caller.may_lock(range.len() / PAGE_SIZE) {
+        let waits = later.contains(AreaFlags::LOCKED_ON_FAULT);
+        return Ok(if waits { LOCKING } else { AreaFlags::LOCKED });
+    }
+    // What cannot be arranged at all is that first.
+    let flags = |area: &AreaInfo<M>| area.flags.without(AreaFlags::NONLINEAR);
+    let id = |area: &AreaInfo<M>| area.object.as_ref().map(|(object, _)| object.id());
+    let same = caller.each_area(range.start().as_u64(), range.end().as_u64(), |_, other, _| {
+        let same = id(other) == id(area) && (other.rights, flags(other)) == (area.rights, flags(area));
+        if same { Ok(()) } else { Err(Errno::EINVAL) }
+    });
+    match same {
+        Ok(()) if area.sharing == Sharing::Shared && may_lock_any => Err(Errno::EAGAIN),
+        Ok(()) if area.sharing == Sharing::Shared => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    }
 }

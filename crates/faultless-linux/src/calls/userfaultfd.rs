@@ -1,7 +1,7 @@
 //! The requests of a `userfaultfd`, on the memory that it belongs to: ioctl_userfaultfd(2).
 //!
 //! Absent on purpose: the descriptor, its messages and the structures in user memory, which are the embedder's; the
-//! features that [`FEATURES`] does not name, and events other than page faults.
+//! features that [`FEATURES`] does not name.
 
 use alloc::sync::Arc;
 use alloc::vec;
@@ -15,9 +15,17 @@ use crate::{Caller, Errno};
 
 /// What works, of `UFFD_FEATURE_*`.
 pub const FEATURES: u64 = (linux::UFFD_FEATURE_PAGEFAULT_FLAG_WP
+    | linux::UFFD_FEATURE_EVENT_FORK
+    | linux::UFFD_FEATURE_EVENT_REMAP
+    | linux::UFFD_FEATURE_EVENT_REMOVE
     | linux::UFFD_FEATURE_MISSING_SHMEM
+    | linux::UFFD_FEATURE_EVENT_UNMAP
+    | linux::UFFD_FEATURE_SIGBUS
+    | linux::UFFD_FEATURE_THREAD_ID
     | linux::UFFD_FEATURE_MINOR_SHMEM
     | linux::UFFD_FEATURE_EXACT_ADDRESS
+    | linux::UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+    | linux::UFFD_FEATURE_WP_UNPOPULATED
     | linux::UFFD_FEATURE_POISON
     | linux::UFFD_FEATURE_MOVE) as u64;
 
@@ -156,7 +164,7 @@ pub fn fill<M: Machine>(
     wanted: u64,
     mut bytes: impl FnMut(&mut Caller<'_, M>, u64, &mut [u8]) -> Result<(), Errno>,
 ) -> Result<Progress, Errno> {
-    let marks = matches!(request, Request::Copy);
+    let marks = matches!(request, Request::Copy | Request::Continue);
     if wanted & !(mode::DONT_WAKE | if marks { mode::PROTECTED } else { 0 }) != 0 {
         return Err(Errno::EINVAL);
     }

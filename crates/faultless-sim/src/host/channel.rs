@@ -17,6 +17,9 @@ pub(super) const WORDS: usize = 12;
 /// Bytes of a thread's stack. A signal's frame has to fit as well.
 const STACK: usize = 32 << 10;
 
+/// How often a thread looks whether the others are there before it lets them run.
+const SPINS: u32 = 2000;
+
 /// A command of a burst and its answer.
 #[repr(C)]
 pub(super) struct Task {
@@ -52,6 +55,8 @@ pub(super) struct Slot {
     pub(super) answer: [AtomicU64; WORDS],  // (P)
     /// Bytes to be written to a file, or read from one.
     bytes: [AtomicU64; MOST_BYTES / 8], // (T), (P)
+    /// Two `struct iovec`: of the process's bytes, and of another's memory.
+    vectors: [AtomicU64; 4], // (T)
     threads: Threads,
 }
 
@@ -153,6 +158,12 @@ impl Slot {
         self.bytes.as_ptr() as u64
     }
 
+    /// The tester: the two `struct iovec`. Returns where they are.
+    pub(super) fn set_vectors(&self, words: [u64; 4]) -> u64 {
+        self.vectors.iter().zip(words).for_each(|(word, value)| word.store(value, Ordering::Relaxed));
+        self.vectors.as_ptr() as u64
+    }
+
     /// The tester: bytes for the process.
     pub(super) fn fill(&self, value: u8) {
         self.bytes.iter().for_each(|word| word.store(u64::from_ne_bytes([value; 8]), Ordering::Relaxed));
@@ -210,6 +221,7 @@ impl Slot {
         let words = threads.stacks.iter().flatten().chain(threads.buffers.iter().flatten());
         self.bytes.iter().chain(words).step_by(256).for_each(|word| word.store(0, Ordering::Relaxed));
         self.bytes[MOST_BYTES / 8 - 1].store(0, Ordering::Relaxed);
+        self.vectors[3].store(0, Ordering::Relaxed);
         threads.tasks.iter().for_each(|task| task.answer[0].store(0, Ordering::Relaxed));
         threads.alive.iter().chain([&threads.ready]).for_each(|word| word.store(0, Ordering::Relaxed));
     }
@@ -259,8 +271,16 @@ impl Slot {
     pub(super) fn meet(&self, threads: u32) {
         self.threads.ready.fetch_add(1, Ordering::Relaxed);
         // Ends: all threads of a burst are made, or the process ends.
-        while self.threads.ready.load(Ordering::Relaxed) < threads {
-            std::hint::spin_loop();
+        for round in 0_u32.. {
+            if self.threads.ready.load(Ordering::Relaxed) >= threads {
+                return;
+            }
+            if round < SPINS {
+                std::hint::spin_loop();
+            } else {
+                // There may be fewer CPUs than threads.
+                super::child::give_way();
+            }
         }
     }
 

@@ -84,6 +84,7 @@ type Pages = [u64; PAGES];
 /// The life of a process; the first of a scenario comes here from the tester, others from `fork`.
 pub(super) fn live(channel: &Channel, number: usize, tester: i32, layout: &MmMap) -> ! {
     set_limits();
+    refuse_large_pages();
     place_heap(layout);
     drop_privileges();
     probe::catch();
@@ -119,6 +120,7 @@ impl<'c> Process<'c> {
     /// The same for what threads do, and for making them.
     fn warm_up_threads(&self) {
         self.slot.wait_in_vain();
+        give_way();
         self.slot.fill_buffer(1, 0);
         black_box(self.slot.digest_buffer(1, 8));
         self.run_threads(&self.slot.tasks()[..0], [true; MOST_THREADS]);
@@ -410,6 +412,12 @@ fn faults() -> (u64, u64) {
     (usage.ru_minflt.cast_unsigned(), usage.ru_majflt.cast_unsigned())
 }
 
+/// Lets another thread run.
+pub(super) fn give_way() {
+    // SAFETY: changes nothing.
+    unsafe { bare(libc::SYS_sched_yield as u64, [0; 6]) };
+}
+
 /// The bare system call: what it returns, errors as negative numbers.
 ///
 /// # Safety
@@ -457,6 +465,12 @@ fn set_limits() {
         // SAFETY: as above.
         unsafe { libc::setrlimit(what, &raw const limit) };
     }
+}
+
+/// Linux makes no large pages by itself: whether it could depends on the host's settings and its free memory.
+fn refuse_large_pages() {
+    // SAFETY: changes how pages are made, none that is there.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0) };
 }
 
 /// Makes the heap begin in the arena, if that is allowed. Nothing here allocates, so nobody misses the old one.

@@ -7,23 +7,25 @@
 
 mod channel;
 mod child;
+mod files;
 mod probe;
 mod procfs;
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::arena;
-use crate::scenario::{FILES, FileRef, MOST_PROCESSES, Op, Scenario};
+use crate::scenario::{MOST_PROCESSES, Op, Scenario};
 use crate::smaps::{self, Counts, Detail};
-use crate::view::{Answer, Burst, Outcome, Rss, Source, Trap, View};
+use crate::view::{Answer, Burst, Mapping, Outcome, Page, Rss, Source, Trap, View};
 use channel::{Channel, WORDS};
 use child::code;
+use files::Files;
+pub use files::disk;
+use files::name as file_name;
 
 /// Most bytes of a growing stack: all of the arena.
 pub const STACK_LIMIT: u64 = arena::SIZE;
@@ -37,12 +39,9 @@ pub struct Host {
     processes: Vec<Option<Process>>,
     /// All that were ever made and not waited for.
     made: Vec<i32>,
-    files: [OwnedFd; FILES],
-    readers: [OwnedFd; FILES],
+    files: Files,
     /// Was any area ever to be left out or wiped in children? Seldom, and looking is slow.
     may_keep: bool,
-    /// Inode numbers of the files.
-    inodes: [u64; FILES],
     channel: Box<Channel>,
     /// Does the heap of the first process begin where scenarios want it? Unknown until it is asked.
     has_heap: Option<bool>,
@@ -67,17 +66,10 @@ impl Host {
     /// What the host said.
     pub fn new(scenario: &Scenario) -> io::Result<Self> {
         become_subreaper()?;
-        let files = scenario.files.map(new_file);
-        let [a, b, c] = files;
-        let files = [a?, b?, c?];
-        let [a, b, c] = [0, 1, 2].map(|number: usize| reopen(&files[number]));
-        let readers = [a?, b?, c?];
-        let [a, b, c] = [0, 1, 2].map(|number: usize| inode(&files[number]));
-        let inodes = [a?, b?, c?];
+        let files = Files::new(scenario)?;
         let processes = (0..MOST_PROCESSES).map(|_| None).collect();
         let channel = Box::new(Channel::new()?);
-        let mut host =
-            Self { processes, made: Vec::new(), files, readers, inodes, channel, may_keep: false, has_heap: None };
+        let mut host = Self { processes, made: Vec::new(), files, channel, may_keep: false, has_heap: None };
         let pid = host.fork_first()?;
         host.adopt(0, pid)?;
         Ok(host)
@@ -102,11 +94,7 @@ impl Host {
             return Err(lost(number));
         }
         let mut views = procfs::Views::open(pid)?;
-        let (rss, areas) = (views.rss()?, views.smaps()?);
-        let pages = |name| areas.iter().map(|area| area.counts.get(name).copied().unwrap_or(0)).sum::<i64>() / 4;
-        let (all, anon) = (pages("Rss"), pages("Anonymous"));
-        // All files of scenarios are shared memory.
-        let base = Rss { anon: rss.anon - anon, file: rss.file, shmem: rss.shmem - (all - anon) };
+        let (base, areas) = base_of(&mut views)?;
         let (mut base_status, own) = (views.status()?, smaps::contribution(&areas));
         own.iter().for_each(|(name, kilobytes)| *base_status.entry(name).or_default() -= kilobytes);
         let process = Process { pid, ended: pidfd(pid)?, views, base, base_status };
@@ -130,10 +118,10 @@ impl Host {
             Op::Wait { child } => self.wait(number, child),
             Op::Map { flags, len, .. } if flags & FIXED == 0 => self.map_anywhere(number, op, len),
             Op::Remap { new, .. } => self.map_anywhere(number, op, new),
-            Op::Read { .. } | Op::Resident { .. } => self.read(number, op),
+            Op::Read { .. } | Op::Resident { .. } | Op::Peek { .. } => self.read(number, op),
             op => {
                 self.may_keep |= keeps(&op);
-                if let Op::Write { value, .. } = op {
+                if let Op::Write { value, .. } | Op::Poke { value, .. } = op {
                     self.channel.slot(number).fill(value);
                 }
                 self.measured(number, &self.command(number, &op))
@@ -182,7 +170,7 @@ impl Host {
         let slot = self.channel.slot(number);
         assert!(steps.len() <= slot.tasks().len(), "too many steps at a time");
         for ((thread, op), task) in steps.iter().zip(slot.tasks()) {
-            let mut command = self.command_with(op, slot.buffer_address(*thread));
+            let mut command = self.command_with(number, op, slot.buffer_address(*thread));
             (command[child::FILL], command[child::SUM]) = match *op {
                 Op::Write { value, .. } => (u64::from(value) + 1, 0),
                 Op::Read { .. } => (0, 1),
@@ -230,12 +218,12 @@ impl Host {
 
     /// The command for an operation that is one system call or access.
     fn command(&self, number: usize, op: &Op) -> [u64; WORDS] {
-        self.command_with(op, self.channel.slot(number).bytes_address())
+        self.command_with(number, op, self.channel.slot(number).bytes_address())
     }
 
     /// The same with its bytes at this address.
-    fn command_with(&self, op: &Op, bytes: u64) -> [u64; WORDS] {
-        let fd = |file: usize| self.files[file].as_raw_fd() as u64;
+    fn command_with(&self, number: usize, op: &Op, bytes: u64) -> [u64; WORDS] {
+        let fd = |file: usize| self.files.descriptor(file);
         let call = |number: i64, arguments: &[u64]| {
             let mut words = vec![number.cast_unsigned()];
             words.extend(arguments);
@@ -245,7 +233,7 @@ impl Host {
             Op::Load { at, width } => (code::LOAD, vec![at, width.into()]),
             Op::Store { at, width, value } => (code::STORE, vec![at, width.into(), value]),
             Op::Map { at, len, prot, flags, file, offset } => {
-                call(libc::SYS_mmap, &[at, len, prot.into(), flags.into(), self.descriptor(file), offset])
+                call(libc::SYS_mmap, &[at, len, prot.into(), flags.into(), self.files.mapped(file), offset])
             }
             Op::Unmap { at, len } => call(libc::SYS_munmap, &[at, len]),
             Op::Protect { at, len, prot } => call(libc::SYS_mprotect, &[at, len, prot]),
@@ -271,6 +259,8 @@ impl Host {
             }
             Op::Brk { to } => call(libc::SYS_brk, &[to]),
             Op::Seal { at, len, flags } => call(SYS_MSEAL, &[at, len, flags]),
+            Op::Peek { other, at, len } => self.remote(libc::SYS_process_vm_readv, number, (other, at, len)),
+            Op::Poke { other, at, len, .. } => self.remote(libc::SYS_process_vm_writev, number, (other, at, len)),
             Op::Fork { child } => (code::FORK, vec![child as u64]),
             Op::Exit { code } => (code::EXIT, vec![code.into()]),
             Op::Wait { child } => {
@@ -285,12 +275,12 @@ impl Host {
         words
     }
 
-    fn descriptor(&self, file: Option<FileRef>) -> u64 {
-        match file {
-            None => u64::MAX,
-            Some(FileRef { number, read_only: true }) => self.readers[number].as_raw_fd() as u64,
-            Some(FileRef { number, .. }) => self.files[number].as_raw_fd() as u64,
-        }
+    /// A transfer between the process's bytes and the memory of another. What the call reads of it lies in the slot.
+    fn remote(&self, call: i64, number: usize, (other, at, len): (usize, u64, usize)) -> (u64, Vec<u64>) {
+        let pid = self.processes[other].as_ref().map_or(-1, |process| i64::from(process.pid)).cast_unsigned();
+        let slot = self.channel.slot(number);
+        let vectors = slot.set_vectors([slot.bytes_address(), len as u64, at, len as u64]);
+        (code::CALL, vec![call.cast_unsigned(), pid, vectors, 1, vectors + 16, 1, 0])
     }
 
     /// A call that leaves bytes in the slot.
@@ -369,17 +359,27 @@ impl Host {
     ///
     /// What the host said.
     pub fn view(&mut self, number: usize) -> io::Result<View> {
-        let inodes = self.inodes;
         let process = self.process(number)?;
-        let rss = process.views.rss()?;
-        let base = process.base;
-        let rss = Rss { anon: rss.anon - base.anon, file: rss.file - base.file, shmem: rss.shmem - base.shmem };
-        let mut mappings = process.views.mappings()?;
+        let (rss, base) = (process.views.rss()?, process.base);
+        let (mut mappings, pages) = (process.views.mappings()?, process.views.pages()?);
         for mapping in &mut mappings {
-            let file = inodes.iter().position(|inode| mapping.source == Source::Shared(*inode));
-            mapping.source = file.map_or(mapping.source, Source::File);
+            if let Source::Shared(name) = mapping.source {
+                mapping.source = self.files.named(name).map_or(mapping.source, Source::File);
+            }
         }
-        Ok(View { mappings, pages: process.views.pages()?, rss })
+        let file = self.resident_on_disk(&mappings, &pages);
+        let rss = Rss { anon: rss.anon - base.anon, file, shmem: rss.shmem - base.shmem };
+        Ok(View { mappings, seams: Vec::new(), pages, rss })
+    }
+
+    /// How many pages of files on a disk are mapped: `RssFile` but for the tester's own program.
+    fn resident_on_disk(&self, mappings: &[Mapping], pages: &[Page]) -> i64 {
+        let on_disk = |mapping: &&Mapping| matches!(mapping.source, Source::File(file) if self.files.is_on_disk(file));
+        let pages_of = |mapping: &Mapping| {
+            let range = (mapping.start..mapping.end).step_by(arena::PAGE as usize);
+            range.filter_map(arena::page_of).filter(|page| pages[*page] == Page::OfFile).count() as i64
+        };
+        mappings.iter().filter(on_disk).map(pages_of).sum()
     }
 
     /// What smaps and status say of the process's memory, and what of status is not about the arena.
@@ -392,21 +392,27 @@ impl Host {
         Ok((process.views.smaps()?, process.views.status()?, process.base_status.clone()))
     }
 
-    /// A digest per page of the arena, 0 where it cannot be read. Makes all that can be read resident.
+    /// A digest per page of the arena, 0 where it is not `mapped` or cannot be read. Makes all that can be read resident.
     ///
     /// # Errors
     ///
     /// As [`Host::view`].
-    pub fn digests(&mut self, number: usize) -> io::Result<Vec<u64>> {
-        const PART: u64 = 1024;
+    pub fn digests(&mut self, number: usize, mapped: &[bool]) -> io::Result<Vec<u64>> {
+        const PART: usize = 1024;
         let mut digests = Vec::new();
-        for first in (0..arena::PAGES).step_by(PART as usize) {
+        // Ends: each round passes a run of pages.
+        while digests.len() < mapped.len() {
+            let first = digests.len();
+            let run = mapped[first..].iter().take(PART).take_while(|is| **is == mapped[first]).count();
+            if !mapped[first] {
+                digests.extend(std::iter::repeat_n(0, run));
+                continue;
+            }
             let mut words = [0; WORDS];
             words[child::CODE] = code::DIGEST;
-            words[child::ARGUMENTS] = arena::START + first * arena::PAGE;
-            words[child::ARGUMENTS + 1] = PART;
+            (words[child::ARGUMENTS], words[child::ARGUMENTS + 1]) = (arena::address_of(first), run as u64);
             self.send(number, &words)?;
-            let bytes = self.channel.slot(number).bytes(PART as usize * 8);
+            let bytes = self.channel.slot(number).bytes(run * 8);
             digests.extend(bytes.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().unwrap_or_default())));
         }
         Ok(digests)
@@ -464,6 +470,17 @@ fn answer_of(code: u64, words: &[u64; WORDS]) -> Answer {
     }
 }
 
+/// What the process has resident outside of the arena, and its areas inside.
+fn base_of(views: &mut procfs::Views) -> io::Result<(Rss, Vec<Detail>)> {
+    let (rss, areas) = (views.rss()?, views.smaps()?);
+    let pages =
+        |name, areas: &[Detail]| areas.iter().map(|area| area.counts.get(name).copied().unwrap_or(0)).sum::<i64>() / 4;
+    let (anon, in_memory) = (pages("Anonymous", &areas), |area: &&Detail| !area.is_on_disk);
+    let others: Vec<Detail> = areas.iter().filter(in_memory).cloned().collect();
+    let shmem = pages("Rss", &others) - pages("Anonymous", &others);
+    Ok((Rss { anon: rss.anon - anon, file: 0, shmem: rss.shmem - shmem }, areas))
+}
+
 /// `mseal`, since Linux 6.10.
 const SYS_MSEAL: i64 = linux_raw_sys::general::__NR_mseal as i64;
 /// Flags that fix the address of a mapping.
@@ -475,6 +492,7 @@ fn may_come_in(op: &Op) -> (u64, u64) {
     let down = |at: u64| at & !(arena::PAGE - 1);
     match *op {
         Op::Load { at, width } | Op::Store { at, width, .. } => (down(at), up(at, width.into())),
+        Op::Peek { at, len, .. } | Op::Poke { at, len, .. } => (down(at), up(at, len as u64)),
         Op::Map { at, len, .. }
         | Op::Advise { at, len, .. }
         | Op::Lock { at, len, .. }
@@ -501,25 +519,6 @@ fn become_subreaper() -> io::Result<()> {
 
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// A memfd of `size` bytes; its name says which.
-fn new_file(size: u64) -> io::Result<OwnedFd> {
-    // SAFETY: the name is a string with an end.
-    let fd = check(unsafe { libc::memfd_create(c"faultless".as_ptr(), libc::MFD_CLOEXEC) })?;
-    // SAFETY: nobody else knows the descriptor.
-    let file = unsafe { OwnedFd::from_raw_fd(fd) };
-    File::from(file.try_clone()?).set_len(size)?;
-    Ok(file)
-}
-
-fn inode(file: &OwnedFd) -> io::Result<u64> {
-    Ok(File::from(file.try_clone()?).metadata()?.ino())
-}
-
-/// The same file for reading only.
-fn reopen(file: &OwnedFd) -> io::Result<OwnedFd> {
-    Ok(File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?.into())
 }
 
 fn pidfd(pid: i32) -> io::Result<OwnedFd> {

@@ -51,8 +51,8 @@ impl Views {
         Ok(Self { maps, pagemap, status, smaps, buffer: vec![0; 16 << 10] })
     }
 
-    /// Resident pages by kind, of the whole process, but for `RssFile`: the files of scenarios are shared memory, so all
-    /// of that is the tester's own program, which comes and goes as its code is executed.
+    /// Resident pages by kind, of the whole process, but for `RssFile`: most of that is the tester's own program, which
+    /// comes and goes as its code is executed.
     pub(super) fn rss(&mut self) -> io::Result<Rss> {
         let count = self.status.read_at(&mut self.buffer, 0)?;
         let text = String::from_utf8_lossy(&self.buffer[..count]);
@@ -111,9 +111,10 @@ impl Views {
 const _: () = assert!(arena::PAGES as usize * 8 <= 16 << 10, "the buffer holds the arena");
 
 fn page(entry: u64) -> Page {
-    match (entry >> 63 & 1, entry >> 62 & 1) {
-        (1, _) => Page::Present,
-        (_, 1) => Page::Swapped,
+    match (entry >> 63 & 1, entry >> 62 & 1, entry >> 61 & 1) {
+        (1, _, 1) => Page::OfFile,
+        (1, ..) => Page::Present,
+        (_, 1, _) => Page::Swapped,
         _ => Page::Absent,
     }
 }
@@ -124,12 +125,12 @@ fn parse(line: &str) -> Option<(Mapping, &str)> {
     let (start, end) = words.next()?.split_once('-')?;
     let rights = words.next()?.as_bytes();
     let offset = u64::from_str_radix(words.next()?, 16).ok()?;
-    let (_device, inode) = (words.next()?, words.next()?.parse::<u64>().ok()?);
+    let (device, inode) = (smaps::device(words.next()?)?, words.next()?.parse::<u64>().ok()?);
     let name = words.next().unwrap_or_default();
     let bit = |index: usize, letter: u8, bit: u32| if rights.get(index) == Some(&letter) { bit } else { 0 };
     let source = match inode {
         0 => Source::Anonymous,
-        inode => Source::Shared(inode),
+        inode => Source::Shared(super::file_name(device, inode)),
     };
     let mapping = Mapping {
         start: u64::from_str_radix(start, 16).ok()?,
@@ -152,7 +153,7 @@ mod tests {
         let (mapping, name) = parse(line).expect("a mapping");
         assert_eq!((mapping.start, mapping.end), (0xfff_ffe0_0000, 0xfff_ffe0_3000));
         assert_eq!((mapping.prot, mapping.shared, mapping.offset), (5, true, 0x2000));
-        assert_eq!((mapping.source, name), (Source::Shared(1234), "/memfd:f1"));
+        assert_eq!((mapping.source, name), (Source::Shared(1 << 44 ^ 1234), "/memfd:f1"));
         assert_eq!(parse("10000-11000 rw-p 00000000 00:00 0 ").map(|(m, _)| m.source), Some(Source::Anonymous));
     }
 }

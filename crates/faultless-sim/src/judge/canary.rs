@@ -20,6 +20,8 @@ pub enum Canary {
     Mapping,
     /// A page that is there for one side only.
     Page,
+    /// A page of a file for one side, of anonymous memory for the other.
+    Kind,
     /// A page counted twice.
     Resident,
     /// A property of an area.
@@ -34,13 +36,14 @@ pub enum Canary {
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Answer,
         Self::Faults,
         Self::BurstAnswer,
         Self::BurstFaults,
         Self::Mapping,
         Self::Page,
+        Self::Kind,
         Self::Resident,
         Self::Flags,
         Self::Anonymous,
@@ -56,7 +59,7 @@ impl Canary {
             Self::Faults => "faults",
             Self::BurstFaults => "faults of a burst",
             Self::Mapping => "mappings",
-            Self::Page => "resident pages",
+            Self::Page | Self::Kind => "resident pages",
             Self::Resident => "resident sizes",
             Self::Flags | Self::Anonymous => "smaps",
             Self::Status => "status",
@@ -84,8 +87,14 @@ impl Canary {
         match planted {
             Some(Self::Mapping) => view.mappings.iter_mut().take(1).for_each(|mapping| mapping.prot ^= 4),
             Some(Self::Page) => {
-                let present = view.pages.iter_mut().filter(|page| **page == Page::Present);
+                let present = view.pages.iter_mut().filter(|page| **page != Page::Absent);
                 present.take(1).for_each(|page| *page = Page::Absent);
+            }
+            Some(Self::Kind) => {
+                let present = view.pages.iter_mut().filter(|page| **page != Page::Absent);
+                present
+                    .take(1)
+                    .for_each(|page| *page = if *page == Page::OfFile { Page::Present } else { Page::OfFile });
             }
             Some(Self::Resident) => view.rss.anon += 1,
             _ => {}

@@ -40,6 +40,7 @@ impl Lives {
             && match *op {
                 Op::Fork { child } => !self.born[child],
                 Op::Wait { child } => self.parents[child] == Some(process) && !self.waited[child],
+                Op::Peek { other, .. } | Op::Poke { other, .. } => self.lives(other),
                 _ => true,
             }
     }

@@ -14,13 +14,19 @@ pub(super) fn may_fault_around(op: &Op) -> bool {
         Op::Map { flags, .. } => flags & linux::MAP_TYPE != linux::MAP_PRIVATE || flags & linux::MAP_ANONYMOUS == 0,
         Op::Advise { advice, .. } => matches!(advice, linux::MADV_POPULATE_READ | linux::MADV_POPULATE_WRITE),
         Op::Lock { .. } | Op::LockAll { .. } | Op::Remap { .. } | Op::Protect { .. } | Op::Nonlinear { .. } => true,
+        Op::Peek { at, len, .. } | Op::Poke { at, len, .. } => at % arena::PAGE + len as u64 > arena::PAGE,
         _ => false,
     }
 }
 
-/// Does it let pages go when memory runs short?
+/// May a page of it be clean on one side only (`free-shared`)?
 pub(super) fn frees(op: &Op) -> bool {
-    matches!(op, Op::Advise { advice: linux::MADV_FREE, .. })
+    matches!(op, Op::Advise { advice: linux::MADV_FREE, .. } | Op::Peek { .. })
+}
+
+/// Does it make pages that nobody has asked for yet?
+pub(super) fn allocates(op: &Op) -> bool {
+    matches!(op, Op::Allocate { mode, .. } if mode & linux::FALLOC_FL_PUNCH_HOLE == 0)
 }
 
 /// May the host execute it? A call that reaches beyond the arena would hit the process itself.
@@ -42,8 +48,7 @@ pub(super) fn is_tame(op: &Op) -> bool {
         Op::Allocate { mode, offset, len, .. } => {
             mode & linux::FALLOC_FL_PUNCH_HOLE == 0 || offset.saturating_add(len) >= arena::PAGE as i64
         }
-        // The process has memory outside of the arena as well.
-        Op::LockAll { flags } => flags & linux::MCL_CURRENT == 0,
+        Op::Peek { at, len, .. } | Op::Poke { at, len, .. } => arena::holds(at, len as u64),
         Op::Brk { to } => to <= arena::END || to >= 1 << 47,
         Op::Remap { at, old, new, flags, to } => {
             let fixed = flags & linux::MREMAP_FIXED != 0;

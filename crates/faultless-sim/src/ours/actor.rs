@@ -4,9 +4,11 @@
 
 use std::sync::Arc;
 
-use faultless::{Access, FaultError, Machine, Object, ObjectError, PAGE_SIZE, VirtAddr};
+use faultless::{Access, Cpu, FaultError, Machine, Object, ObjectError, PAGE_SIZE, VirtAddr};
 use faultless_hosted::{HostedCpu, Mmu};
-use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs, RemapFilePagesArgs};
+use faultless_linux::calls::{
+    self, Allocation, FileRights, MapFile, MapTarget, MmapArgs, MremapArgs, RemapFilePagesArgs,
+};
 use faultless_linux::{Caller, Errno, Limits, Memory};
 use linux_raw_sys::general as linux;
 
@@ -14,8 +16,12 @@ use crate::arena;
 use crate::scenario::{FileRef, Op};
 use crate::view::{Answer, Trap};
 
-/// Largest size of a file.
+/// Largest size of a file in memory.
 const MAX_FILE: u64 = i64::MAX as u64;
+/// Largest size of a file of ext4, whose blocks are pages here: as many as their numbers have room for.
+const MAX_ON_DISK: u64 = u32::MAX as u64 * PAGE_SIZE;
+/// What files on a disk are called.
+pub(super) const ON_DISK: &str = "disk";
 
 /// What an ordinary process has, with little memory to lock.
 const LIMITS: Limits = Limits { locked: crate::host::LOCK_LIMIT, may_lock: false, ..Limits::NONE };
@@ -116,8 +122,10 @@ impl<M: Mmu> Actor<'_, M> {
     fn file_call(&mut self, op: &Op) -> Answer {
         let files = self.files;
         let cpu = self.cpu.token();
+        let most = |file: usize| if files[file].label() == ON_DISK { MAX_ON_DISK } else { MAX_FILE };
         let result = match *op {
             Op::Truncate { size, .. } if size < 0 => Err(Errno::EINVAL),
+            Op::Truncate { file, size } if size.cast_unsigned() > most(file) => Err(Errno::EFBIG),
             Op::Truncate { file, size } => {
                 files[file].resize(cpu, size.cast_unsigned()).map(|()| Answer::Value(0)).map_err(errno_of)
             }
@@ -132,18 +140,16 @@ impl<M: Mmu> Actor<'_, M> {
                 count.map(|count| Answer::Bytes(bytes[..count].to_vec()))
             }
             Op::Write { len: 0, .. } => Ok(Answer::Value(0)),
-            Op::Write { offset, .. } if offset.cast_unsigned() >= MAX_FILE => Err(Errno::EFBIG),
+            Op::Write { file, offset, .. } if offset.cast_unsigned() >= most(file) => Err(Errno::EFBIG),
             Op::Write { file, offset, len, value } => {
-                let len = (len as u64).min(MAX_FILE - offset.cast_unsigned()) as usize;
+                let len = (len as u64).min(most(file) - offset.cast_unsigned()) as usize;
                 let count = files[file].write(cpu, offset.cast_unsigned(), &vec![value; len]).map_err(errno_of);
                 count.map(|count| Answer::Value(count as u64))
             }
-            Op::Allocate { offset, len, .. } if offset < 0 || len <= 0 => Err(Errno::EINVAL),
-            Op::Allocate { offset, len, .. } if offset.checked_add(len).is_none() => Err(Errno::EFBIG),
-            Op::Allocate { file, offset, len, .. } => {
-                let hole = files[file].punch_hole(cpu, offset.cast_unsigned(), len.cast_unsigned());
-                hole.map(|()| Answer::Value(0)).map_err(errno_of)
-            }
+            Op::Allocate { file, mode, offset, len } => calls::check_fallocate(mode, offset, len)
+                .and_then(|()| calls::allocation(mode, offset, len, most(file)))
+                .and_then(|wanted| allocate(cpu, &files[file], wanted).map_err(errno_of))
+                .map(|()| Answer::Value(0)),
             _ => Err(Errno::ENOSYS),
         };
         result.unwrap_or_else(refused)
@@ -171,6 +177,42 @@ impl<M: Mmu> Actor<'_, M> {
             Err(error) => Answer::Trap(trap_of(at, error.fault)),
         }
     }
+}
+
+/// Makes pages of a file, or a hole.
+fn allocate<M: Machine>(
+    cpu: &mut Cpu<M>,
+    file: &Arc<Object<M>>,
+    (what, start, end): (Allocation, u64, u64),
+) -> Result<(), ObjectError> {
+    if what == Allocation::PunchHole {
+        return file.punch_hole(cpu, start, end - start);
+    }
+    // What a file on a disk gets is blocks, not pages.
+    let pages = if file.label() == ON_DISK { 0..0 } else { start / PAGE_SIZE..end.div_ceil(PAGE_SIZE) };
+    for page in pages {
+        file.make_resident(cpu, page * PAGE_SIZE)?;
+    }
+    if what == Allocation::Extend && end > file.size() { file.resize(cpu, end) } else { Ok(()) }
+}
+
+/// `process_vm_readv` and `process_vm_writev`: bytes of another process's memory, page by page, by any CPU.
+pub(super) fn transfer<M: Mmu>(cpu: &mut HostedCpu<M>, memory: &Memory<M>, op: &Op) -> Answer {
+    let (at, mut bytes, writes) = match *op {
+        Op::Peek { at, len, .. } => (at, vec![0; len], false),
+        Op::Poke { at, len, value, .. } => (at, vec![value; len], true),
+        _ => return refused(Errno::ENOSYS),
+    };
+    let address = VirtAddr::new(at);
+    let done = match writes {
+        true => calls::write_remote(&memory.space, cpu.token(), address, &bytes),
+        false => calls::read_remote(&memory.space, cpu.token(), address, &mut bytes),
+    };
+    if done == 0 && !bytes.is_empty() {
+        return refused(Errno::EFAULT);
+    }
+    bytes.truncate(done);
+    if writes { Answer::Value(done as u64) } else { Answer::Bytes(bytes) }
 }
 
 /// Calls on a range that have their file in `faultless_linux::calls`; the rest of scenarios is not generated.

@@ -105,8 +105,10 @@ fn parse_line(line: &str, scenario: &mut Scenario) -> Parsed<()> {
     let mut words = Words { words: line.split_whitespace() };
     if line.starts_with("files") {
         words.word()?;
-        for size in &mut scenario.files {
-            *size = words.number()?;
+        for (size, on_disk) in scenario.files.iter_mut().zip(&mut scenario.on_disk) {
+            let word = words.word()?;
+            let digits = word.strip_prefix("disk:");
+            (*size, *on_disk) = (number(digits.unwrap_or(word))?, digits.is_some());
         }
     } else {
         let (process, thread) = words.who()?;
@@ -280,6 +282,10 @@ impl<'t> Words<'t> {
                 Op::Allocate { file: self.file()?, mode: self.small()?, offset: self.signed()?, len: self.signed()? }
             }
             "brk" => Op::Brk { to: self.address()? },
+            "process_vm_readv" => Op::Peek { other: self.process()?, at: self.address()?, len: self.bytes()? },
+            "process_vm_writev" => {
+                Op::Poke { other: self.process()?, at: self.address()?, len: self.bytes()?, value: self.small()? }
+            }
             "fork" => Op::Fork { child: self.process()? },
             "exit" => Op::Exit { code: self.small()? },
             "wait" => Op::Wait { child: self.process()? },

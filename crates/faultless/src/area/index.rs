@@ -30,7 +30,8 @@ pub(crate) struct Index<M: Machine> {
 pub(crate) struct StripeGuard<'a> {
     first: usize,
     last: usize,
-    _guards: (RawGuard<'a>, Vec<RawGuard<'a>>),
+    _lowest: RawGuard<'a>,
+    _others: Vec<RawGuard<'a>>,
 }
 
 impl Reader for StripeGuard<'_> {}
@@ -141,11 +142,23 @@ impl<M: Machine> Index<M> {
     }
 
     /// Locks the stripes that `low..high` meets, in ascending order.
+    #[inline]
     pub(crate) fn lock<'a>(&'a self, held: &'a Held, low: u64, high: u64, relax: impl Fn() + Copy) -> StripeGuard<'a> {
         let (first, last) = (Self::stripe_of(low), Self::stripe_of(high.max(low + 1) - 1));
-        let lock = |stripe: usize| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax);
-        let lowest = lock(first);
-        StripeGuard { first, last, _guards: (lowest, (first + 1..=last).map(lock).collect()) }
+        let lowest = self.stripes[first].lock.lock(Rank::Stripe, held, relax);
+        let others = if first == last { Vec::new() } else { self.lock_others(held, first + 1, last, relax) };
+        StripeGuard { first, last, _lowest: lowest, _others: others }
+    }
+
+    #[cold]
+    fn lock_others<'a>(
+        &'a self,
+        held: &'a Held,
+        first: usize,
+        last: usize,
+        relax: impl Fn() + Copy,
+    ) -> Vec<RawGuard<'a>> {
+        (first..=last).map(|stripe| self.stripes[stripe].lock.lock(Rank::Stripe, held, relax)).collect()
     }
 
     /// Locks everything.
@@ -194,6 +207,7 @@ impl<M: Machine> Index<M> {
     }
 
     /// Publishes a prepared change, then marks the replaced areas dead (R3).
+    #[inline(always)]
     pub(crate) fn commit(&self, ctx: Ctx<'_, M>, change: &mut Change<M>, guard: &StripeGuard<'_>) {
         self.stripes[change.stripe].tree.publish(&mut change.edit, guard, |node| ctx.retire(Retired::Heap(node)));
         change.edit.replaced(guard).for_each(Area::kill);
@@ -248,11 +262,13 @@ impl<M: Machine> Change<M> {
     }
 
     /// Adds the part of `area` between two addresses, which lie inside.
+    #[inline]
     pub(crate) fn insert_part(&mut self, area: &Area<M>, from: VirtAddr, to: VirtAddr) -> Result<(), NoMemory> {
         PageRange::new(from, to).map_or(Ok(()), |range| self.insert(area.part(range)))
     }
 
     /// Prepares the replacement of what meets `low..high` by what was inserted. The place is near `low`, best at it.
+    #[inline(always)]
     pub(crate) fn prepare(&mut self, place: &Place<'_, M>, low: u64, high: u64) -> Result<(), NoMemory> {
         debug_assert_eq!(Index::<M>::stripe_of(high - 1), self.stripe, "areas do not cross stripes");
         self.edit.prepare(place, low, high)
@@ -263,20 +279,13 @@ impl<M: Machine> Change<M> {
         self.edit.inserted(guard)
     }
 
-    /// What comes and what goes, if that is one area each.
-    #[inline]
-    pub(crate) fn swap<'r>(&'r self, guard: &'r StripeGuard<'_>) -> Option<(&'r Area<M>, &'r Area<M>)> {
-        let (mut new, mut old) = (self.edit.inserted(guard), self.edit.replaced(guard));
-        let pair = (new.next()?, old.next()?);
-        (new.next().is_none() && old.next().is_none()).then_some(pair)
-    }
-
     /// The areas that the prepared change takes out.
     pub(crate) fn replaced<'r>(&'r self, guard: &'r StripeGuard<'_>) -> impl Iterator<Item = &'r Area<M>> {
         self.edit.replaced(guard)
     }
 
     /// Retires the areas that a committed change replaced.
+    #[inline(always)]
     pub(crate) fn retire_replaced(&mut self, ctx: Ctx<'_, M>) {
         self.edit.retire_replaced(|area| ctx.retire(Retired::Heap(area)));
     }

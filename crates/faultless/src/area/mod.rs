@@ -9,7 +9,7 @@ mod watch;
 
 pub(crate) use index::{Changes, Index, Look, Place, StripeGuard};
 pub(crate) use watch::Watch;
-pub use watch::{Report, Ticket, Waiting, WatchModes, Watched, Watcher};
+pub use watch::{RangeEvent, Report, Ticket, Waiting, WatchModes, Watched, Watcher};
 
 use crate::addr::{PAGE_SHIFT, PageRange, Rights, VirtAddr};
 use crate::machine::Machine;
@@ -155,6 +155,35 @@ pub(crate) struct Area<M: Machine> {
     attributes: Attributes<M>, // (I)
     dead: AtomicBool,          // (S) once true, for ever
     care: AtomicU8,            // (S) `PENDING`; `WATCHED` and `ASKED`, which are fixed
+    class: Class,              // (I) of the attributes
+}
+
+/// What an area counts as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Class(u8);
+
+impl Class {
+    /// Private, writable, no stack: RLIMIT_DATA counts it.
+    pub(crate) const DATA: Self = Self(1);
+    /// Its pages are locked.
+    pub(crate) const LOCKED: Self = Self(2);
+    /// Its pages are promised.
+    pub(crate) const PROMISED: Self = Self(4);
+    /// It shows an object.
+    pub(crate) const OBJECT: Self = Self(8);
+    /// It is watched.
+    pub(crate) const WATCHED: Self = Self(16);
+    /// Is it any of what `other` is?
+    #[inline]
+    pub(crate) const fn is(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// `pages` if it is any of what `other` is, else 0.
+    #[inline]
+    pub(crate) const fn count(self, other: Self, pages: i64) -> i64 {
+        if self.is(other) { pages } else { 0 }
+    }
 }
 
 impl<M: Machine> Deref for Area<M> {
@@ -169,8 +198,14 @@ impl<M: Machine> Deref for Area<M> {
 impl<M: Machine> Area<M> {
     /// A live area.
     pub(crate) fn new(attributes: Attributes<M>) -> Self {
-        let care = attributes.care();
-        Self { attributes, dead: AtomicBool::new(false), care: AtomicU8::new(care) }
+        let (care, class) = (attributes.care(), attributes.class());
+        Self { attributes, dead: AtomicBool::new(false), care: AtomicU8::new(care), class }
+    }
+
+    /// What it counts as.
+    #[inline]
+    pub(crate) fn class(&self) -> Class {
+        self.class
     }
 
     /// Has the area left the index? Checked by every fault after it loaded the entry (P1).
@@ -305,6 +340,19 @@ impl<M: Machine> Attributes<M> {
     /// May stores ever go to the object?
     pub(crate) fn may_store(&self) -> bool {
         self.sharing == Sharing::Shared && self.max_rights.contains(Rights::WRITE)
+    }
+
+    /// What an area of these counts as.
+    #[inline]
+    pub(crate) fn class(&self) -> Class {
+        let bit = |is: bool, class: Class| if is { class.0 } else { 0 };
+        Class(
+            bit(self.is_data(), Class::DATA)
+                | bit(self.flags.contains(AreaFlags::LOCKED), Class::LOCKED)
+                | bit(self.flags.contains(AreaFlags::ACCOUNTED), Class::PROMISED)
+                | bit(self.object.is_some(), Class::OBJECT)
+                | bit(self.watch.is_some(), Class::WATCHED),
+        )
     }
 
     /// Does it count for RLIMIT_DATA: private, writable, no stack?

@@ -42,6 +42,22 @@ pub struct Report {
     pub why: Watched,
 }
 
+/// What becomes of a part of a watched range, besides faults.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RangeEvent {
+    /// Its pages are about to be given up, the mapping stays (UFFD_EVENT_REMOVE).
+    Removed(PageRange),
+    /// All of this range was unmapped, or mapped anew; the watcher knew a part of it (UFFD_EVENT_UNMAP).
+    Unmapped(PageRange),
+    /// The mapping was moved, and its watch with it (UFFD_EVENT_REMAP).
+    Moved {
+        /// Where it was.
+        from: PageRange,
+        /// Where it is.
+        to: VirtAddr,
+    },
+}
+
 /// A report that was announced, as its watcher numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Ticket(pub u64);
@@ -70,6 +86,33 @@ pub trait Watcher: Send + Sync {
 
     /// Wakes the tickets of all pages in `range`. Called with locks of the space held when a range is no longer watched.
     fn wake(&self, range: PageRange);
+
+    /// Are marks to be set also where no page is, in anonymous memory (UFFD_FEATURE_WP_UNPOPULATED)? In objects they
+    /// always are.
+    fn marks_absent(&self) -> bool {
+        false
+    }
+
+    /// Something becomes of a part of what it watches. Called with locks of the space held.
+    fn changed(&self, change: RangeEvent) {
+        let _ = change;
+    }
+
+    /// Does the watch go with a mapping that moves? If not, what has moved is not watched.
+    fn follows(&self) -> bool {
+        false
+    }
+
+    /// Who watches a child's copies of what it watches, if anybody. Asked once for each fork, which may still fail, with
+    /// locks of the space held.
+    fn fork(&self) -> Option<Arc<dyn Watcher>> {
+        None
+    }
+
+    /// Do accesses end in [`FaultError::Bus`](crate::FaultError::Bus), unannounced (UFFD_FEATURE_SIGBUS)?
+    fn refuses(&self) -> bool {
+        false
+    }
 
     /// Has it gone? Then its areas are as good as not watched, for ever. Who sets it wakes everybody afterwards.
     fn is_closed(&self) -> bool;

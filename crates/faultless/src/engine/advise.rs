@@ -64,13 +64,20 @@ impl<M: Machine> Space<M> {
 
     /// Makes `range`, a shared mapping, show the pages of its object from index `index` on; the area stays one area
     /// (remap_file_pages). The pages come in with the next accesses. When the call returns, no CPU can use a translation
-    /// of what was shown before.
+    /// of what was shown before. Afterwards the range is locked as `locking` says: [`AreaFlags::LOCKED`],
+    /// [`AreaFlags::LOCKED_ON_FAULT`] or none of them; other flags stay as they are.
     ///
     /// # Errors
     ///
     /// [`NonlinearError`]; nothing visible has changed.
-    pub fn remap_pages(&self, cpu: &mut Cpu<M>, range: PageRange, index: u64) -> Result<(), NonlinearError> {
-        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index)
+    pub fn remap_pages(
+        &self,
+        cpu: &mut Cpu<M>,
+        range: PageRange,
+        index: u64,
+        locking: AreaFlags,
+    ) -> Result<(), NonlinearError> {
+        self.core.remap_pages(cpu.ctx_in(&self.core.memory), range, index, locking)
     }
 
     /// The index of the object's page that is, or will be, shown at `addr`; `None` where no object is mapped. Elsewhere
@@ -213,6 +220,9 @@ impl<M: Machine> Space<M> {
 
     /// Flags that every later area gets besides its own, brk's included (mlockall's MCL_FUTURE). Children start without.
     pub fn set_default_flags(&self, flags: AreaFlags) {
+        if flags.contains(AreaFlags::HUGE) {
+            self.core.memory.reckon_with_huge();
+        }
         self.core.account.set_defaults(flags);
     }
 
@@ -290,7 +300,8 @@ impl<M: Machine> Object<M> {
     /// # Errors
     ///
     /// [`ObjectError::TooBig`]; [`ObjectError::OutOfMemory`] or [`ObjectError::Io`] if a page at the edge could not be
-    /// had or a shared table not be copied. The call, repeated, does what is left.
+    /// had or a shared table not be copied. All whole pages are as they were then (but for private copies of large ones),
+    /// and the bytes at the edges are zeroes or as they were.
     ///
     /// # Panics
     ///
@@ -318,7 +329,11 @@ impl<M: Machine> Object<M> {
             true => Ok(()),
             false => registry.each(ctx, |core| core.zap(ctx, &zap)).map_err(no_memory),
         };
-        self.end_punch(&closed);
+        match done {
+            Ok(()) => self.end_punch(ctx, &closed),
+            Err(_) if mutant::is(mutant::Mutant::PunchOpensTorn) => self.end_punch(ctx, &closed),
+            Err(_) => self.undo_punch(&closed),
+        }
         done
     }
 

@@ -9,8 +9,8 @@ use alloc::sync::Arc;
 
 impl<M: Machine> Space<M> {
     /// Has `watcher` told of the faults in `range`, which may have holes, from now on: private anonymous memory and memory
-    /// objects, stores in the first alone, pages of the object in the second. Children are not watched, nor is what mremap
-    /// moves.
+    /// objects, cached pages in the second alone. Whether children are watched, and what mremap moves, is the watcher's to
+    /// say ([`Watcher::fork`], [`Watcher::follows`]).
     ///
     /// # Errors
     ///
@@ -42,6 +42,12 @@ impl<M: Machine> Space<M> {
         self.core.unwatch(cpu.ctx_in(&self.core.memory), range)
     }
 
+    /// Tells those who watch a part of `range` that its pages are about to be given up: before a hole is punched into what
+    /// is mapped there (MADV_REMOVE).
+    pub fn tell_removed(&self, cpu: &mut Cpu<M>, range: PageRange) {
+        self.core.tell_all_removed(cpu.ctx_in(&self.core.memory), range);
+    }
+
     /// Puts a page where nothing is, in a range that is watched; `marked`: the first store to it is reported. Wakes
     /// nobody.
     ///
@@ -59,7 +65,8 @@ impl<M: Machine> Space<M> {
         self.core.fill(cpu.ctx_in(&self.core.memory), at.align_down(), fill, marked)
     }
 
-    /// Marks the pages of `range` that are there, so that the next store to each is reported, or takes the marks away. When
+    /// Marks the pages of `range`, so that the next store to each is reported, or takes the marks away: those that are there
+    /// and, in objects or if the watcher says so ([`Watcher::marks_absent`]), those that come later. When
     /// it returns, no CPU can store to a marked page. Wakes nobody.
     ///
     /// # Errors

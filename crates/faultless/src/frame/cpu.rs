@@ -65,12 +65,13 @@ impl CpuLocal {
 
     /// A stamp that no entry of this machine carries, and none has carried for 2^44 stamps of this CPU (P1).
     pub(crate) fn stamp(&self) -> u64 {
-        let count = self.next_stamp.get();
-        self.next_stamp.set(count + 1);
         let counter_bits = STAMP_BITS - CPU_BITS;
+        let counter_of = |count: u64| count & ((1 << counter_bits) - 1);
+        let next = self.next_stamp.get() + 1;
         // Never 0: that is the stamp of fresh tables.
-        let counter = count % ((1 << counter_bits) - 1) + 1;
-        (self.index() as u64) << counter_bits | counter
+        let count = if counter_of(next) == 0 { next + 1 } else { next };
+        self.next_stamp.set(count);
+        (self.index() as u64) << counter_bits | counter_of(count)
     }
 
     /// How many stamps were given out.
@@ -111,6 +112,7 @@ impl CpuLocal {
     }
 
     /// Retires a thing; see [`Limbo::retire`].
+    #[inline]
     pub(crate) fn retire(
         &self,
         thing: Retired,

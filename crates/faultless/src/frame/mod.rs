@@ -40,7 +40,7 @@ pub(crate) struct Memory<M: Machine> {
     pins: AtomicU64,       // alone atomic: pins of anonymous pages that stand
     huge: PlainU64,        // alone atomic: HUGE entries, modulo 2^64
     huge_policy: AtomicU8, // alone atomic: see `HugePages`
-    huge_ever: AtomicU8,   // alone atomic: the most that the policy ever was
+    huge_ever: AtomicU8,   // alone atomic: the most that range operations ever had to reckon with
     commit: Commit,        // says itself
     pool: Lock<Pool>,      // rank Pool
     pooled: PlainBool,     // alone atomic, once true for ever: was anything of the pool ever promised?
@@ -118,7 +118,7 @@ impl<M: Machine> Memory<M> {
             huge: PlainU64::new(0),
             huge_policy: AtomicU8::new(0),
             huge_ever: AtomicU8::new(0),
-            commit: Commit::new(total),
+            commit: Commit::new(total, cpus),
             pool: Lock::new(Rank::Pool, Pool::new(cpus)),
             pooled: PlainBool::new(false),
         })
@@ -182,20 +182,25 @@ impl<M: Machine> Memory<M> {
         self.huge_policy.load(Relaxed)
     }
 
-    /// The most that the policy ever was: what range operations have to reckon with.
+    /// What range operations have to reckon with: nothing as long as no large page was ever asked for, else the most that
+    /// the policy can have been where there are any.
     #[inline]
     pub(crate) fn huge_ever(&self) -> u8 {
         self.huge_ever.load(Relaxed)
     }
 
-    /// Has range operations reckon with large pages where they were asked for one by one.
+    /// Has range operations reckon with large pages where they are asked for. Before an area that asks is in the index:
+    /// whoever finds it there took the lock of its stripe later, and knows.
     pub(crate) fn reckon_with_huge(&self) {
         self.huge_ever.fetch_max(1, Relaxed);
     }
 
     /// Changes the policy; `settle` runs between the note for range operations and the change itself.
     pub(crate) fn set_huge_policy(&self, policy: u8, settle: impl FnOnce()) {
-        self.huge_ever.fetch_max(policy, Relaxed);
+        if policy > 1 {
+            // Areas need not ask any more.
+            self.huge_ever.fetch_max(policy, Relaxed);
+        }
         settle();
         self.huge_policy.store(policy, Relaxed);
     }

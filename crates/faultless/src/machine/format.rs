@@ -8,7 +8,7 @@
 //! | kind | bit 0 | bits 1-3 | payload |
 //! |---|---|---|---|
 //! | PAGE | 1 | W, U | frame 12-51; EXCLUSIVE 9, PENDING 10, SPECIAL 11; generation 52-56; SOFT 57; MARKED 58; NX 63 |
-//! | EMPTY | 0 | 0 | stamp: 4-50 and 57-63; generation 52-56; bit 51 set unless the stamp is 0 |
+//! | EMPTY | 0 | 0 | stamp: 4-50 and 57-62; generation 52-56; bit 51 set unless the stamp is 0; MARKED 63 |
 //! | POISON | 0 | 1 | none: the table is leaving, start over |
 //! | NONE | 0 | 3 | a page without rights (PROT_NONE): frame inverted in 12-50, bit 51 set; flags as PAGE |
 //! | LOST | 0 | 5 | no page, and an access ends in SIGBUS (UFFDIO_POISON); generation 52-56 |
@@ -25,7 +25,7 @@
 //! | POISON, FROZEN | 0 | none |
 //!
 //! Bit 51 of a non-present entry keeps the address bits above any installed memory (L1TF). SOFT (soft-dirty, P14) is set
-//! in every PAGE that has W.
+//! in every PAGE that has W. A MARKED EMPTY is an EMPTY like any other, but for who watches (P13).
 
 use crate::addr::FrameId;
 
@@ -115,8 +115,10 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn offset(index: u64, generation: u64) -> Raw;
     /// A leaf of which every access ends in SIGBUS.
     fn lost(generation: u64) -> Raw;
-    /// The same PAGE or NONE marked or not; a marked PAGE loses its write permission.
+    /// The same PAGE, NONE or EMPTY marked or not; a marked PAGE loses its write permission.
     fn with_mark(entry: Raw, marked: bool) -> Raw;
+    /// Is it an EMPTY that is marked: the page that comes here is to be?
+    fn is_marked_empty(entry: Raw) -> bool;
     /// Decodes a leaf. Total: every value means something.
     fn leaf(entry: Raw) -> Leaf;
     /// The generation of any leaf value.
@@ -188,6 +190,8 @@ const GENERATION_SHIFT: u32 = 52;
 const GENERATION: Raw = 0x1f << GENERATION_SHIFT;
 const SOFT: Raw = 1 << 57;
 const MARKED: Raw = 1 << 58;
+/// Of an EMPTY.
+const EMPTY_MARKED: Raw = 1 << 63;
 const NO_EXECUTE: Raw = 1 << 63;
 
 const KIND: Raw = 0b1111;
@@ -204,7 +208,7 @@ const STAMP_LOW_BITS: u32 = 47;
 const STAMP_LOW_SHIFT: u32 = 4;
 const STAMP_HIGH_SHIFT: u32 = 57;
 /// Bits of a stamp.
-pub const STAMP_BITS: u32 = 54;
+pub const STAMP_BITS: u32 = 53;
 /// Frame bits of a NONE entry, stored inverted.
 const NONE_FRAME: Raw = ((1 << 51) - 1) & !0xfff;
 const NONE_KEEPS: Raw = ACCESSED | DIRTY | LARGE | EXCLUSIVE | PENDING | SPECIAL | SOFT | MARKED | NO_EXECUTE;
@@ -237,7 +241,7 @@ const fn spread(number: u64) -> Raw {
 /// The number that [`spread`] put into an entry.
 const fn gathered(entry: Raw) -> u64 {
     let low = entry >> STAMP_LOW_SHIFT & ((1 << STAMP_LOW_BITS) - 1);
-    low | entry >> STAMP_HIGH_SHIFT << STAMP_LOW_BITS
+    low | (entry & !EMPTY_MARKED) >> STAMP_HIGH_SHIFT << STAMP_LOW_BITS
 }
 
 const fn flag(set: bool, bit: Raw) -> Raw {
@@ -315,7 +319,14 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
         KIND_LOST | ABOVE_MEMORY | Self::wrap(generation)
     }
 
+    fn is_marked_empty(entry: Raw) -> bool {
+        entry & (KIND | EMPTY_MARKED) == EMPTY_MARKED
+    }
+
     fn with_mark(entry: Raw, marked: bool) -> Raw {
+        if entry & KIND == KIND_EMPTY {
+            return entry & !EMPTY_MARKED | flag(marked, EMPTY_MARKED);
+        }
         if !marked {
             return entry & !MARKED;
         }

@@ -98,7 +98,7 @@ impl<M: Machine> Object<M> {
     /// Memory whose size is promised for as long as it lives.
     pub(crate) fn promised(memory: Arc<Memory<M>>, id: u64, size: u64, label: &str) -> Result<Self, NoMemory> {
         let promised = size.div_ceil(PAGE_SIZE);
-        memory.commit().promise(promised, 0)?;
+        memory.commit().promise(None, promised, || 0)?;
         Ok(Self::make_parts(memory, id, size, None, label, promised))
     }
 
@@ -395,7 +395,7 @@ impl<M: Machine> Object<M> {
     /// Zeroes the page from byte `start` on, or marks its absence.
     fn cut_page(&self, ctx: Ctx<'_, M>, index: u64, start: usize, stamp: u64) {
         let Some(slot) = self.pages.get(index) else { return };
-        // Ends: each round but the last follows another CPU's successful change of the slot.
+        // Ends: each round but the last follows another CPU's successful change of the slot, or waits for a punch to end.
         loop {
             // With a reference: another truncation may drop the page while we write.
             if let PageState::Resident(frame) = self.cached(ctx, index, 0) {
@@ -404,6 +404,10 @@ impl<M: Machine> Object<M> {
                 return ctx.put(frame, 1, 0);
             }
             let value = slot.load(Ordering::Acquire);
+            if is_closed(value) {
+                wait_for_punch(ctx);
+                continue;
+            }
             // What was punched out in front of the cut must not be read again.
             let is_hole = is_hole(value) && !mutant::is(mutant::Mutant::CutForgetsHole);
             let absent = if is_hole { hole_value(stamp) } else { absent_value(stamp) };
@@ -452,7 +456,9 @@ fn split(offset: u64) -> (u64, usize) {
 impl<M: Machine> Drop for Object<M> {
     fn drop(&mut self) {
         let memory = &self.memory;
-        memory.commit().adjust(-self.promised.cast_signed());
+        if self.promised != 0 {
+            memory.commit().adjust(None, -self.promised.cast_signed());
+        }
         if self.large {
             memory.forget_promises(&crate::sync::Held::default(), crate::sync::spin_hint, self.id, (0, u64::MAX));
         }

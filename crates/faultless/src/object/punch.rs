@@ -6,7 +6,7 @@ use super::{Object, ObjectError, PageState, split, wait_for_punch, zero};
 use crate::addr::PAGE_SIZE;
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::{Ordering, closed_value, hole_value, mutant};
+use crate::sync::{Opened, Ordering, hole_value, mutant, spin_hint};
 
 /// Pages that are being punched out.
 #[must_use = "whoever wants one waits until it is a hole"]
@@ -35,23 +35,34 @@ impl<M: Machine> Object<M> {
         })
     }
 
-    /// Takes the pages, of which there are some, out of the cache. The slots get new values, so that a page that was being
-    /// read does not come in, and none comes in until [`Object::end_punch`]: somebody else may still have the old one
-    /// mapped, and would not see what is stored to the new one (P12).
+    /// Closes the slots of the pages, of which there are some: nobody finds a page there, a page that was being read does
+    /// not come in, and none comes in until [`Object::end_punch`] or [`Object::undo_punch`]. Somebody else may still have
+    /// the old one mapped, and would not see what is stored to a new one (P12).
     pub(crate) fn begin_punch(&self, ctx: Ctx<'_, M>, pages: (u64, u64)) -> Closed {
         let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
-        let is_open = mutant::is(mutant::Mutant::PunchStaysOpen);
-        let value = if is_open { hole_value(stamp) } else { closed_value(stamp) };
         let pages = self.cache_range(pages);
-        self.pages.take(pages.0, pages.1 - 1, value, |frame| self.let_go(ctx, frame));
-        self.forget_large(ctx, pages);
+        if mutant::is(mutant::Mutant::PunchStaysOpen) {
+            self.pages.take(pages.0, pages.1 - 1, hole_value(stamp), |frame| self.let_go(ctx, frame));
+        } else {
+            self.pages.close(pages.0, pages.1 - 1, stamp, || {
+                ctx.relax();
+                spin_hint();
+            });
+        }
         Closed { pages, stamp }
     }
 
     /// What was punched out reads as zeroes from now on. Nobody has it mapped any more.
-    pub(crate) fn end_punch(&self, closed: &Closed) {
+    pub(crate) fn end_punch(&self, ctx: Ctx<'_, M>, closed: &Closed) {
         let (pages, stamp) = (closed.pages, closed.stamp);
-        self.pages.open(pages.0, pages.1 - 1, closed_value(stamp), hole_value(stamp));
+        self.forget_large(ctx, pages);
+        self.pages.open(pages.0, pages.1 - 1, stamp, Opened::Hole(stamp), |frame| self.let_go(ctx, frame));
+    }
+
+    /// The pages come back, for somebody still has them mapped. Nobody has seen others in the meantime.
+    pub(crate) fn undo_punch(&self, closed: &Closed) {
+        let (pages, stamp) = (closed.pages, closed.stamp);
+        self.pages.open(pages.0, pages.1 - 1, stamp, Opened::Back(stamp), |_| ());
     }
 
     /// Zeroes the bytes of `offset..end` that lie in pages of which something stays.

@@ -44,12 +44,18 @@ impl<M: Machine> Core<M> {
                 return self.discard_large(ctx, area, part);
             }
             let (low, high) = (part.start().as_u64(), part.end().as_u64());
+            let no_memory = |_| AdviseError::NoMemory(part.start());
+            if area.watch.is_some() {
+                self.tell_removed(area, part);
+                self.forget_marks(ctx, area, low, high).map_err(no_memory)?;
+            }
             let rewrite = if area.flags.contains(AreaFlags::NONLINEAR) {
                 area.discard_nonlinear((0, u64::MAX), false)
             } else {
-                Rewrite::Discard { range: (low, high), restamps: false, copies: true }
+                // Whole tables may go at once, unless they have marks.
+                let copies = area.sharing == Sharing::Private || area.watch.is_none();
+                Rewrite::Discard { range: (low, high), restamps: false, copies }
             };
-            let no_memory = |_| AdviseError::NoMemory(part.start());
             self.prepare_tables(ctx, low, high, rewrite).map_err(no_memory)?;
             self.sweep_alive(ctx, low, high, rewrite).map_err(no_memory)
         })
@@ -64,6 +70,7 @@ impl<M: Machine> Core<M> {
             if !is_anonymous || area.flags.contains(AreaFlags::LOCKED) {
                 return Err(AdviseError::Refused(part.start()));
             }
+            self.tell_removed(area, part);
             self.sweep_alive(ctx, part.start().as_u64(), part.end().as_u64(), Rewrite::Clean)
                 .map_err(|_| AdviseError::NoMemory(part.start()))
         })
@@ -79,6 +86,9 @@ impl<M: Machine> Core<M> {
         clear: AreaFlags,
         allows: impl Fn(AreaFlags) -> bool,
     ) -> Result<(), AdviseError> {
+        if set.contains(AreaFlags::HUGE) {
+            ctx.memory.reckon_with_huge();
+        }
         self.each_part(ctx, range, |area, part, guard| {
             if !allows(area.flags) {
                 return Err(AdviseError::Refused(part.start()));

@@ -39,7 +39,7 @@ impl<M: Machine> Core<M> {
         ctx.wait_for_sections(self.section_name());
         table::teardown(ctx, self.root);
         self.counters.reset();
-        self.account.reset(ctx.memory.commit());
+        self.account.reset(ctx);
         ctx.memory.forget_promises(ctx.cpu.held(), || ctx.relax(), self.id, (0, u64::MAX));
         // Release pairs with `await_exit`: what the tables said of stores has gone to the pages.
         self.down.store(true, Ordering::Release);

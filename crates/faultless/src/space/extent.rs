@@ -1,16 +1,18 @@
 //! How much address space is mapped, locked and promised, and how much may be: VmSize, VmPeak, VmData, VmLck, the number
 //! of areas, Committed_AS (AC-04, AC-06).
 //!
-//! Counted where changes of the index are committed, under the stripes' locks; two operations in different stripes may
-//! meet at a limit, so what an operation adds is counted before it is checked, and taken back if it is too much.
+//! Counted where changes of the index are committed, under the stripes' locks, by each CPU in a line of its own. Two
+//! operations in different stripes may meet at a limit, so what an operation adds is counted before it is checked, and
+//! taken back if it is too much.
 
 use super::Core;
-use crate::addr::{PAGE_SIZE, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, StripeGuard};
-use crate::frame::{Commit, Ctx};
+use crate::addr::VirtAddr;
+use crate::area::{Area, AreaFlags, Attributes, Changes, Class, Index, StripeGuard};
+use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
-use crate::sync::NoMemory;
 use crate::sync::plain::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+use crate::sync::{Gauge, NoMemory, Ordering, fence};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 /// What is mapped. An area that a stripe border cuts counts as two.
@@ -61,13 +63,20 @@ pub(super) struct Growth {
     has_watched: bool,
 }
 
-/// The counters of a space. All alone atomic.
+/// One CPU's part of what is mapped.
+#[repr(align(64))]
+#[derive(Default)]
+struct Shard {
+    pages: Gauge,
+    areas: Gauge,
+    data: Gauge,
+    locked: Gauge,
+    promised: Gauge,
+}
+
+/// The counters of a space, and its limits. All alone atomic.
 pub(crate) struct Account {
-    pages: AtomicI64,
-    areas: AtomicI64,
-    data: AtomicI64,
-    locked: AtomicI64,
-    promised: AtomicI64,
+    shards: Box<[Shard]>, // each written by its CPU only
     peak: AtomicI64,
     most_pages: AtomicU64,
     most_areas: AtomicU64,
@@ -101,64 +110,57 @@ impl Growth {
     /// Adds an area that comes.
     #[inline]
     pub(super) fn add<M: Machine>(&mut self, area: &Attributes<M>) {
-        self.tally(area, (area.range.len() / PAGE_SIZE) as i64, 1);
+        self.tally(area.class(), area.range.pages().cast_signed(), 1);
     }
 
-    /// Takes away an area that leaves.
+    /// What it comes to that one area goes and one comes, or only one of both.
     #[inline]
-    fn sub<M: Machine>(&mut self, area: &Attributes<M>) {
-        self.tally(area, -((area.range.len() / PAGE_SIZE) as i64), -1);
+    pub(super) fn of_swap<M: Machine>(new: Option<&Area<M>>, old: Option<&Area<M>>) -> Self {
+        let mut growth = Self::default();
+        growth.add_swap(new, old);
+        if growth.has_objects
+            && let (Some(new), Some(old)) = (new, old)
+        {
+            // If both show the same object, that is shown by as many areas as before.
+            growth.has_objects = !is_same_object(new, old);
+        }
+        growth
     }
 
-    /// What it comes to that one area takes the place of another: mostly a change of rights, which is little.
     #[inline]
-    fn of_swap<M: Machine>(new: &Attributes<M>, old: &Attributes<M>) -> Self {
-        let pages = (new.range.len() / PAGE_SIZE) as i64;
-        let by = |new: bool, old: bool| {
-            if new == old {
-                0
-            } else if new {
-                pages
-            } else {
-                -pages
+    fn add_swap<M: Machine>(&mut self, new: Option<&Area<M>>, old: Option<&Area<M>>) {
+        match (new, old) {
+            (Some(new), Some(old)) if new.class() == old.class() => {
+                self.tally(new.class(), new.range.pages().cast_signed() - old.range.pages().cast_signed(), 0);
             }
-        };
-        let has = |flag| by(new.flags.contains(flag), old.flags.contains(flag));
-        let same_object = match (&new.object, &old.object) {
-            (None, None) => true,
-            (Some(new_object), Some(old_object)) => {
-                Arc::ptr_eq(new_object, old_object) && new.may_store() == old.may_store()
+            _ => {
+                new.into_iter().for_each(|area| self.tally(area.class(), area.range.pages().cast_signed(), 1));
+                old.into_iter().for_each(|area| self.tally(area.class(), -area.range.pages().cast_signed(), -1));
             }
-            _ => false,
-        };
-        Self {
-            pages: 0,
-            areas: 0,
-            data: by(new.is_data(), old.is_data()),
-            locked: has(AreaFlags::LOCKED),
-            promised: has(AreaFlags::ACCOUNTED),
-            has_objects: !same_object,
-            has_watched: old.watch.is_some(),
         }
     }
 
-    /// Does it change nothing but what is data?
     #[inline]
-    fn is_of_kind(&self) -> bool {
-        self.pages == 0 && self.areas == 0 && self.locked == 0 && self.promised == 0
-    }
-
-    #[inline]
-    fn tally<M: Machine>(&mut self, area: &Attributes<M>, pages: i64, areas: i64) {
+    fn tally(&mut self, class: Class, pages: i64, areas: i64) {
         self.pages += pages;
         self.areas += areas;
-        self.data += if area.is_data() { pages } else { 0 };
-        self.has_objects |= area.object.is_some();
-        self.has_watched |= area.watch.is_some();
-        if area.flags.intersects(AreaFlags::LOCKED | AreaFlags::ACCOUNTED) {
-            self.locked += if area.flags.contains(AreaFlags::LOCKED) { pages } else { 0 };
-            self.promised += if area.flags.contains(AreaFlags::ACCOUNTED) { pages } else { 0 };
-        }
+        self.data += class.count(Class::DATA, pages);
+        self.locked += class.count(Class::LOCKED, pages);
+        self.promised += class.count(Class::PROMISED, pages);
+        self.has_objects |= class.is(Class::OBJECT);
+        self.has_watched |= class.is(Class::WATCHED);
+    }
+
+    /// Does any area of it show an object, which must hear of it?
+    #[inline]
+    pub(super) fn has_objects(&self) -> bool {
+        self.has_objects
+    }
+
+    /// Is any area of it watched?
+    #[inline]
+    pub(super) fn has_watched(&self) -> bool {
+        self.has_watched
     }
 
     /// Pages that are promised.
@@ -167,17 +169,34 @@ impl Growth {
     }
 }
 
+/// Do both show the same object, and may both store to it or none?
+#[inline(never)]
+fn is_same_object<M: Machine>(a: &Attributes<M>, b: &Attributes<M>) -> bool {
+    match (&a.object, &b.object) {
+        (Some(object), Some(other)) => Arc::ptr_eq(object, other) && a.may_store() == b.may_store(),
+        _ => false,
+    }
+}
+
+impl Shard {
+    /// Counts a change, or takes it back.
+    #[inline]
+    fn apply(&self, growth: &Growth, sign: i64) {
+        self.pages.add(growth.pages * sign);
+        self.areas.add(growth.areas * sign);
+        self.data.add(growth.data * sign);
+        self.locked.add(growth.locked * sign);
+        self.promised.add(growth.promised * sign);
+    }
+}
+
 impl Account {
-    /// Nothing mapped, no limits.
-    pub(crate) fn new() -> Self {
-        let (none, unlimited) = (|| AtomicI64::new(0), || AtomicU64::new(u64::MAX));
+    /// Nothing mapped, no limits, on a machine of `cpus` CPUs.
+    pub(crate) fn new(cpus: usize) -> Self {
+        let unlimited = || AtomicU64::new(u64::MAX);
         Self {
-            pages: none(),
-            areas: none(),
-            data: none(),
-            locked: none(),
-            promised: none(),
-            peak: none(),
+            shards: (0..cpus).map(|_| Shard::default()).collect(),
+            peak: AtomicI64::new(0),
             most_pages: unlimited(),
             most_areas: unlimited(),
             most_data: unlimited(),
@@ -187,68 +206,39 @@ impl Account {
         }
     }
 
+    #[inline]
+    fn sum(&self, part: impl Fn(&Shard) -> &Gauge) -> i64 {
+        self.shards.iter().map(|shard| part(shard).get()).sum()
+    }
+
+    fn pages(&self) -> u64 {
+        self.sum(|shard| &shard.pages).max(0).cast_unsigned()
+    }
+
     /// Counts a change, or says what is in the way.
-    #[inline]
-    fn admit(&self, commit: &Commit, growth: &Growth, admission: Admission) -> Result<(), Excess> {
-        if growth.is_of_kind() && admission == Admission::Checked {
-            return self.admit_kind(growth.data);
-        }
-        self.admit_all(commit, growth, admission)
-    }
-
-    /// The same where nothing but rights changes.
-    #[inline]
-    fn admit_kind(&self, data: i64) -> Result<(), Excess> {
-        if data == 0 {
-            return Ok(());
-        }
-        let now = self.data.fetch_add(data, Relaxed) + data;
-        if data > 0 && now.max(0).cast_unsigned() > self.most_data.load(Relaxed) {
-            self.data.fetch_sub(data, Relaxed);
-            return Err(Excess::Other);
-        }
-        Ok(())
-    }
-
-    fn admit_all(&self, commit: &Commit, growth: &Growth, admission: Admission) -> Result<(), Excess> {
+    #[inline(always)]
+    fn admit<M: Machine>(&self, ctx: Ctx<'_, M>, growth: &Growth, admission: Admission) -> Result<(), Excess> {
         if growth.pages < 0 && admission != Admission::Half {
             self.note_peak();
         }
-        self.apply(growth, 1);
-        if admission == Admission::Half {
-            commit.adjust(growth.promised);
-            return Ok(());
-        }
-        let mut result = self.look(growth, admission);
-        if result.is_ok() {
-            result = self.promise(commit, growth);
-        }
+        let shard = &self.shards[ctx.cpu.index()];
+        shard.apply(growth, 1);
+        let result = match admission {
+            Admission::Half => Ok(()),
+            _ => self.look(growth, admission),
+        };
+        let result = result.and_then(|()| self.promise(ctx, growth, admission));
         if result.is_err() {
-            self.apply(growth, -1);
+            shard.apply(growth, -1);
         }
         result
     }
 
+    #[inline]
     fn note_peak(&self) {
-        let pages = self.pages.load(Relaxed);
+        let pages = self.sum(|shard| &shard.pages);
         if pages > self.peak.load(Relaxed) {
             self.peak.fetch_max(pages, Relaxed);
-        }
-    }
-
-    #[inline]
-    fn apply(&self, growth: &Growth, sign: i64) {
-        let parts = [
-            (&self.pages, growth.pages),
-            (&self.areas, growth.areas),
-            (&self.data, growth.data),
-            (&self.locked, growth.locked),
-            (&self.promised, growth.promised),
-        ];
-        for (counter, by) in parts {
-            if by != 0 {
-                counter.fetch_add(by * sign, Relaxed);
-            }
         }
     }
 
@@ -256,70 +246,71 @@ impl Account {
     #[inline]
     fn look(&self, growth: &Growth, admission: Admission) -> Result<(), Excess> {
         let is_fresh = admission == Admission::Fresh;
-        let exceeds = |now: i64, most: &AtomicU64| now.max(0).cast_unsigned() > most.load(Relaxed);
-        if growth.areas > 0 {
-            let spare = i64::from(is_fresh);
-            if exceeds(self.areas.load(Relaxed) - spare, &self.most_areas) {
-                return Err(Excess::Areas);
-            }
+        if growth.areas > 0 && exceeds(&self.most_areas, || self.sum(|shard| &shard.areas) - i64::from(is_fresh)) {
+            return Err(Excess::Areas);
         }
         // As Linux, a new mapping is looked at even if it adds nothing, and one of data by what it adds in all.
         let pages = growth.pages > 0 || is_fresh;
-        let excess = pages && exceeds(self.pages.load(Relaxed), &self.most_pages)
-            || growth.data > 0 && exceeds(self.data_as(growth, is_fresh), &self.most_data)
-            || growth.locked > 0 && exceeds(self.locked.load(Relaxed), &self.most_locked);
+        let excess = pages && exceeds(&self.most_pages, || self.sum(|shard| &shard.pages))
+            || growth.data > 0 && exceeds(&self.most_data, || self.data_as(growth, is_fresh))
+            || growth.locked > 0 && exceeds(&self.most_locked, || self.sum(|shard| &shard.locked));
         if excess { Err(Excess::Other) } else { Ok(()) }
     }
 
     fn data_as(&self, growth: &Growth, is_fresh: bool) -> i64 {
-        let data = self.data.load(Relaxed);
+        let data = self.sum(|shard| &shard.data);
         if is_fresh { data - growth.data + growth.pages } else { data }
     }
 
     #[inline]
-    fn promise(&self, commit: &Commit, growth: &Growth) -> Result<(), Excess> {
-        if growth.promised <= 0 {
-            commit.adjust(growth.promised);
-            return Ok(());
+    fn promise<M: Machine>(&self, ctx: Ctx<'_, M>, growth: &Growth, admission: Admission) -> Result<(), Excess> {
+        let (commit, cpu) = (ctx.memory.commit(), Some(ctx.cpu.index()));
+        if growth.promised > 0 && admission != Admission::Half {
+            let promised = commit.promise(cpu, growth.promised.cast_unsigned(), || self.pages());
+            return promised.map_err(|_| Excess::Other);
         }
-        let mapped = self.pages.load(Relaxed).max(0).cast_unsigned();
-        commit.promise(growth.promised.cast_unsigned(), mapped).map_err(|_| Excess::Other)
+        if growth.promised != 0 {
+            commit.adjust(cpu, growth.promised);
+        }
+        Ok(())
     }
 
     /// May so many pages of a mapping be added? Nothing is counted.
-    pub(super) fn has_room_for<M: Machine>(&self, commit: &Commit, pages: u64, like: &Attributes<M>) -> bool {
-        let fits = |now: &AtomicI64, most: &AtomicU64| {
-            now.load(Relaxed).max(0).cast_unsigned().saturating_add(pages) <= most.load(Relaxed)
-        };
+    pub(super) fn has_room_for<M: Machine>(&self, ctx: Ctx<'_, M>, pages: u64, like: &Attributes<M>) -> bool {
         if pages == 0 {
             return true;
         }
-        let mapped = self.pages.load(Relaxed).max(0).cast_unsigned();
+        let (commit, cpu) = (ctx.memory.commit(), Some(ctx.cpu.index()));
         let promised = !like.flags.contains(AreaFlags::ACCOUNTED) || {
-            let allowed = commit.promise(pages, mapped).is_ok();
+            let allowed = commit.promise(cpu, pages, || self.pages()).is_ok();
             if allowed {
-                commit.adjust(-pages.cast_signed());
+                commit.adjust(cpu, -pages.cast_signed());
             }
             allowed
         };
-        fits(&self.pages, &self.most_pages)
-            && (!like.is_data() || fits(&self.data, &self.most_data))
-            && (!like.flags.contains(AreaFlags::LOCKED) || fits(&self.locked, &self.most_locked))
+        let added = pages.min(i64::MAX as u64).cast_signed();
+        let fits = |most, part: fn(&Shard) -> &Gauge| !exceeds(most, || self.sum(part).saturating_add(added));
+        fits(&self.most_pages, |shard| &shard.pages)
+            && (!like.is_data() || fits(&self.most_data, |shard| &shard.data))
+            && (!like.flags.contains(AreaFlags::LOCKED) || fits(&self.most_locked, |shard| &shard.locked))
             && promised
     }
 
     /// Starts a child: its areas, and its parent's limits. What is promised was asked for.
-    pub(super) fn inherit(&self, growth: &Growth, parent: &Self) {
-        self.apply(growth, 1);
+    pub(super) fn inherit<M: Machine>(&self, ctx: Ctx<'_, M>, growth: &Growth, parent: &Self) {
+        self.shards[ctx.cpu.index()].apply(growth, 1);
         self.set_limits(parent.limits());
         self.has_sealed.store(parent.has_sealed.load(Relaxed), Relaxed);
     }
 
-    /// Forgets the areas of a space that was taken down; the mark stays.
-    pub(super) fn reset(&self, commit: &Commit) {
-        self.peak.fetch_max(self.pages.swap(0, Relaxed), Relaxed);
-        [&self.areas, &self.data, &self.locked].into_iter().for_each(|counter| counter.store(0, Relaxed));
-        commit.adjust(-self.promised.swap(0, Relaxed));
+    /// Forgets the areas of a space that was taken down, in which nobody counts any more; the mark stays.
+    pub(super) fn reset<M: Machine>(&self, ctx: Ctx<'_, M>) {
+        self.note_peak();
+        ctx.memory.commit().adjust(Some(ctx.cpu.index()), -self.sum(|shard| &shard.promised));
+        for shard in &self.shards {
+            let parts = [&shard.pages, &shard.areas, &shard.data, &shard.locked, &shard.promised];
+            parts.into_iter().for_each(|part| part.add(-part.get()));
+        }
     }
 
     /// Sets the limits of later operations.
@@ -352,16 +343,28 @@ impl Account {
 
     /// What is mapped.
     pub(crate) fn extent(&self) -> Extent {
-        let count = |counter: &AtomicI64| counter.load(Relaxed).max(0).cast_unsigned();
-        let pages = count(&self.pages);
+        let count = |part: fn(&Shard) -> &Gauge| self.sum(part).max(0).cast_unsigned();
+        let pages = self.pages();
         Extent {
             pages,
-            areas: count(&self.areas),
-            peak: pages.max(count(&self.peak)),
-            data: count(&self.data),
-            locked: count(&self.locked),
+            areas: count(|shard| &shard.areas),
+            peak: pages.max(self.peak.load(Relaxed).max(0).cast_unsigned()),
+            data: count(|shard| &shard.data),
+            locked: count(|shard| &shard.locked),
         }
     }
+}
+
+/// Is what `now` counts, which contains what the caller added, more than `most`?
+#[inline]
+fn exceeds(most: &AtomicU64, now: impl FnOnce() -> i64) -> bool {
+    let most = most.load(Relaxed);
+    if most == u64::MAX {
+        return false;
+    }
+    // Of two that add at a time, at least one sees what the other has added.
+    fence(Ordering::SeqCst);
+    now().max(0).cast_unsigned() > most
 }
 
 impl<M: Machine> Core<M> {
@@ -390,11 +393,7 @@ impl<M: Machine> Core<M> {
         sweep: impl FnOnce(),
     ) -> Result<(), NoMemory> {
         let growth = growth_of(changes, guard);
-        let mut admitted = self.account.admit(ctx.memory.commit(), &growth, admission);
-        if admitted == Err(Excess::Areas) && self.cuts_excuse(ctx, &growth, admission) {
-            admitted = self.account.admit(ctx.memory.commit(), &growth, Admission::Half);
-        }
-        admitted.map_err(|_| NoMemory)?;
+        self.admit(ctx, &growth, admission)?;
         if growth.has_objects {
             note_objects(changes, guard);
         }
@@ -405,6 +404,22 @@ impl<M: Machine> Core<M> {
         }
         changes.each_mut(|change| change.retire_replaced(ctx));
         Ok(())
+    }
+
+    /// Counts a change.
+    ///
+    /// # Errors
+    ///
+    /// [`NoMemory`] if the limits do not allow it; then nothing has happened.
+    #[inline(always)]
+    pub(super) fn admit(&self, ctx: Ctx<'_, M>, growth: &Growth, admission: Admission) -> Result<(), NoMemory> {
+        match self.account.admit(ctx, growth, admission) {
+            Ok(()) => Ok(()),
+            Err(Excess::Areas) if self.cuts_excuse(ctx, growth, admission) => {
+                self.account.admit(ctx, growth, Admission::Half).map_err(|_| NoMemory)
+            }
+            Err(_) => Err(NoMemory),
+        }
     }
 
     /// Are there areas to spare if those that a stripe border cuts count as one?
@@ -418,10 +433,10 @@ impl<M: Machine> Core<M> {
         let rest = Growth { areas: 0, ..*growth };
         excused && cuts != 0 && {
             // Everything but the number of areas is looked at again.
-            let admitted = self.account.admit(ctx.memory.commit(), &rest, admission).is_ok();
+            let admitted = self.account.admit(ctx, &rest, admission).is_ok();
             if admitted {
-                self.account.apply(&rest, -1);
-                ctx.memory.commit().adjust(-rest.promised);
+                self.account.shards[ctx.cpu.index()].apply(&rest, -1);
+                ctx.memory.commit().adjust(Some(ctx.cpu.index()), -rest.promised);
             }
             admitted
         }
@@ -459,17 +474,11 @@ impl<M: Machine> Core<M> {
 }
 
 /// What prepared changes add and take away.
-#[inline]
 fn growth_of<M: Machine>(changes: &Changes<M>, guard: &StripeGuard<'_>) -> Growth {
-    if let Some((new, old)) = changes.only().and_then(|change| change.swap(guard))
-        && new.range == old.range
-    {
-        return Growth::of_swap(new, old);
-    }
     let mut growth = Growth::default();
     for change in changes.iter() {
-        change.inserted(guard).for_each(|area| growth.add(area));
-        change.replaced(guard).for_each(|area| growth.sub(area));
+        change.inserted(guard).for_each(|area| growth.add_swap(Some(area), None));
+        change.replaced(guard).for_each(|area| growth.add_swap(None, Some(area)));
     }
     growth
 }

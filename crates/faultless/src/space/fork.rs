@@ -6,6 +6,7 @@
 
 use super::extent::Growth;
 use super::settle::NoTables;
+use super::tell::Heirs;
 use super::{Core, Registry};
 use crate::area::{AreaFlags, Attributes, Index, StripeGuard};
 use crate::frame::Ctx;
@@ -62,7 +63,7 @@ impl<M: Machine> Core<M> {
         guard: &StripeGuard<'_>,
     ) -> Result<Vec<PageRange>, ForkError> {
         let (mut withheld, mut growth, mut cloned) = (Vec::new(), Growth::default(), 0);
-        let commit = ctx.memory.commit();
+        let (commit, mut heirs) = (ctx.memory.commit(), Heirs::new());
         let inherited = child.index.clone_from(&self.index, guard, |area| {
             if area.flags.intersects(AreaFlags::NO_FORK | AreaFlags::WIPE_ON_FORK) {
                 withheld.try_reserve(1).map_err(|_| NoMemory)?;
@@ -76,23 +77,24 @@ impl<M: Machine> Core<M> {
             if flags.contains(AreaFlags::ACCOUNTED) && !commit.allows_one(area.range.len() / PAGE_SIZE) {
                 return Err(NoMemory);
             }
-            // Nobody is told of the child, so nobody watches it.
-            let attributes = Attributes { flags, watch: None, ..(**area).clone() };
+            let watch = heirs.of(area)?;
+            let attributes = Attributes { flags, watch, ..(**area).clone() };
             growth.add(&attributes);
             attributes.note_object(1);
             cloned += 1;
             Ok(Some(attributes))
         });
-        let mapped = self.account.extent().pages;
-        if inherited.and_then(|()| commit.promise_sum(growth.promised(), mapped)).is_err() {
+        let promised = || commit.promise_sum(Some(ctx.cpu.index()), growth.promised(), || self.account.extent().pages);
+        if inherited.and_then(|()| promised()).is_err() {
             self.take_back(guard, cloned);
             return Err(ForkError::NoMemory);
         }
-        child.account.inherit(&growth, &self.account);
+        child.account.inherit(ctx, &growth, &self.account);
         let (start, now) = self.brk_range();
         child.stack_limit.store(self.stack_limit.load(Ordering::Relaxed), Ordering::Relaxed);
         child.set_brk(start);
         child.brk.store(now.as_u64(), Ordering::Relaxed);
+        child.watched.store(heirs.any(), Ordering::Relaxed);
         child.has_shared.store(true, Ordering::Relaxed);
         self.has_shared.store(true, Ordering::Relaxed);
         Ok(withheld)

@@ -4,7 +4,7 @@ use super::Core;
 use super::extent::Admission;
 use super::settle::NoTables;
 use crate::addr::{PAGE_SIZE, PageRange, RangeError, Rights, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, STACK_GUARD, Sharing, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Place, RangeEvent, STACK_GUARD, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::{Format, Machine};
 use crate::object::Object;
@@ -271,6 +271,9 @@ impl<M: Machine> Core<M> {
         if flags.contains(AreaFlags::SEALED) {
             self.note_sealed();
         }
+        if flags.contains(AreaFlags::HUGE) {
+            self.memory.reckon_with_huge();
+        }
         let mut attributes = Attributes {
             range: range.unwrap_or(PageRange::page(VirtAddr::new(0))),
             rights: request.rights,
@@ -396,6 +399,9 @@ impl<M: Machine> Core<M> {
         if attributes.flags.contains(AreaFlags::HUGETLB) {
             return self.map_large_at(ctx, range, attributes, guard);
         }
+        if let Some(mapped) = self.map_single(ctx, range, attributes, guard) {
+            return Ok(mapped?);
+        }
         let (low, high) = (range.start().as_u64(), range.end().as_u64());
         let mut changes = Changes::new();
         let replaces = self.prepare_map(range, attributes, guard, &mut changes)?;
@@ -410,6 +416,7 @@ impl<M: Machine> Core<M> {
             return Err(MapError::Invalid);
         }
         self.prepare_tables(ctx, low, high, rewrite)?;
+        let watchers = self.watchers_of(range, guard)?;
         if !mutant::is(mutant::Mutant::NoPending) {
             changes.iter().flat_map(|change| change.inserted(guard)).for_each(Area::close);
         }
@@ -423,6 +430,7 @@ impl<M: Machine> Core<M> {
             });
             self.open_neighbours(low, high, guard);
         })?;
+        watchers.tell(RangeEvent::Unmapped(range));
         Ok(())
     }
 

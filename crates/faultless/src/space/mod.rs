@@ -36,7 +36,9 @@ mod raw;
 mod registry;
 mod remap;
 mod settle;
+mod single;
 mod steal;
+mod tell;
 mod truncate;
 mod unmap;
 mod usage;
@@ -129,7 +131,7 @@ pub(crate) struct Core<M: Machine> {
     pub(crate) mask: Mask,           // (A)
     pub(crate) index: Index<M>,      // (S)
     pub(crate) counters: Counters,   // (P)
-    pub(crate) account: Account,     // (A)
+    pub(crate) account: Account,     // (P)
     pub(crate) brk_start: AtomicU64, // (S) the stripe that holds it
     pub(crate) brk: AtomicU64,       // (S) the stripe of `brk_start`
     /// Most bytes of a growing stack; starts as the layout says.
@@ -159,7 +161,7 @@ impl<M: Machine> Core<M> {
             mask: Mask::new(cpus),
             index: Index::new(),
             counters: Counters::new(cpus),
-            account: Account::new(),
+            account: Account::new(cpus),
             brk_start: AtomicU64::new(0),
             brk: AtomicU64::new(0),
             stack_limit: AtomicU64::new(layout.stack_limit),
@@ -180,6 +182,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Locks the stripes that `low..high` meets.
+    #[inline]
     pub(crate) fn lock<'a>(&'a self, ctx: Ctx<'a, M>, low: u64, high: u64) -> StripeGuard<'a> {
         self.index.lock(ctx.cpu.held(), low, high, move || ctx.relax())
     }

@@ -26,6 +26,13 @@ pub enum NonlinearError {
     NoMemory,
 }
 
+/// The flags of locking.
+const LOCKING: AreaFlags = AreaFlags::LOCKED.union(AreaFlags::LOCKED_ON_FAULT);
+
+fn only_locking(flags: AreaFlags) -> AreaFlags {
+    flags.without(flags.without(LOCKING))
+}
+
 impl<M: Machine> Attributes<M> {
     /// The index of the page that the offset gives to address 0, modulo 2^64.
     fn linear(&self) -> u64 {
@@ -51,13 +58,21 @@ impl<M: Machine> Attributes<M> {
 }
 
 impl<M: Machine> Core<M> {
-    /// Makes `range` show the pages of its object from `index` on. They are brought in by the next accesses.
-    pub(crate) fn remap_pages(&self, ctx: Ctx<'_, M>, range: PageRange, index: u64) -> Result<(), NonlinearError> {
+    /// Makes `range` show the pages of its object from `index` on, and be locked as `locking` says. The pages are brought
+    /// in by the next accesses.
+    pub(crate) fn remap_pages(
+        &self,
+        ctx: Ctx<'_, M>,
+        range: PageRange,
+        index: u64,
+        locking: AreaFlags,
+    ) -> Result<(), NonlinearError> {
+        let locking = only_locking(locking);
         if range.end() > self.layout.highest {
             return Err(NonlinearError::Invalid);
         }
         let guard = self.lock(ctx, range.start().as_u64(), range.end().as_u64());
-        self.check_arrangeable(range, &guard)?;
+        let old_locking = self.check_arrangeable(range, &guard)?;
         let end = index.checked_add(range.pages()).ok_or(NonlinearError::TooFar)?;
         // An index fits an entry, and no object has bytes beyond 2^63.
         if end > 1 << M::Format::OFFSET_BITS.min(63 - PAGE_SHIFT) {
@@ -65,7 +80,7 @@ impl<M: Machine> Core<M> {
         }
         self.make_leaf_tables(ctx, range)?;
         let target = index.wrapping_sub(range.start().as_u64() >> PAGE_SHIFT);
-        self.each_arranged(range, &guard, |area, _| self.mark_nonlinear(ctx, area, target, &guard))?;
+        self.mark_all(ctx, range, target, (old_locking, locking), &guard)?;
         // From here on nothing fails.
         self.each_arranged(range, &guard, |area, part| {
             let place = Rewrite::Place { linear: area.linear(), target };
@@ -75,8 +90,9 @@ impl<M: Machine> Core<M> {
         })
     }
 
-    /// Is the range one shared mapping of an object, or several that differ in their offsets alone?
-    fn check_arrangeable(&self, range: PageRange, guard: &StripeGuard<'_>) -> Result<(), NonlinearError> {
+    /// Is the range one shared mapping of an object, or several that differ in their offsets alone? Returns how they are
+    /// locked.
+    fn check_arrangeable(&self, range: PageRange, guard: &StripeGuard<'_>) -> Result<AreaFlags, NonlinearError> {
         const NEVER: AreaFlags = AreaFlags::RAW.union(AreaFlags::HUGETLB);
         let first = self.index.find(range.start(), guard).ok_or(NonlinearError::Invalid)?;
         if first.sharing != Sharing::Shared || first.object.is_none() || first.flags.intersects(NEVER) {
@@ -89,7 +105,10 @@ impl<M: Machine> Core<M> {
         self.each_arranged(range, guard, |area, _| {
             if first.is_arranged_like(area) { Ok(()) } else { Err(NonlinearError::Invalid) }
         })?;
-        if first.flags.contains(AreaFlags::SEALED) { Err(NonlinearError::Sealed) } else { Ok(()) }
+        if first.flags.contains(AreaFlags::SEALED) {
+            return Err(NonlinearError::Sealed);
+        }
+        Ok(only_locking(first.flags))
     }
 
     /// Calls `each` with the areas of `range`, which has no holes, and their parts of it.
@@ -111,7 +130,7 @@ impl<M: Machine> Core<M> {
     }
 
     /// Makes the leaf tables of the range, on private paths. The stripes are locked, so they stay.
-    fn make_leaf_tables(&self, ctx: Ctx<'_, M>, range: PageRange) -> Result<(), NonlinearError> {
+    pub(super) fn make_leaf_tables(&self, ctx: Ctx<'_, M>, range: PageRange) -> Result<(), NonlinearError> {
         let covered = span::<M::Format>(1);
         let (mut at, end) = (range.start().as_u64(), range.end().as_u64());
         let (mut removed, mut delta) = (Removed::new(), Delta::default());
@@ -132,23 +151,52 @@ impl<M: Machine> Core<M> {
         Ok(())
     }
 
-    /// Gives a whole area the flag, if it is to show other pages than its offset says. The flag alone changes nothing that
-    /// anybody could see.
+    /// Gives the areas of the range the flag, and the part in the range its locking: as it is, and as it shall be.
+    fn mark_all(
+        &self,
+        ctx: Ctx<'_, M>,
+        range: PageRange,
+        target: u64,
+        (old, new): (AreaFlags, AreaFlags),
+        guard: &StripeGuard<'_>,
+    ) -> Result<(), NonlinearError> {
+        let mut marked = range.start();
+        let result = self.each_arranged(range, guard, |area, part| {
+            self.mark_nonlinear(ctx, area, part, target, new, guard)?;
+            marked = part.end();
+            Ok(())
+        });
+        if let (Err(_), true, Ok(done)) = (&result, old != new, PageRange::new(range.start(), marked)) {
+            // Where even that finds no memory, a part stays locked as it was to be.
+            let _ = self.each_arranged(done, guard, |area, part| {
+                self.mark_nonlinear(ctx, area, part, area.linear(), old, guard)
+            });
+        }
+        result
+    }
+
+    /// Gives a whole area the flag, if it is to show other pages than its offset says: that alone changes nothing that
+    /// anybody could see. Only `part` is locked otherwise, and becomes an area of its own for it.
     fn mark_nonlinear(
         &self,
         ctx: Ctx<'_, M>,
         area: &Area<M>,
+        part: PageRange,
         target: u64,
+        locking: AreaFlags,
         guard: &StripeGuard<'_>,
     ) -> Result<(), NonlinearError> {
-        if area.flags.contains(AreaFlags::NONLINEAR) || area.linear() == target {
-            return Ok(());
-        }
-        let flags = area.flags | AreaFlags::NONLINEAR;
-        let marked = Attributes { flags, ..(**area).clone() };
-        let place = self.index.place(area.range.start().as_u64(), guard);
+        let nonlinear = if area.linear() == target { AreaFlags::NONE } else { AreaFlags::NONLINEAR };
+        let marked = area.flags | nonlinear;
+        let flags = marked.without(LOCKING) | locking;
+        // A part that stays what it is may join what lies beside it, as a new mapping would.
+        let is_whole = flags == marked && marked != area.flags;
+        let attributes = if is_whole { (**area).clone() } else { area.part(part) };
+        let range = attributes.range;
+        let marked = Attributes { flags, ..attributes };
+        let place = self.index.place(range.start().as_u64(), guard);
         let mut changes = Changes::new();
-        self.prepare_replace(&mut changes, &place, area.range, Some(marked)).map_err(|_| NonlinearError::NoMemory)?;
+        self.prepare_replace(&mut changes, &place, range, Some(marked)).map_err(|_| NonlinearError::NoMemory)?;
         self.commit_all(ctx, &mut changes, guard, || {}).map_err(|_| NonlinearError::NoMemory)
     }
 

@@ -74,8 +74,13 @@ impl<M: Machine> Core<M> {
             unwatched: area.is_unwatched(),
             soft: area.flags.contains(AreaFlags::SOFT_DIRTY),
         };
-        let middle = Attributes { rights, flags: area.flags_with(rights), ..area.part(part) };
         let no_memory = ProtectError::NoMemory(part.start());
+        if part == area.range
+            && let Some(protected) = self.protect_single(ctx, place, area, rights, rewrite, guard)
+        {
+            return protected.map_err(|_| no_memory);
+        }
+        let middle = Attributes { rights, flags: area.flags_with(rights), ..area.part(part) };
         let mut changes = Changes::new();
         self.prepare_replace(&mut changes, place, part, Some(middle)).map_err(|_| no_memory)?;
         self.prepare_tables(ctx, low, high, rewrite).map_err(|_| no_memory)?;

@@ -11,7 +11,7 @@ use super::map::{MapError, stripe_parts};
 use super::settle::NoTables;
 use super::unmap::UnmapError;
 use crate::addr::{PAGE_SIZE, PageRange, VirtAddr};
-use crate::area::{Area, AreaFlags, Attributes, Changes, Index, Sharing, StripeGuard};
+use crate::area::{Area, AreaFlags, Attributes, Changes, Index, RangeEvent, Sharing, StripeGuard};
 use crate::frame::Ctx;
 use crate::machine::Machine;
 use crate::sync::{NoMemory, mutant};
@@ -257,10 +257,10 @@ impl<M: Machine> Core<M> {
         guard: &StripeGuard<'_>,
     ) -> Result<(), RemapError> {
         let attributes = self.movable(request, guard)?;
-        // Who watches is not told of moves, so what was moved is not watched.
+        let watch = Self::following(attributes.watch.as_ref()).filter(|_| request.old_len != 0);
         // What is new at an address is soft-dirty there.
-        let attributes =
-            Attributes { range: new, flags: attributes.flags | AreaFlags::SOFT_DIRTY, watch: None, ..attributes };
+        let flags = attributes.flags | AreaFlags::SOFT_DIRTY;
+        let attributes = Attributes { range: new, flags, watch: watch.clone(), ..attributes };
         let Ok(old) = PageRange::with_len(request.addr, request.old_len) else {
             // Nothing moves: the object is shown a second time.
             let flags = attributes.flags.without(AreaFlags::NONLINEAR);
@@ -272,9 +272,10 @@ impl<M: Machine> Core<M> {
             });
         };
         let added = if request.keep { request.new_len } else { request.new_len.saturating_sub(request.old_len) };
-        if !self.account.has_room_for(ctx.memory.commit(), added / PAGE_SIZE, &attributes) {
+        if !self.account.has_room_for(ctx, added / PAGE_SIZE, &attributes) {
             return Err(RemapError::NoMemory);
         }
+        let watchers = self.watchers_of(old, guard)?;
         let plan = Move { old, new, attributes, keep: request.keep };
         self.close(ctx, old, guard);
         let result = self.move_closed(ctx, &plan, guard);
@@ -283,6 +284,13 @@ impl<M: Machine> Core<M> {
         self.open(new, guard);
         if result.is_ok() {
             self.merge(ctx, new, guard);
+            if let Some(watch) = watch {
+                Self::tell_moved(&watch, old, new.start());
+            }
+            if !request.keep {
+                // As on Linux: moved or not, nothing is there any more.
+                watchers.tell(RangeEvent::Unmapped(old));
+            }
         }
         result
     }

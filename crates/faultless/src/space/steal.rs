@@ -98,7 +98,8 @@ impl<M: Machine> Core<M> {
             if to > at {
                 self.relocate(ctx, at, to, Rewrite::Move { window: (0, 0), range: (at, to), by });
                 // A mark belongs to the place.
-                let done = self.sweep_alive(ctx, at.wrapping_add(by), to.wrapping_add(by), Rewrite::Mark { on: false });
+                let clean = Rewrite::Mark { on: false, empty: false };
+                let done = self.sweep_alive(ctx, at.wrapping_add(by), to.wrapping_add(by), clean);
                 debug_assert!(done.is_ok(), "room was made on private paths");
             }
             at = to.max(at + PAGE_SIZE);

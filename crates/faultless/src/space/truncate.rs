@@ -101,8 +101,8 @@ impl<M: Machine> Zap<'_, M> {
         let base = area.range.start().as_u64();
         let (low, high) = (base + (from << PAGE_SHIFT), base + (to << PAGE_SHIFT));
         let range = PageRange::new(VirtAddr::new(low), VirtAddr::new(high)).ok()?;
-        // A shared mapping has no copies: whole tables may go at once.
-        let copies = self.copies || area.sharing == Sharing::Shared;
+        // A shared mapping has no copies: whole tables may go at once, unless they have marks.
+        let copies = if area.sharing == Sharing::Shared { area.watch.is_none() } else { self.copies };
         Some((range, Rewrite::Discard { range: (low, high), restamps: true, copies }))
     }
 }

@@ -81,6 +81,14 @@ impl Counters {
         }
     }
 
+    /// Counts a fault that brought so many anonymous pages, and needed no pager.
+    #[inline]
+    pub(crate) fn count_touch<M: Machine>(&self, ctx: Ctx<'_, M>, pages: i64) {
+        let shard = &self.shards[ctx.cpu.index()];
+        shard.anon.add(pages);
+        shard.minor.add(1);
+    }
+
     /// Counts a resolved fault.
     #[inline]
     pub(crate) fn count_fault<M: Machine>(&self, ctx: Ctx<'_, M>, major: bool) {

@@ -60,7 +60,7 @@ pub enum Fill<'a> {
 }
 
 /// Why an attempt put nothing in.
-enum Stuck {
+pub(super) enum Stuck {
     /// Somebody else's change won, or is under way.
     Retry,
     /// No frame.
@@ -86,7 +86,7 @@ impl<M: Machine> Attributes<M> {
     }
 
     /// Who watches it, unless they have gone.
-    fn live_watch(&self) -> Option<&Arc<Watch>> {
+    pub(super) fn live_watch(&self) -> Option<&Arc<Watch>> {
         self.watch.as_ref().filter(|watch| !watch.watcher.is_closed())
     }
 
@@ -113,7 +113,7 @@ impl<M: Machine> Core<M> {
         let guard = self.lock_checked(ctx, range)?;
         let watch = Arc::new(Watch { watcher: Arc::clone(watcher), modes });
         self.each_watchable(range, &guard, |area, _| {
-            if !area.is_watchable() || modes.stores && area.object.is_some() || modes.minor && area.object.is_none() {
+            if !area.is_watchable() || modes.minor && area.object.is_none() {
                 return Err(WatchError::Invalid);
             }
             if !area.max_rights.contains(Rights::WRITE) {
@@ -218,7 +218,7 @@ impl<M: Machine> Core<M> {
                 self.split_all(ctx, low, high)?;
             }
             if watch.modes.stores {
-                let clean = Rewrite::Mark { on: false };
+                let clean = Rewrite::Mark { on: false, empty: true };
                 self.prepare_tables(ctx, low, high, clean)?;
                 self.sweep_alive(ctx, low, high, clean)?;
             }
@@ -267,18 +267,34 @@ impl<M: Machine> Core<M> {
         wake(at, end);
     }
 
-    /// Marks the pages of `range`, so that the next store to each is reported, or takes the marks away.
+    /// Marks the pages of `range`, so that the next store to each is reported, or takes the marks away: in objects, and
+    /// where the watcher wants it, also those that are not there yet.
     pub(crate) fn mark(&self, ctx: Ctx<'_, M>, range: PageRange, on: bool) -> Result<(), WatchError> {
         let guard = self.lock_checked(ctx, range)?;
         let found = self.each_watchable(range, &guard, |area, _| {
             if area.live_watch().is_some_and(|watch| watch.modes.stores) { Ok(()) } else { Err(WatchError::Absent) }
         });
         found.map_err(|_| WatchError::Absent)?;
-        self.each_watchable(range, &guard, |_, part| {
-            let (low, high, mark) = (part.start().as_u64(), part.end().as_u64(), Rewrite::Mark { on });
+        self.each_watchable(range, &guard, |area, part| {
+            let empty = area.object.is_some() || area.live_watch().is_some_and(|watch| watch.watcher.marks_absent());
+            let (low, high, mark) = (part.start().as_u64(), part.end().as_u64(), Rewrite::Mark { on, empty });
+            if on && empty {
+                self.make_leaf_tables(ctx, part).map_err(|_| WatchError::NoMemory)?;
+            }
             self.prepare_tables(ctx, low, high, mark)?;
             Ok(self.sweep_alive(ctx, low, high, mark)?)
         })
+    }
+
+    /// Before pages of `area` are discarded: in anonymous memory, no mark stays for the pages that come, as on Linux.
+    #[cold]
+    pub(super) fn forget_marks(&self, ctx: Ctx<'_, M>, area: &Area<M>, low: u64, high: u64) -> Result<(), NoTables> {
+        let clean = Rewrite::Mark { on: false, empty: true };
+        if area.object.is_some() || !area.live_watch().is_some_and(|watch| watch.watcher.marks_absent()) {
+            return Ok(());
+        }
+        self.prepare_tables(ctx, low, high, clean)?;
+        self.sweep_alive(ctx, low, high, clean)
     }
 
     /// Puts a page, or what stands for none, where nothing is, in a range that is watched.
@@ -357,10 +373,10 @@ impl<M: Machine> Core<M> {
 }
 
 /// An EMPTY or LOST entry of a live area that is watched.
-struct Empty<'a, M: Machine> {
-    area: &'a Area<M>,
-    slot: &'a AtomicEntry,
-    entry: Raw,
+pub(super) struct Empty<'a, M: Machine> {
+    pub(super) area: &'a Area<M>,
+    pub(super) slot: &'a AtomicEntry,
+    pub(super) entry: Raw,
 }
 
 impl<M: Machine> Empty<'_, M> {
@@ -375,7 +391,13 @@ impl<M: Machine> Empty<'_, M> {
     }
 
     /// An anonymous page of our own.
-    fn fill_own(&self, ctx: Ctx<'_, M>, fill: Fill<'_>, marked: bool, delta: &mut Delta) -> Result<(), Stuck> {
+    pub(super) fn fill_own(
+        &self,
+        ctx: Ctx<'_, M>,
+        fill: Fill<'_>,
+        marked: bool,
+        delta: &mut Delta,
+    ) -> Result<(), Stuck> {
         let Fill::Bytes(bytes) = fill else {
             return self.put(self.area.entry_of(ctx.memory.zero_frame(), true, marked));
         };
@@ -401,7 +423,7 @@ impl<M: Machine> Empty<'_, M> {
             return Err(WatchError::NoPage.into());
         }
         let bytes = match fill {
-            Fill::Cached => return self.map_cached(ctx, object, index, delta),
+            Fill::Cached => return self.map_cached(ctx, object, index, marked, delta),
             _ if self.area.sharing == Sharing::Private => return self.fill_own(ctx, fill, marked, delta),
             Fill::Bytes(bytes) => bytes,
             _ => &[],
@@ -410,7 +432,9 @@ impl<M: Machine> Empty<'_, M> {
         ctx.machine().write(frame.id(), 0, bytes);
         match object.put_in(ctx, index, frame) {
             // Mapping it can be left to the next access.
-            Ok(PutIn::Done) => self.map_cached(ctx, object, index, delta).or(Ok(())),
+            Ok(PutIn::Done) if !marked => self.map_cached(ctx, object, index, false, delta).or(Ok(())),
+            // The mark is in the entry.
+            Ok(PutIn::Done) => self.map_cached(ctx, object, index, true, delta),
             Ok(PutIn::Exists) => Err(WatchError::Exists.into()),
             Ok(PutIn::PastEnd) => Err(WatchError::NoPage.into()),
             Err(ObjectError::OutOfMemory) => Err(Stuck::Memory),
@@ -419,13 +443,20 @@ impl<M: Machine> Empty<'_, M> {
     }
 
     /// Maps the object's page as a fault that reads would.
-    fn map_cached(&self, ctx: Ctx<'_, M>, object: &Object<M>, index: u64, delta: &mut Delta) -> Result<(), Stuck> {
+    pub(super) fn map_cached(
+        &self,
+        ctx: Ctx<'_, M>,
+        object: &Object<M>,
+        index: u64,
+        marked: bool,
+        delta: &mut Delta,
+    ) -> Result<(), Stuck> {
         let PageState::Resident(frame) = object.page(ctx, index, 1) else {
             return Err(WatchError::NoPage.into());
         };
         let rights = self.area.rights;
-        let write = self.area.sharing == Sharing::Shared && rights.contains(Rights::WRITE);
-        let bits = PageBits { write, execute: rights.contains(Rights::EXECUTE), ..PageBits::default() };
+        let write = self.area.sharing == Sharing::Shared && rights.contains(Rights::WRITE) && !marked;
+        let bits = PageBits { write, execute: rights.contains(Rights::EXECUTE), marked, ..PageBits::default() };
         let page = M::Format::page(frame, bits, 0);
         let page = if rights.is_none() { M::Format::page_to_none(page, 0) } else { page };
         self.put(page).inspect_err(|_| ctx.put(frame, 1, 1))?;

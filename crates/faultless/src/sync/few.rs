@@ -5,11 +5,11 @@
 
 use super::NoMemory;
 use alloc::vec::Vec;
-use core::mem;
+use arrayvec::ArrayVec;
 
 /// Things in the order in which they were added.
 pub(crate) struct Few<T> {
-    first: Option<T>,
+    first: ArrayVec<T, 1>,
     more: Vec<T>,
 }
 
@@ -17,28 +17,23 @@ impl<T> Few<T> {
     /// None.
     #[inline]
     pub(crate) const fn new() -> Self {
-        Self { first: None, more: Vec::new() }
+        Self { first: ArrayVec::new_const(), more: Vec::new() }
     }
 
     /// Is there none?
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
-    }
-
-    /// The one, if there is just one.
-    #[inline]
-    pub(crate) fn only(&self) -> Option<&T> {
-        if self.more.is_empty() { self.first.as_ref() } else { None }
+        self.first.is_empty()
     }
 
     /// Adds one and returns where it is now.
     #[inline]
     pub(crate) fn push(&mut self, thing: T) -> Result<&mut T, NoMemory> {
-        if self.first.is_none() {
-            return Ok(self.first.insert(thing));
+        if !self.first.is_empty() {
+            return self.push_more(thing);
         }
-        self.push_more(thing)
+        self.first.push(thing);
+        self.first.first_mut().ok_or(NoMemory)
     }
 
     #[cold]
@@ -57,20 +52,19 @@ impl<T> Few<T> {
     /// Hands all of them to `visit`.
     #[inline]
     pub(crate) fn each_mut(&mut self, mut visit: impl FnMut(&mut T)) {
-        if let Some(first) = &mut self.first {
-            visit(first);
+        let (mut first, mut more) = (self.first.iter_mut(), self.more.iter_mut());
+        // One place that calls: what is visited is mostly large, and then in line.
+        while let Some(thing) = first.next().or_else(|| more.next()) {
+            visit(thing);
         }
-        self.more.iter_mut().for_each(visit);
     }
 
     /// Takes all of them out and hands them to `visit`.
     #[inline]
     pub(crate) fn take_each(&mut self, mut visit: impl FnMut(T)) {
-        if let Some(first) = self.first.take() {
-            visit(first);
-        }
-        if !self.more.is_empty() {
-            mem::take(&mut self.more).into_iter().for_each(visit);
+        // As `each_mut`.
+        while let Some(thing) = self.first.pop().or_else(|| self.more.pop()) {
+            visit(thing);
         }
     }
 }

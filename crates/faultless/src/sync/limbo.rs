@@ -31,6 +31,7 @@ impl<T> Limbo<T> {
     /// Retires `thing`. What may be freed now is handed to `free`.
     ///
     /// If both bags are full this waits for the sections of the sealed one; the caller therefore stands in no section.
+    #[inline]
     pub(crate) fn retire(
         &mut self,
         thing: T,
@@ -44,13 +45,26 @@ impl<T> Limbo<T> {
             return free(thing);
         }
         if self.open.is_full() {
-            while !self.sealed.is_empty() && !sections.has_passed(&self.snapshot) {
-                relax();
-                super::spin_hint();
-            }
-            self.turn(sections, me, barrier, &mut free);
+            self.make_room(sections, me, barrier, relax, &mut free);
         }
         self.open.push(thing);
+    }
+
+    /// Empties the open bag, which is full.
+    #[inline(never)]
+    fn make_room(
+        &mut self,
+        sections: &Sections,
+        me: usize,
+        barrier: impl Fn(),
+        relax: impl Fn(),
+        free: &mut impl FnMut(T),
+    ) {
+        while !self.sealed.is_empty() && !sections.has_passed(&self.snapshot) {
+            relax();
+            super::spin_hint();
+        }
+        self.turn(sections, me, barrier, free);
     }
 
     /// Frees the sealed bag, whose sections have passed, and seals the open one.

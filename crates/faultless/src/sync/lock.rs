@@ -47,6 +47,7 @@ impl Held {
         (self.space_locks.take(), self.table_locks.take())
     }
 
+    #[inline]
     fn note(&self, rank: Rank) {
         debug_assert!(
             self.counts[rank as usize + 1..].iter().all(|count| count.get() == 0),
@@ -63,6 +64,7 @@ impl Held {
         }
     }
 
+    #[inline]
     fn forget(&self, rank: Rank) {
         let count = &self.counts[rank as usize];
         count.set(count.get() - 1);
@@ -89,6 +91,7 @@ impl RawLock {
     }
 
     /// Takes the lock, calling `relax` while somebody else has it.
+    #[inline]
     pub(crate) fn lock<'a>(&'a self, rank: Rank, held: &'a Held, relax: impl Fn()) -> RawGuard<'a> {
         held.note(rank);
         #[cfg(loom)]
@@ -122,6 +125,7 @@ pub(crate) struct RawGuard<'a> {
 }
 
 impl Drop for RawGuard<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.held.forget(self.rank);
         // Pairs with the Acquire in `RawLock::lock`.

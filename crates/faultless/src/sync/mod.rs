@@ -22,7 +22,7 @@ pub(crate) use boxed::{Garbage, try_box};
 pub(crate) use few::Few;
 pub(crate) use limbo::Limbo;
 pub(crate) use lock::{Held, Lock, Rank, RawGuard, RawLock};
-pub(crate) use radix::{Radix, absent_value, closed_value, frame_in, hole_value, is_closed, is_hole, slot_value};
+pub(crate) use radix::{Opened, Radix, absent_value, frame_in, hole_value, is_closed, is_hole, slot_value};
 pub(crate) use section::{Section, Sections};
 pub(crate) use tally::{Event, Gauge, Tally};
 pub(crate) use tree::{Edit, NewItems, NoMemory, Ranged, Reader, Spot, Tree, Writer};

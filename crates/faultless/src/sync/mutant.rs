@@ -159,6 +159,8 @@ pub enum Mutant {
     LargeCopyDirect,
     /// A range operation begins although large pages reach over its ends (P15).
     NoSplitEdges,
+    /// A hole that could not be swept everywhere opens all the same (P12).
+    PunchOpensTorn,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
     NeverQuiet,
 }

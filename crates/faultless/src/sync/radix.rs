@@ -45,12 +45,53 @@ pub(crate) fn frame_in(value: u64) -> Option<FrameId> {
 /// Set in stamps of pages that are zeroes, whatever stands behind the object.
 const HOLE: u64 = 1 << 62;
 
-/// Set in stamps of pages that nobody may bring in yet: what was there is still mapped somewhere.
+/// Set in the values of slots that nobody may bring a page into yet: what was there is still mapped somewhere.
 const CLOSED: u64 = 1 << 61;
 
-/// The value of a slot whose page is being punched out.
-pub(crate) fn closed_value(stamp: u64) -> u64 {
-    hole_value(stamp) | CLOSED
+/// Beside CLOSED: the slot was absent as a hole is.
+const WAS_HOLE: u64 = 1 << 60;
+
+/// Where a closed slot's value has the number of its closing, above the frame (as in [`slot_value`]; 0: none).
+const NUMBER: u32 = 41;
+
+/// The value that closing number `number` gives a slot of value `value`: it keeps what was there.
+fn closed_value(number: u64, value: u64) -> u64 {
+    let kept = frame_in(value).map_or(if is_hole(value) { WAS_HOLE } else { 0 }, slot_value);
+    debug_assert!(kept & !WAS_HOLE < 1 << NUMBER, "frame numbers are of 40 bits");
+    STAMPED | HOLE | CLOSED | closing(number) | kept
+}
+
+/// The bits of closing number `number`. They come round after 2^19 changes of one object, all during one call.
+fn closing(number: u64) -> u64 {
+    number << NUMBER & (WAS_HOLE - 1)
+}
+
+/// The frame that a closed slot keeps.
+fn kept_frame(value: u64) -> Option<FrameId> {
+    frame_in(value & ((1 << NUMBER) - 1))
+}
+
+/// What becomes of closed slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Opened {
+    /// They are holes, with this stamp.
+    Hole(u64),
+    /// They are as they were; this is the stamp of the absent ones.
+    Back(u64),
+}
+
+impl Opened {
+    /// The value after `closed`.
+    fn value(self, closed: u64) -> u64 {
+        match self {
+            Self::Hole(stamp) => hole_value(stamp),
+            Self::Back(stamp) => match kept_frame(closed) {
+                Some(frame) => slot_value(frame),
+                None if closed & WAS_HOLE != 0 => hole_value(stamp),
+                None => absent_value(stamp),
+            },
+        }
+    }
 }
 
 /// Is this the value of a slot whose page is being punched out?
@@ -169,19 +210,52 @@ impl Radix {
                 return true;
             }
             // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
-            if let Some(frame) = frame_in(slot.swap(absent, Ordering::AcqRel)) {
+            let old = slot.swap(absent, Ordering::AcqRel);
+            if let Some(frame) = if is_closed(old) { kept_frame(old) } else { frame_in(old) } {
                 take(frame);
             }
             true
         });
     }
 
-    /// Gives the slots of `first..=last` that are `closed` the value `hole`.
-    pub(crate) fn open(&self, first: u64, last: u64, closed: u64, hole: u64) {
+    /// Closes the slots of `first..=last`: each keeps its frame, and the reference, until it is opened. Another closing's
+    /// slots are waited for; as all go upwards, no two wait for each other.
+    pub(crate) fn close(&self, first: u64, last: u64, number: u64, mut wait: impl FnMut()) {
         visit(self.root.load(Ordering::Acquire), 0, (first, last), &mut |_, slot| {
-            // Release: who finds the hole sees the old page unmapped everywhere. A slot of another value is another
-            // punch's or a truncation's.
-            let _ = slot.compare_exchange(closed, hole, Ordering::AcqRel, Ordering::Relaxed);
+            let mut value = slot.load(Ordering::Acquire);
+            // Ends: each round follows another CPU's change of the slot, or waits for one that is under way.
+            loop {
+                if mutant::is(mutant::Mutant::AbsentKeepsValue) && frame_in(value).is_none() {
+                    return true;
+                }
+                if is_closed(value) {
+                    wait();
+                    value = slot.load(Ordering::Acquire);
+                    continue;
+                }
+                // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
+                let closed = closed_value(number, value);
+                match slot.compare_exchange(value, closed, Ordering::AcqRel, Ordering::Acquire) {
+                    Ok(_) => return true,
+                    Err(other) => value = other,
+                }
+            }
+        });
+    }
+
+    /// Opens the slots of `first..=last` that closing `number` has closed; `take` gets the frames (and the reference of
+    /// each) that do not come back.
+    pub(crate) fn open(&self, first: u64, last: u64, number: u64, how: Opened, mut take: impl FnMut(FrameId)) {
+        visit(self.root.load(Ordering::Acquire), 0, (first, last), &mut |_, slot| {
+            let closed = slot.load(Ordering::Acquire);
+            if !is_closed(closed) || closed & (WAS_HOLE - (1 << NUMBER)) != closing(number) {
+                return true; // another closing's, or a truncation's
+            }
+            // Release: who finds the hole sees the old page unmapped everywhere.
+            let done = slot.compare_exchange(closed, how.value(closed), Ordering::AcqRel, Ordering::Relaxed).is_ok();
+            if let (true, Opened::Hole(_), Some(frame)) = (done, how, kept_frame(closed)) {
+                take(frame);
+            }
             true
         });
     }
@@ -285,5 +359,40 @@ mod tests {
         assert_eq!(taken, [3, 4, 5, 6, 7, 8]);
         assert!(frame_in(tree.get(64).unwrap().load(Ordering::Relaxed)).is_none());
         assert_eq!(tree.get(63).unwrap().load(Ordering::Relaxed), 3);
+    }
+
+    #[test]
+    fn what_is_closed_comes_back_or_becomes_a_hole() {
+        let tree = Radix::new();
+        let value = |index| tree.get(index).unwrap().load(Ordering::Relaxed);
+        let largest = FrameId::new((1 << 40) - 1);
+        tree.get_or_make(0).unwrap().store(slot_value(largest), Ordering::Relaxed);
+        tree.get_or_make(1).unwrap().store(hole_value(3), Ordering::Relaxed);
+        for how in [Opened::Back(5), Opened::Hole(6)] {
+            let mut taken = Vec::new();
+            tree.close(0, 2, u64::MAX, || panic!("nobody else closes"));
+            assert!((0..3).all(|index| is_closed(value(index)) && frame_in(value(index)).is_none()));
+            tree.open(0, 2, 7, how, |_| panic!("another closing's"));
+            tree.open(0, 2, u64::MAX, how, |frame| taken.push(frame));
+            match how {
+                Opened::Back(stamp) => {
+                    assert_eq!(
+                        (0..3).map(value).collect::<Vec<_>>(),
+                        [1 << 40, hole_value(stamp), absent_value(stamp)]
+                    );
+                    assert_eq!(taken, []);
+                }
+                Opened::Hole(stamp) => {
+                    assert!((0..3).all(|index| value(index) == hole_value(stamp)));
+                    assert_eq!(taken, [largest]);
+                }
+            }
+        }
+        // A truncation takes what is closed.
+        tree.get_or_make(0).unwrap().store(slot_value(largest), Ordering::Relaxed);
+        tree.close(0, 0, 1, || panic!("nobody else closes"));
+        let mut taken = Vec::new();
+        tree.take(0, 0, absent_value(9), |frame| taken.push(frame));
+        assert_eq!((taken, value(0)), (std::vec![largest], absent_value(9)));
     }
 }

@@ -186,10 +186,10 @@ impl<T: Ranged> Tree<T> {
         assert!(version == edit.version, "an edit of an older version of the tree");
         self.version.store(version + 1, Ordering::Relaxed);
         edit.store(&self.root, writer);
-        for node in edit.publish() {
+        edit.publish(|node| {
             // SAFETY: the node came from a Box (`make`), and no version from now on names it.
             retire(unsafe { Garbage::new(node) });
-        }
+        });
     }
 
     /// Fills an empty, unpublished tree with ascending values.
@@ -274,17 +274,26 @@ fn next_in<'r, T: Ranged>(node: &'r Node<T>, address: u64, reader: &'r (impl Rea
 /// The highest gap of `len` bytes between the values of `node`, or between its last value and `ceiling`. Lowers
 /// `ceiling` to the lowest guarded start in the node if there is none.
 fn gap_below<T>(node: &Node<T>, low: u64, ceiling: &mut u64, len: u64) -> Option<u64> {
-    node.slots().rev().find_map(|slot| {
-        if let Some(found) = fits(slot.high, low, *ceiling, len) {
+    for index in (node.first()..FAN).rev() {
+        let Some(end) = node.own_high(index) else { continue };
+        if let Some(found) = fits(end, low, *ceiling, len) {
             return Some(found);
         }
-        if slot.gap >= len && slot.high > low {
-            // SAFETY: only slots above the leaves have gaps, and the writer's lock keeps what the tree names.
-            return gap_below(unsafe { slot.node() }, low, ceiling, len);
+        // Only slots above the leaves have gaps.
+        if !node.is_leaf
+            && end > low
+            && let Some(below) = node.slot(index).filter(|slot| slot.gap >= len)
+        {
+            // SAFETY: not a leaf's, and the writer's lock keeps what the tree names.
+            let found = gap_below(unsafe { below.node() }, low, ceiling, len);
+            if found.is_some() {
+                return found;
+            }
+            continue;
         }
-        *ceiling = (*ceiling).min(slot.guarded);
-        None
-    })
+        *ceiling = (*ceiling).min(node.guarded(index));
+    }
+    None
 }
 
 /// The highest start of `len` bytes between `floor` and `ceiling`, not below `low`.

@@ -31,11 +31,12 @@ impl<M: Machine> Sweep<'_, M> {
         }
     }
 
-    /// What a PAGE, NONE or OFFSET becomes where another page is to be shown, its generation aside. `None` if it is the
-    /// one that is shown.
+    /// What a PAGE, NONE or OFFSET becomes where this page is to be shown, its generation aside. `None` if that is what an
+    /// OFFSET says; a page goes even if it is the same, as on Linux, where the call is a new mapping.
     pub(super) fn placed(&self, entry: Raw, address: u64, linear: u64, target: u64) -> Option<Raw> {
         let index = index_at(target, address);
-        (self.shown(entry) != Some(index)).then(|| self.absent(index, address, linear))
+        let says_so = matches!(M::Format::leaf(entry), Leaf::Offset(shown) if shown == index);
+        (!says_so).then(|| self.absent(index, address, linear))
     }
 
     /// The same for an EMPTY entry. Its generation may stay, for whatever took an OFFSET out has advanced it.

@@ -111,7 +111,7 @@ impl<M: Machine> Sweep<'_, M> {
 
     /// Must EMPTY leaf entries be looked at one by one?
     pub(super) fn visits_empty(&self) -> bool {
-        self.stamps_leaves() || matches!(self.rewrite, Rewrite::Place { .. })
+        self.stamps_leaves() || matches!(self.rewrite, Rewrite::Place { .. } | Rewrite::Mark { empty: true, .. })
     }
 
     /// What an EMPTY leaf becomes, if it must change.
@@ -119,7 +119,14 @@ impl<M: Machine> Sweep<'_, M> {
         if let Rewrite::Place { linear, target } = self.rewrite {
             return self.placed_empty(entry, address, linear, target);
         }
-        self.stamps_leaves().then(|| M::Format::empty(self.stamp, M::Format::generation(entry)))
+        if let Rewrite::Mark { on, empty: true } = self.rewrite {
+            return Some(M::Format::with_mark(entry, on)).filter(|changed| *changed != entry);
+        }
+        let keeps_mark = matches!(self.rewrite, Rewrite::Discard { .. }) && M::Format::is_marked_empty(entry);
+        self.stamps_leaves().then(|| {
+            let new = M::Format::empty(self.stamp, M::Format::generation(entry));
+            if keeps_mark { M::Format::with_mark(new, true) } else { new }
+        })
     }
 
     /// What a PAGE, NONE, OFFSET or LOST becomes. `Ok(None)` if it stays, or waits for the wrap guard.
@@ -127,7 +134,8 @@ impl<M: Machine> Sweep<'_, M> {
         let changed = match self.rewrite {
             Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
             rewrite if rewrite.removes() && self.is_full() => return Err(Progress::Resume(address)),
-            Rewrite::Remove { .. } | Rewrite::Discard { .. } => M::Format::empty(self.stamp, 0),
+            Rewrite::Discard { .. } => self.discarded(entry),
+            Rewrite::Remove { .. } => M::Format::empty(self.stamp, 0),
             Rewrite::DiscardNonlinear { linear, pages, .. } => match self.unbound(entry, address, linear, pages) {
                 Some(changed) => changed,
                 None => return Ok(None),
@@ -138,7 +146,7 @@ impl<M: Machine> Sweep<'_, M> {
             },
             Rewrite::Move { .. } if !self.has_room() => return Err(Progress::Resume(address)),
             Rewrite::Move { .. } => M::Format::empty(self.stamp, 0),
-            Rewrite::Mark { on } => {
+            Rewrite::Mark { on, .. } => {
                 let changed = with_mark::<M>(entry, on);
                 if !on || changed == entry {
                     return Ok((changed != entry).then_some(changed));
@@ -160,6 +168,18 @@ impl<M: Machine> Sweep<'_, M> {
         // Also where no bit of its rights changes: a compare-exchange prepared before must fail (hole 11 of PROTOCOL).
         let generation = self.next_generation(entry, M::Format::generation(entry), address, waited)?;
         Ok(generation.map(|generation| M::Format::with_generation(changed, generation)))
+    }
+
+    /// What a discarded leaf becomes: the mark of an object's page waits for its return, as on Linux.
+    fn discarded(&self, entry: Raw) -> Raw {
+        let empty = M::Format::empty(self.stamp, 0);
+        match M::Format::leaf(entry) {
+            Leaf::Page(frame, bits) | Leaf::None(frame, bits) if bits.marked => {
+                let is_object = !bits.special && !self.ctx.memory.is_anon(frame);
+                M::Format::with_mark(empty, is_object)
+            }
+            _ => empty,
+        }
     }
 
     /// The entry as the accounting views want it to begin with, if it must change.

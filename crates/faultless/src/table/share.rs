@@ -114,6 +114,9 @@ fn copy_leaves<M: Machine, const PINS: bool>(
     for (source, target) in sources.iter().zip(targets) {
         let entry = load(source);
         if M::Format::all_empty(entry) {
+            if M::Format::is_marked_empty(entry) {
+                target.store(M::Format::with_mark(0, true), Ordering::Relaxed);
+            }
             continue;
         }
         let copied = copy_leaf::<M, PINS>(ctx, source, entry);

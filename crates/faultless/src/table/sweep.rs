@@ -68,6 +68,8 @@ pub(crate) enum Rewrite {
     Mark {
         /// Which of both.
         on: bool,
+        /// Also where nothing is mapped, for the page that comes?
+        empty: bool,
     },
     /// Give it these rights. `narrows` if some page may lose a right.
     Protect {
@@ -102,7 +104,7 @@ impl Rewrite {
 
     /// Must a fault that is under way notice? Not if pages only gain rights.
     pub(super) fn restricts(self) -> bool {
-        !matches!(self, Self::Protect { narrows: false, .. } | Self::KeepPinned | Self::Mark { on: false })
+        !matches!(self, Self::Protect { narrows: false, .. } | Self::KeepPinned | Self::Mark { on: false, .. })
     }
 
     /// Must EMPTY entries change too, so that a fault that saw one before fails?

@@ -3,8 +3,8 @@
 use super::machine::{Entry, ModelMachine};
 use faultless::machine::Format;
 use faultless::{
-    Access, Backing, ClearRefs, Cpu, CpuId, Destination, FaultError, FrameId, HugePages, Layout, MapRequest, Object,
-    PAGE_SIZE, PageRange, Pinned, RemapRequest, Rights, Sharing, VirtAddr, Vm,
+    Access, AreaFlags, Backing, ClearRefs, Cpu, CpuId, Destination, FaultError, FrameId, HugePages, Layout, MapRequest,
+    Object, PAGE_SIZE, PageRange, Pinned, RemapRequest, Rights, Sharing, VirtAddr, Vm,
 };
 use std::sync::Arc;
 
@@ -181,7 +181,9 @@ impl<F: Format> Worker<F> {
 
     /// Makes pages of a shared mapping show those of its object from `index` on.
     pub fn arrange(&mut self, space: &Space<F>, first: u64, count: u64, index: u64) {
-        space.remap_pages(&mut self.cpu, pages(first, count), index).expect("a shared mapping, and memory");
+        space
+            .remap_pages(&mut self.cpu, pages(first, count), index, AreaFlags::NONE)
+            .expect("a shared mapping, and memory");
     }
 
     /// MADV_DONTNEED.

@@ -50,7 +50,7 @@ scenario! {
     /// Both CPUs have the page in their TLBs.
     punch_cached (3, 5)
     reaches ["before", "after"]
-    catches [NoShootdown, FreeBeforeFlush]
+    catches [NoShootdown]
     {
         let (world, [mut a, mut b], space, object) = shown(Sharing::Shared);
         assert_eq!((a.read(&space, 0, 0), b.read(&space, 0, 0)), (Some(33), Some(33)));
@@ -111,6 +111,33 @@ scenario! {
         a.punch(&object, 0);
         let b = running.join();
         world.audit([a, b], &[&space, &second], &[&object]);
+    }
+}
+
+scenario! {
+    /// A fork shares the second space's table between the punch's look at it and its sweep, and there is no frame for a
+    /// copy: the punch fails, and the old page is the object's again everywhere.
+    punch_fails (2, 3)
+    reaches ["done", "failed"]
+    catches [PunchOpensTorn]
+    {
+        let (world, [mut a, mut b], space, object) = shown(Sharing::Shared);
+        let second = a.space();
+        a.map_object(&second, 0, 2, rw(), Sharing::Shared, &object, 0);
+        assert_eq!((a.read(&space, 0, 0), a.inspect(&second, 0, 0)), (Some(33), Some(33)));
+        let parent = second.clone();
+        let running = spawn(move || (b.fork(&parent), b));
+        a.machine().fail_after(0, 0);
+        let done = object.punch_hole(&mut a.cpu, 0, PAGE_SIZE).is_ok();
+        a.machine().fail_after(0, u64::MAX);
+        reach(if done { "done" } else { "failed" });
+        let (child, b) = running.join();
+        assert!(a.write(&space, 0, 1, 7));
+        assert_eq!(a.read(&space, 0, 0), Some(if done { 0 } else { 33 }), "neither a hole nor as it was");
+        for other in [&second, &child] {
+            assert_eq!(a.inspect(other, 0, 1), Some(7), "two pages for one of the object");
+        }
+        world.audit([a, b], &[&space, &second, &child], &[&object]);
     }
 }
 

@@ -6,6 +6,7 @@
 //! escapes is found because it does all that it was given to do.
 
 mod limits;
+mod pidfd;
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -21,7 +22,8 @@ const CHAIN: u64 = 5000;
 /// After this many forks it is under way.
 const UNDER_WAY: u64 = 20;
 
-const PARTS: [&str; 9] = ["group", "sibling", "exit", "kind", "vfork", "queue", "strings", "areas", "deep"];
+const PARTS: [&str; 11] =
+    ["group", "sibling", "exit", "kind", "vfork", "queue", "strings", "areas", "deep", "pidfd", "handlers"];
 
 fn main() {
     let args = Args::parse(
@@ -30,13 +32,13 @@ fn main() {
         &[
             opt("rounds", "10", "how often each race is run"),
             opt("leave", "0", "chains of forks that are left behind at the end"),
-            opt("only", "all", "parts: group,sibling,exit,kind,vfork,queue,strings,areas,deep"),
+            opt("only", "all", "parts: group,sibling,exit,kind,vfork,queue,strings,areas,deep,pidfd,handlers"),
         ],
     );
     args.known_parts(&PARTS);
     let report = Report::new(&args);
     let rounds = args.count("rounds");
-    let parts: [fn(&Report, usize); 9] = [
+    let parts: [fn(&Report, usize); 11] = [
         kill_groups,
         make_siblings,
         exit_at_once,
@@ -46,6 +48,8 @@ fn main() {
         limits::pass_strings,
         limits::make_areas,
         limits::go_deep,
+        pidfd::descriptors,
+        pidfd::handlers,
     ];
     for (name, part) in PARTS.iter().zip(parts) {
         if args.wants(name) {

@@ -1,10 +1,10 @@
 //! `userfault`: memory whose faults this program answers itself, in another thread.
 //!
-//! Absent on purpose: events other than page faults, and what not every Linux offers (write protection of shared
-//! memory, of pages that are not there). The handler thread and the faulting ones need each other, so a lost wake-up
+//! The handler thread and the faulting ones need each other, so a lost wake-up
 //! ends in a time-out.
 
 mod errors;
+mod events;
 mod scenes;
 mod uffd;
 
@@ -25,11 +25,17 @@ const SCENES: &[Scene] = &[
     ("unmap", scenes::unmap),
     ("family", scenes::family),
     ("signal", scenes::signal),
+    ("shared", events::shared),
+    ("absent", events::absent),
+    ("told", events::told),
+    ("ranges", events::ranges),
+    ("forks", events::forks),
     ("errors", errors::errors),
 ];
 
 fn main() {
-    let only = "scenes: missing,kernel,stores,minor,move,poison,close,unmap,family,signal,errors";
+    let only = "scenes: missing,kernel,stores,minor,move,poison,close,unmap,family,signal,shared,absent,told,\
+                ranges,forks,errors";
     let options = [opt("rounds", "3", "rounds of all scenes"), opt("only", "all", only)];
     let args = Args::parse("userfault", "memory whose faults are answered by the program", &options);
     let names: Vec<&str> = SCENES.iter().map(|(name, _)| *name).collect();

@@ -210,7 +210,7 @@ fn while_waiting(report: &Report, arena: Arena, uffd: &Uffd, want: probe::Probe<
         loop {
             match uffd.read() {
                 Ok(message) => {
-                    report.same("message", message, Message { flags: 0, address: arena.page_addr(3) + 8 });
+                    report.same("message", message, Message { flags: 0, address: arena.page_addr(3) + 8, thread: 0 });
                     break;
                 }
                 Err(_) => sys::sched_yield(),

@@ -20,8 +20,15 @@ pub mod request {
 
 /// Features that the scenes use.
 pub mod feature {
+    pub const EVENT_FORK: u64 = 1 << 1;
+    pub const EVENT_REMAP: u64 = 1 << 2;
+    pub const EVENT_REMOVE: u64 = 1 << 3;
+    pub const EVENT_UNMAP: u64 = 1 << 6;
+    pub const SIGBUS: u64 = 1 << 7;
+    pub const THREAD_ID: u64 = 1 << 8;
     pub const MINOR_SHMEM: u64 = 1 << 10;
     pub const EXACT_ADDRESS: u64 = 1 << 11;
+    pub const WP_UNPOPULATED: u64 = 1 << 13;
     pub const POISON: u64 = 1 << 14;
     pub const MOVE: u64 = 1 << 16;
     pub const ALL: u64 = MINOR_SHMEM | EXACT_ADDRESS | POISON | MOVE;
@@ -31,11 +38,26 @@ pub const MISSING: u64 = 1;
 pub const STORES: u64 = 2;
 pub const MINOR: u64 = 4;
 
-/// A message: flags (1 store, 2 write-protected, 4 minor) and address.
+/// A message: flags (1 store, 2 write-protected, 4 minor), address, and the thread if it was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Message {
     pub flags: u64,
     pub address: usize,
+    pub thread: i32,
+}
+
+/// Anything that can be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    Fault(Message),
+    /// A descriptor.
+    Fork(i32),
+    /// From, to, bytes.
+    Remap(usize, usize, usize),
+    /// Start and end.
+    Remove(usize, usize),
+    /// Start and end.
+    Unmap(usize, usize),
 }
 
 /// A descriptor that was set up.
@@ -45,14 +67,19 @@ pub struct Uffd {
 
 impl Uffd {
     pub fn new(report: &Report) -> Self {
+        Self::with(report, feature::ALL)
+    }
+
+    /// One with these features.
+    pub fn with(report: &Report, features: u64) -> Self {
         let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
         let args = [flags as usize, 0, 0, 0, 0, 0];
         // SAFETY: makes a descriptor.
         let fd = report.need("userfaultfd", unsafe { sys::call(libc::SYS_userfaultfd, args) });
         let uffd = Self { fd: fd as i32 };
-        let mut api = [0xaa, feature::ALL, 0];
+        let mut api = [0xaa, features, 0];
         report.need("UFFDIO_API", uffd.ioctl(request::API, &mut api));
-        report.same("features", api[1] & feature::ALL, feature::ALL);
+        report.same("features", api[1] & features, features);
         uffd
     }
 
@@ -89,12 +116,24 @@ impl Uffd {
 
     /// The next message, if there is one.
     pub fn read(&self) -> Result<Message> {
+        match self.read_event()? {
+            Event::Fault(message) => Ok(message),
+            _ => Err(Errno(libc::EIO)),
+        }
+    }
+
+    /// The next message of any kind, if there is one.
+    pub fn read_event(&self) -> Result<Event> {
         let mut bytes = [0; 32];
-        match sys::read(self.fd, &mut bytes)? {
-            32 if bytes[0] == 0x12 => {
-                let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
-                Ok(Message { flags: word(8), address: word(16) as usize })
-            }
+        let size = sys::read(self.fd, &mut bytes)?;
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let [a, b, c] = [8, 16, 24].map(|at| word(at) as usize);
+        match (size, bytes[0]) {
+            (32, 0x12) => Ok(Event::Fault(Message { flags: word(8), address: b, thread: c as i32 })),
+            (32, 0x13) => Ok(Event::Fork(a as i32)),
+            (32, 0x14) => Ok(Event::Remap(a, b, c)),
+            (32, 0x15) => Ok(Event::Remove(a, b)),
+            (32, 0x16) => Ok(Event::Unmap(a, b)),
             _ => Err(Errno(libc::EIO)),
         }
     }

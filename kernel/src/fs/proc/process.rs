@@ -414,7 +414,7 @@ fn state(process: &Process, thread: Option<&Thread>) -> char {
 fn signal_sets(process: &Process) -> (u64, u64) {
     let signals = process.signals.lock();
     let mut sets = (0, 0);
-    for (index, action) in signals.actions.iter().enumerate() {
+    for (index, action) in signals.actions.all().iter().enumerate() {
         match action.handler {
             0 => {}
             1 => sets.0 |= 1 << index,

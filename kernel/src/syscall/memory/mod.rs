@@ -22,6 +22,7 @@ use linux_raw_sys::general as linux;
 use super::Calls;
 use super::Handler::Plain;
 use super::call::Call;
+use crate::arch::CpuLocal;
 use crate::errno::{Errno, SysResult};
 use crate::machine::KernelMachine;
 use crate::uaccess;
@@ -57,9 +58,10 @@ pub(super) const CALLS: Calls = &[
 
 /// Lets the process make a call on its memory.
 fn as_caller<R>(call: &mut Call<'_>, then: impl FnOnce(&mut Caller<'_, KernelMachine>) -> R) -> R {
-    let process = call.process();
-    let (limits, memory) = (process.call_limits(), process.memory());
-    then(&mut Caller { memory: &memory.linux, cpu: &mut call.cpu.vm, limits })
+    let limits = call.process().call_limits();
+    // What the thread runs on is loaded as long as it is in a call.
+    let CpuLocal { memory: Some(memory), vm, .. } = &mut *call.cpu else { unreachable!("a call without a space") };
+    then(&mut Caller { memory: &memory.linux, cpu: vm, limits })
 }
 
 fn finish(result: Result<(), Errno>) -> SysResult {

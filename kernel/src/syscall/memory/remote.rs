@@ -1,19 +1,22 @@
 //! Calls on another process' memory: `process_vm_readv`, `process_vm_writev`, `process_madvise`.
 //!
-//! There is one user, root, who may look into everything. Absent on purpose: descriptors of processes, so that
-//! `process_madvise` knows only the caller itself (`PIDFD_SELF_THREAD`, `PIDFD_SELF_THREAD_GROUP`).
+//! There is one user, root, who may look into everything.
 
 use alloc::vec::Vec;
 
 use faultless::VirtAddr;
 use faultless_linux::calls;
 
-use super::as_caller;
+use alloc::sync::Arc;
+use faultless_linux::Caller;
+use linux_raw_sys::general as linux;
+
 use crate::arch::CpuLocal;
 use crate::errno::{Errno, SysResult};
 use crate::machine::KernelMachine;
 use crate::process::table;
 use crate::syscall::call::Call;
+use crate::syscall::pidfd;
 use crate::uaccess::{self, Sink, Source, UserBuffer};
 
 /// Most elements of an array of `struct iovec`.
@@ -26,7 +29,7 @@ type Runs = Vec<(u64, u64)>;
 
 pub(in crate::syscall) fn read(call: &mut Call<'_>) -> SysResult {
     transfer(call, |cpu, space, address, chunk, local| {
-        let got = space.read(&mut cpu.vm, address, chunk).map_or_else(|error| error.done, |()| chunk.len());
+        let got = calls::read_remote(space, &mut cpu.vm, address, chunk);
         local.put(cpu, &chunk[..got])
     })
 }
@@ -34,7 +37,7 @@ pub(in crate::syscall) fn read(call: &mut Call<'_>) -> SysResult {
 pub(in crate::syscall) fn write(call: &mut Call<'_>) -> SysResult {
     transfer(call, |cpu, space, address, chunk, local| {
         let got = local.take(cpu, chunk);
-        space.write(&mut cpu.vm, address, &chunk[..got]).map_or_else(|error| error.done, |()| got)
+        calls::write_remote(space, &mut cpu.vm, address, &chunk[..got])
     })
 }
 
@@ -103,10 +106,10 @@ fn read_runs(cpu: &mut CpuLocal, array: u64, count: u64) -> Result<Runs, Errno> 
     Ok(runs)
 }
 
-/// Advises about several ranges of the caller's own memory; returns how many bytes were dealt with.
+/// Advises about several ranges of a process' memory; returns how many bytes were dealt with.
 pub(in crate::syscall) fn madvise(call: &mut Call<'_>) -> SysResult {
-    /// The calling thread, and its process.
-    const MYSELF: [i32; 2] = [-10_000, -10_001];
+    /// What may be advised about the memory of others.
+    const REMOTE: [u32; 4] = [linux::MADV_COLD, linux::MADV_PAGEOUT, linux::MADV_WILLNEED, linux::MADV_COLLAPSE];
     let (who, array, count) = (call.int(0), call.word(1), call.word(2));
     let (advice, flags) = (call.uint(3), call.uint(4));
     if flags != 0 {
@@ -116,12 +119,19 @@ pub(in crate::syscall) fn madvise(call: &mut Call<'_>) -> SysResult {
     if runs.iter().any(|(start, length)| UserBuffer::new(*start, *length).is_err()) {
         return Err(Errno::EFAULT);
     }
-    if !MYSELF.contains(&who) {
-        return Err(Errno::EBADF);
+    let process = pidfd::process_of(call.process(), &call.files(), who)?;
+    if process.is_zombie() {
+        return Err(Errno::ESRCH);
     }
+    let memory = process.memory();
+    if !Arc::ptr_eq(&memory, &call.process().memory()) && !REMOTE.contains(&advice) {
+        return Err(Errno::EINVAL);
+    }
+    let limits = call.process().call_limits();
     let mut done = 0;
     for (start, length) in runs {
-        match as_caller(call, |caller| calls::madvise(caller, start, length, advice)) {
+        let caller = &mut Caller { memory: &memory.linux, cpu: &mut call.cpu.vm, limits };
+        match calls::madvise(caller, start, length, advice) {
             Ok(()) => done += length,
             Err(errno) if done == 0 => return Err(errno),
             Err(_) => break,

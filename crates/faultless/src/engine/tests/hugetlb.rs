@@ -282,7 +282,7 @@ fn no_operation_cuts_a_large_page() {
     assert_eq!(space.discard(cpu, range(1, LARGE), false), Err(AdviseError::Refused(at(1))));
     assert_eq!(space.free_lazily(cpu, range(0, LARGE)), Err(AdviseError::Refused(at(0))));
     assert!(space.collapse(cpu, range(0, LARGE)).is_err());
-    assert_eq!(space.remap_pages(cpu, range(0, LARGE), 0), Err(NonlinearError::Invalid));
+    assert_eq!(space.remap_pages(cpu, range(0, LARGE), 0, AreaFlags::NONE), Err(NonlinearError::Invalid));
     let invalid = |old_len, new_len, to: Option<u64>, keep| {
         let destination = to.map_or(Destination::Anywhere, |page| Destination::Fixed(at(page)));
         RemapRequest { addr: at(0), old_len, new_len, destination, keep }

@@ -28,7 +28,7 @@ fn show(bench: &mut Bench, object: &Memory, page: u64) {
 }
 
 fn arrange(bench: &mut Bench, page: u64, pages: u64, index: u64) {
-    bench.space.remap_pages(&mut bench.cpu, range(page, pages), index).unwrap();
+    bench.space.remap_pages(&mut bench.cpu, range(page, pages), index, AreaFlags::NONE).unwrap();
 }
 
 fn bytes(bench: &mut Bench, page: u64) -> Vec<u8> {
@@ -65,10 +65,10 @@ fn any_page_is_shown_anywhere() {
     // Stores arrive in the object, wherever else the page is shown.
     bench.put(4, 77);
     assert_eq!((bench.byte(2), bench.byte(100)), (77, 77));
-    // What is shown already is not taken away, and back in order is a call like any other.
+    // What is shown already is taken away as well, and back in order is a call like any other.
     let swept = bench.stat("entries_swept");
     arrange(&mut bench, 0, 2, 4);
-    assert_eq!(bench.stat("entries_swept"), swept);
+    assert_eq!(bench.stat("entries_swept"), swept + 2);
     arrange(&mut bench, 0, PAGES, 0);
     assert_eq!(bytes(&mut bench, 0), [77, 2, 3, 4, 5, 6]);
     // One area all the time.
@@ -150,7 +150,8 @@ fn what_cannot_be_arranged_is_refused() {
     let mut bench = Bench::new(128);
     let object = mapped(&mut bench);
     bench.map(50, 2);
-    let mut arrange = |page, pages, index| bench.space.remap_pages(&mut bench.cpu, range(page, pages), index);
+    let mut arrange =
+        |page, pages, index| bench.space.remap_pages(&mut bench.cpu, range(page, pages), index, AreaFlags::NONE);
     assert_eq!(arrange(50, 1, 0), Err(NonlinearError::Invalid));
     assert_eq!(arrange(4, 4, 0), Err(NonlinearError::Invalid));
     assert_eq!(arrange(0, 2, (1 << 51) - 1), Err(NonlinearError::TooFar));
@@ -167,9 +168,9 @@ fn without_memory_nothing_has_happened() {
     bench.vm.machine().fail_after.store(1, std::sync::atomic::Ordering::Relaxed);
     let far = range(0, 2);
     // The tables are there already: only what needs one fails.
-    bench.space.remap_pages(&mut bench.cpu, far, 2).unwrap();
+    bench.space.remap_pages(&mut bench.cpu, far, 2, AreaFlags::NONE).unwrap();
     show_far(&mut bench, &object);
-    let result = bench.space.remap_pages(&mut bench.cpu, range(1 << 20, 2), 2);
+    let result = bench.space.remap_pages(&mut bench.cpu, range(1 << 20, 2), 2, AreaFlags::NONE);
     bench.vm.machine().fail_after.store(0, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(result, Err(NonlinearError::NoMemory));
     assert_eq!(bench.byte(1 << 20), 1);
@@ -198,5 +199,24 @@ fn pages_of_a_file_are_read_where_they_belong() {
     show(&mut bench, &object, 0);
     arrange(&mut bench, 0, PAGES - 1, 1);
     assert_eq!(bytes(&mut bench, 0), [2, 3, 4, 5, 6, 6]);
+    finish(bench, object, &[]);
+}
+
+#[test]
+fn what_is_shown_anew_is_locked_as_asked() {
+    let mut bench = Bench::new(128);
+    let object = mapped(&mut bench);
+    let arrange = |bench: &mut Bench, page, index, locking| {
+        bench.space.remap_pages(&mut bench.cpu, range(page, 2), index, locking)
+    };
+    assert_eq!(arrange(&mut bench, 1, 4, AreaFlags::LOCKED), Ok(()));
+    assert_eq!(indexes(&mut bench, 0), [0, 4, 5, 3, 4, 5]);
+    assert_eq!((bench.space.extent().locked, bench.space.extent().areas), (2, 4));
+    // Only half of it is locked: no one call arranges both.
+    assert_eq!(arrange(&mut bench, 0, 0, AreaFlags::NONE), Err(NonlinearError::Invalid));
+    assert_eq!(bench.space.extent().locked, 2);
+    assert_eq!(arrange(&mut bench, 1, 1, AreaFlags::NONE), Ok(()));
+    assert_eq!(indexes(&mut bench, 0), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(bench.space.extent().locked, 0);
     finish(bench, object, &[]);
 }

@@ -2,8 +2,8 @@
 
 use super::{Bench, RW, at, get, range};
 use crate::{
-    Access, Backing, FaultError, Fill, MapRequest, Object, PAGE_SIZE, PageRange, Report, Rights, Sharing, Ticket,
-    Waiting, WatchError, WatchModes, Watched, Watcher,
+    Access, Backing, Destination, FaultError, Fill, MapRequest, Object, PAGE_SIZE, PageRange, RangeEvent, RemapRequest,
+    Report, Rights, Sharing, Ticket, Waiting, WatchError, WatchModes, Watched, Watcher,
 };
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -16,6 +16,11 @@ struct Notes {
     withdrawn: Mutex<u64>,
     woken: Mutex<Vec<PageRange>>,
     closed: AtomicBool,
+    /// Follows what moves, watches children, marks what is absent.
+    eager: AtomicBool,
+    refusing: AtomicBool,
+    events: Mutex<Vec<RangeEvent>>,
+    heirs: Mutex<Vec<Arc<Notes>>>,
 }
 
 impl Watcher for Notes {
@@ -32,6 +37,26 @@ impl Watcher for Notes {
     }
     fn wake(&self, range: PageRange) {
         self.woken.lock().unwrap().push(range);
+    }
+    fn changed(&self, event: RangeEvent) {
+        self.events.lock().unwrap().push(event);
+    }
+    fn follows(&self) -> bool {
+        self.eager.load(SeqCst)
+    }
+    fn fork(&self) -> Option<Arc<dyn Watcher>> {
+        if !self.follows() {
+            return None;
+        }
+        let heir = Arc::new(Notes::default());
+        self.heirs.lock().unwrap().push(Arc::clone(&heir));
+        Some(heir)
+    }
+    fn marks_absent(&self) -> bool {
+        self.follows()
+    }
+    fn refuses(&self) -> bool {
+        self.refusing.load(SeqCst)
     }
     fn is_closed(&self) -> bool {
         self.closed.load(SeqCst)
@@ -171,7 +196,6 @@ fn object(test: &mut Watching, sharing: Sharing, page: u64) -> Arc<Object<super:
 fn pages_of_objects_are_minor_or_missing() {
     let mut test = Watching::new(128);
     let object = object(&mut test, Sharing::Shared, 0);
-    assert_eq!(test.watch(0, 4, ALL), Err(WatchError::Invalid));
     test.watch(0, 4, WatchModes { missing: true, minor: true, stores: false }).unwrap();
     object.write(&mut test.bench.cpu, 0, &[6]).unwrap();
     assert_eq!(test.fault(0, Access::Read), Some(FaultError::Watched));
@@ -265,4 +289,115 @@ fn what_cannot_be_watched_is_refused() {
     test.bench.space.map(&mut test.bench.cpu, request.fixed(at(3))).unwrap();
     assert_eq!(test.watch(3, 1, MISSING), Err(WatchError::Invalid));
     test.bench.finish(&[]);
+}
+
+const STORES: WatchModes = WatchModes { missing: false, minor: false, stores: true };
+
+#[test]
+fn pages_of_objects_can_be_marked_and_stay_so() {
+    let mut test = Watching::new(256);
+    let object = object(&mut test, Sharing::Shared, 0);
+    test.bench.put(0, 1);
+    test.watch(0, 4, STORES).unwrap();
+    test.mark(0, 3, true).unwrap();
+    // A page that is there, and one that comes later; behind the end there is none.
+    assert_eq!((test.bench.byte(0), test.bench.byte(1)), (1, 0));
+    assert_eq!(
+        (test.fault(0, Access::Write), test.fault(1, Access::Write)),
+        (Some(FaultError::Watched), Some(FaultError::Watched))
+    );
+    assert_eq!(test.fault(2, Access::Write), Some(FaultError::Watched));
+    assert_eq!(test.said(), [(0, Watched::Store), (1, Watched::Store), (2, Watched::Store)]);
+    assert_eq!(test.fault(3, Access::Write), Some(FaultError::Bus));
+    // What leaves comes back marked: discarded, punched out, also when a child has the table too.
+    let child = test.bench.space.fork(&mut test.bench.cpu).unwrap();
+    test.bench.space.discard(&mut test.bench.cpu, range(0, 4), false).unwrap();
+    object.punch_hole(&mut test.bench.cpu, 0, PAGE_SIZE).unwrap();
+    assert_eq!((test.bench.byte(0), test.fault(0, Access::Write)), (0, Some(FaultError::Watched)));
+    child.write(&mut test.bench.cpu, at(1), &[5]).unwrap();
+    assert_eq!((test.bench.byte(1), test.fault(1, Access::Write)), (5, Some(FaultError::Watched)));
+    test.mark(0, 2, false).unwrap();
+    (0..2).for_each(|page| test.bench.put(page, 9));
+    assert_eq!((get(&child, &mut test.bench.cpu, 0), test.fault(2, Access::Write)), (9, Some(FaultError::Watched)));
+    // Put in with a mark, and without over one.
+    test.bench.space.discard(&mut test.bench.cpu, range(0, 4), false).unwrap();
+    let copy = |test: &mut Watching, page, marked| {
+        test.bench.space.copy_in(&mut test.bench.cpu, at(page), Fill::Cached, marked)
+    };
+    assert_eq!((copy(&mut test, 0, true), copy(&mut test, 2, false)), (Ok(()), Ok(())));
+    assert_eq!((test.fault(0, Access::Write), test.fault(2, Access::Write)), (Some(FaultError::Watched), None));
+    test.bench.space.unmap(&mut test.bench.cpu, range(0, 4)).unwrap();
+    child.unmap(&mut test.bench.cpu, range(0, 4)).unwrap();
+    drop(object);
+    test.bench.finish(&[&child]);
+}
+
+#[test]
+fn absent_pages_of_private_memory_are_marked_if_the_watcher_wants_it() {
+    let mut test = Watching::new(128);
+    test.bench.map(0, 4);
+    test.watch(0, 4, STORES).unwrap();
+    test.mark(0, 4, true).unwrap();
+    assert_eq!(test.fault(0, Access::Write), None);
+    test.notes.eager.store(true, SeqCst);
+    test.mark(0, 4, true).unwrap();
+    assert_eq!((test.fault(1, Access::Write), test.bench.byte(2)), (Some(FaultError::Watched), 0));
+    assert_eq!(
+        (test.fault(2, Access::Write), test.fault(0, Access::Write)),
+        (Some(FaultError::Watched), Some(FaultError::Watched))
+    );
+    // A discard takes the marks along.
+    test.bench.space.discard(&mut test.bench.cpu, range(0, 4), false).unwrap();
+    (0..4).for_each(|page| test.bench.put(page, 1));
+    test.mark(0, 4, true).unwrap();
+    test.bench.space.unmap(&mut test.bench.cpu, range(0, 2)).unwrap();
+    test.bench.map(0, 2);
+    test.watch(0, 2, STORES).unwrap();
+    (0..2).for_each(|page| test.bench.put(page, 1));
+    test.notes.refusing.store(true, SeqCst);
+    assert_eq!(test.fault(3, Access::Write), Some(FaultError::Bus));
+    test.bench.finish(&[]);
+}
+
+#[test]
+fn whoever_watches_is_told_what_becomes_of_ranges() {
+    let mut test = Watching::new(256);
+    test.bench.map(0, 8);
+    test.bench.put(0, 1);
+    test.watch(0, 8, ALL).unwrap();
+    test.notes.eager.store(true, SeqCst);
+    let events = |test: &Watching| std::mem::take(&mut *test.notes.events.lock().unwrap());
+    test.bench.space.discard(&mut test.bench.cpu, range(1, 2), false).unwrap();
+    test.bench.space.free_lazily(&mut test.bench.cpu, range(4, 1)).unwrap();
+    test.bench.space.tell_removed(&mut test.bench.cpu, range(6, 8));
+    assert_eq!(events(&test), [(1, 2), (4, 1), (6, 2)].map(|(page, pages)| RangeEvent::Removed(range(page, pages))));
+    // munmap and mmap tell of all that they were asked for.
+    test.bench.space.unmap(&mut test.bench.cpu, range(6, 4)).unwrap();
+    test.bench.map(5, 1);
+    test.bench.map(20, 1);
+    assert_eq!(events(&test), [(6, 4), (5, 1)].map(|(page, pages)| RangeEvent::Unmapped(range(page, pages))));
+    // What moves is still watched, with its pages and marks.
+    test.mark(0, 1, true).unwrap();
+    let destination = Destination::Fixed(at(30));
+    let request =
+        RemapRequest { addr: at(0), old_len: 3 * PAGE_SIZE, new_len: 3 * PAGE_SIZE, destination, keep: false };
+    test.bench.space.remap(&mut test.bench.cpu, request).unwrap();
+    assert_eq!(events(&test), [RangeEvent::Moved { from: range(0, 3), to: at(30) }, RangeEvent::Unmapped(range(0, 3))]);
+    assert_eq!(
+        (test.fault(31, Access::Read), test.fault(30, Access::Write)),
+        (Some(FaultError::Watched), Some(FaultError::Watched))
+    );
+    // A change of rights, and the end of a watch, are none.
+    test.bench.space.protect(&mut test.bench.cpu, range(30, 1), Rights::READ).unwrap();
+    test.bench.space.unwatch(&mut test.bench.cpu, range(31, 1)).unwrap();
+    assert_eq!(events(&test), []);
+    let child = test.bench.space.fork(&mut test.bench.cpu).unwrap();
+    let heirs = std::mem::take(&mut *test.notes.heirs.lock().unwrap());
+    assert_eq!((heirs.len(), child.is_watched()), (1, true), "one for both areas");
+    assert_eq!(child.fault(&mut test.bench.cpu, at(3), Access::Read), Err(FaultError::Watched));
+    assert_eq!(
+        (heirs[0].said.lock().unwrap().len(), child.fault(&mut test.bench.cpu, at(31), Access::Read).is_ok()),
+        (1, true)
+    );
+    test.bench.finish(&[&child]);
 }

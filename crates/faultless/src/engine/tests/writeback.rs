@@ -2,8 +2,8 @@
 
 use super::{Bench, RW, at, range};
 use crate::{
-    Access, Backing, FaultError, MapRequest, Object, ObjectError, PAGE_SIZE, PageReader, PageWriter, Pager, PagerError,
-    Rights, Sharing, Standing, SyncError,
+    Access, AreaFlags, Backing, FaultError, MapRequest, Object, ObjectError, PAGE_SIZE, PageReader, PageWriter, Pager,
+    PagerError, Rights, Sharing, Standing, SyncError,
 };
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -272,7 +272,7 @@ fn entries_that_leave_tell_the_page() {
         match leave {
             0 => bench.space.unmap(&mut bench.cpu, range(0, 4)).unwrap(),
             1 => bench.space.discard(&mut bench.cpu, range(0, 4), false).unwrap(),
-            2 => bench.space.remap_pages(&mut bench.cpu, range(0, 2), 2).unwrap(),
+            2 => bench.space.remap_pages(&mut bench.cpu, range(0, 2), 2, AreaFlags::NONE).unwrap(),
             _ => {}
         }
         child.exit(&mut bench.cpu);
@@ -319,7 +319,7 @@ fn a_pinned_page_is_dirty_when_it_is_unpinned() {
 #[test]
 fn nonlinear_mappings_are_cleaned_where_the_page_is() {
     let (mut bench, disk, file) = mapped(64);
-    bench.space.remap_pages(&mut bench.cpu, range(0, 1), 3).unwrap();
+    bench.space.remap_pages(&mut bench.cpu, range(0, 1), 3, AreaFlags::NONE).unwrap();
     bench.put(0, 44);
     bench.put(1, 45);
     assert_eq!(disk.asked(), [3, 1]);

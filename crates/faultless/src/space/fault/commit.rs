@@ -4,6 +4,7 @@
 
 use super::decide::{Facts, Page, Plan, Stores, decide};
 use super::permit::{self, Step};
+use super::touch::Seen;
 use super::{Carried, FaultError, Need, Work};
 use crate::addr::{Access, FrameId, PAGE_SIZE, Rights, VirtAddr};
 use crate::area::{Area, AreaFlags, Sharing};
@@ -12,25 +13,26 @@ use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::object::{Object, PageState};
 use crate::space::Core;
+use crate::space::watch::Empty;
 use crate::sync::{Event, Ordering, Section, mutant};
 use crate::table::{Found, Stop, find, load, populate};
 use crate::tlb::flush_if_alone;
 use alloc::sync::Arc;
 
 /// One attempt's view: where, under which area, on which entry.
-struct Attempt<'a, M: Machine, const FORCED: bool> {
-    core: &'a Core<M>,
-    ctx: Ctx<'a, M>,
-    address: VirtAddr,
-    area: &'a Area<M>,
-    slot: &'a AtomicEntry,
+pub(super) struct Attempt<'a, M: Machine, const FORCED: bool> {
+    pub(super) core: &'a Core<M>,
+    pub(super) ctx: Ctx<'a, M>,
+    pub(super) address: VirtAddr,
+    pub(super) area: &'a Area<M>,
+    pub(super) slot: &'a AtomicEntry,
     /// The value that the commit expects.
-    entry: Raw,
+    pub(super) entry: Raw,
 }
 
 impl<M: Machine> Core<M> {
     /// One attempt inside a section. `flushed` is the entry for which a flush was done since the last one.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn attempt_inside<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
@@ -80,13 +82,32 @@ impl<M: Machine> Core<M> {
         if checks && area.is_dead() {
             return Err(Need::Retry);
         }
-        let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
         if WATCHED {
             self.report(address, access, area, entry)?;
+            if self.keep_mark(ctx, (address, access), &Empty { area, slot, entry }, work)? {
+                return Ok(());
+            }
             if access == Access::Write && area.asks_pager() {
+                let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
                 return attempt.run_permitted(flushed, work);
             }
         }
+        self.attempt_on::<FORCED>(ctx, address, access, &Seen { area, slot, entry }, flushed, work)
+    }
+
+    /// The same on what was seen.
+    #[inline(always)]
+    pub(super) fn attempt_on<const FORCED: bool>(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        access: Access,
+        seen: &Seen<'_, M>,
+        flushed: Option<&Carried>,
+        work: &mut Work,
+    ) -> Result<(), Need<M>> {
+        let Seen { area, slot, entry } = *seen;
+        let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
         attempt.run(access, flushed, work)
     }
 
@@ -235,8 +256,12 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         let execute = self.area.rights.contains(Rights::EXECUTE);
         match (plan, leaf, page) {
             (Plan::Nothing, ..) => self.done(Event::FaultSpurious),
-            (Plan::MapZero, ..) => self.map_zero(execute),
-            (Plan::MapAnon, ..) => self.map_anon(execute, work),
+            (Plan::MapZero, ..) => self.map_zero(),
+            (Plan::MapAnon, ..) => {
+                self.map_anon()?;
+                work.delta.page(Kind::Anon, 1);
+                Ok(())
+            }
             (Plan::MapObject(stores), _, Some(page)) => {
                 let trapped = stores == Stores::Trapped || stores == Stores::Free && !self.stores_unseen();
                 let (write, dirty) = (!trapped, stores == Stores::Done);
@@ -383,18 +408,22 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
         M::Format::with_rights(entry, rights.contains(Rights::WRITE), rights.contains(Rights::EXECUTE))
     }
 
-    fn map_zero(&self, execute: bool) -> Result<(), Need<M>> {
+    /// Maps the zero frame.
+    #[inline(always)]
+    pub(super) fn map_zero(&self) -> Result<(), Need<M>> {
+        let execute = self.area.rights.contains(Rights::EXECUTE);
         let bits = PageBits { execute, special: true, ..PageBits::default() };
         let zero = self.ctx.memory.zero_frame();
         self.exchange(M::Format::page(zero, bits, M::Format::generation(self.entry)))?;
         self.done(Event::FaultZero)
     }
 
-    fn map_anon(&self, execute: bool, work: &mut Work) -> Result<(), Need<M>> {
+    /// Maps a new frame of zeroes, which the caller counts.
+    #[inline(always)]
+    pub(super) fn map_anon(&self) -> Result<(), Need<M>> {
         let frame = self.ctx.alloc_zeroed(Kind::Anon).ok_or(Need::Frames)?;
         let frame = self.ctx.publish(frame, 1, 1);
-        self.install_own(frame, execute)?;
-        work.delta.page(Kind::Anon, 1);
+        self.install_own(frame, self.area.rights.contains(Rights::EXECUTE))?;
         self.done(Event::FaultAnon)
     }
 

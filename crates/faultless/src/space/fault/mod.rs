@@ -10,6 +10,7 @@
 mod commit;
 mod decide;
 mod permit;
+mod touch;
 mod watched;
 
 use super::Core;
@@ -112,9 +113,23 @@ impl<M: Machine> Core<M> {
         address: VirtAddr,
         access: Access,
     ) -> Result<Resolved, FaultError> {
+        let section = ctx.enter(self.section_name());
+        let seen = if FORCED { None } else { self.glance(ctx, address, access, &section) };
+        if let Some(seen) = &seen
+            && self.first_touch(ctx, address, access, seen)
+        {
+            return Ok(Resolved::Minor);
+        }
         let outside = ctx.cpu.held().set_in_fault(true);
         let mut work = Work { removed: Removed::new(), delta: Delta::default(), carried: None, major: false };
-        let result = self.resolve::<FORCED>(ctx, address, access, &mut work);
+        let first = match seen {
+            Some(seen) => self.attempt_on::<FORCED>(ctx, address, access, &seen, None, &mut work),
+            None => self.attempt_inside::<FORCED>(ctx, address, access, None, &mut work, &section),
+        };
+        let result = match self.end_attempt(ctx, address, section, None, &mut work, first) {
+            Ok(()) => Ok(()),
+            Err(need) => self.resolve::<FORCED>(ctx, address, access, &mut work, need),
+        };
         if let Some(carried) = work.carried.take() {
             ctx.put(carried.frame, 1, 0);
         }
@@ -138,21 +153,19 @@ impl<M: Machine> Core<M> {
         }
     }
 
-    /// Attempts until one succeeds. Ends: an attempt is repeated only after another operation's success, a wait for
+    /// Meets needs and attempts again until an attempt succeeds. Ends: an attempt is repeated only after another operation's success, a wait for
     /// one, or a need that was met; needs for memory and growth are met at most once each (F-16).
+    #[inline(never)]
     fn resolve<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
         address: VirtAddr,
         access: Access,
         work: &mut Work,
+        mut need: Need<M>,
     ) -> Result<(), FaultError> {
         let (mut grown, mut collected) = (false, false);
         loop {
-            let need = match self.attempt::<FORCED>(ctx, address, access, work) {
-                Ok(()) => return Ok(()),
-                Err(need) => need,
-            };
             match need {
                 Need::Retry => ctx.count(Event::Retries),
                 Need::Flush => {}
@@ -182,11 +195,14 @@ impl<M: Machine> Core<M> {
                 Need::Permission(permit) => self.ask_pager(ctx, *permit, work)?,
                 Need::Fail(error) => return Err(error),
             }
+            match self.attempt::<FORCED>(ctx, address, access, work) {
+                Ok(()) => return Ok(()),
+                Err(next) => need = next,
+            }
         }
     }
 
     /// One attempt: one section, then the settlement of what it removed.
-    #[inline(always)]
     fn attempt<const FORCED: bool>(
         &self,
         ctx: Ctx<'_, M>,
@@ -195,8 +211,22 @@ impl<M: Machine> Core<M> {
         work: &mut Work,
     ) -> Result<(), Need<M>> {
         let flushed = work.carried.take();
-        let section: Section<'_> = ctx.enter(self.section_name());
+        let section = ctx.enter(self.section_name());
         let result = self.attempt_inside::<FORCED>(ctx, address, access, flushed.as_ref(), work, &section);
+        self.end_attempt(ctx, address, section, flushed, work, result)
+    }
+
+    /// Ends the section of an attempt and settles what that removed.
+    #[inline(always)]
+    fn end_attempt(
+        &self,
+        ctx: Ctx<'_, M>,
+        address: VirtAddr,
+        section: Section<'_>,
+        flushed: Option<Carried>,
+        work: &mut Work,
+        result: Result<(), Need<M>>,
+    ) -> Result<(), Need<M>> {
         if work.delta.tables != 0 {
             self.touch(address);
         }

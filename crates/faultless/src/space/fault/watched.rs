@@ -9,6 +9,7 @@ use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw};
 use crate::machine::{Format, Machine};
 use crate::space::Core;
+use crate::space::watch::{Empty, Fill, Stuck};
 use crate::sync::{Event, mutant};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -62,8 +63,46 @@ impl<M: Machine> Core<M> {
         if !wanted {
             return Ok(());
         }
+        if watch.watcher.refuses() {
+            return Err(Need::Fail(FaultError::Bus));
+        }
         let report = Report { addr: address, access, why };
         Err(Need::Watcher(Box::new(Asked { watch: Arc::clone(watch), report })))
+    }
+
+    /// At an EMPTY entry of which nobody has to be told: if it is marked, the page comes in marked, and a store to it is
+    /// reported in the next attempt. True if that was all.
+    #[cold]
+    pub(super) fn keep_mark(
+        &self,
+        ctx: Ctx<'_, M>,
+        (address, access): (VirtAddr, Access),
+        place: &Empty<'_, M>,
+        work: &mut Work,
+    ) -> Result<bool, Need<M>> {
+        let area = place.area;
+        let is_marked = M::Format::is_marked_empty(place.entry);
+        if !is_marked || !area.live_watch().is_some_and(|watch| watch.modes.stores) {
+            return Ok(false);
+        }
+        let index = area.page_index(address);
+        let done = match &area.object {
+            // A copy begins when the store is answered.
+            None if access == Access::Write => place.fill_own(ctx, Fill::Bytes(&[]), true, &mut work.delta),
+            None => place.fill_own(ctx, Fill::Zeroes, true, &mut work.delta),
+            Some(object) if object.is_past_end(index) => return Ok(false),
+            Some(object) if !object.has_page(index) => return Err(Need::Page(Arc::clone(object), index)),
+            Some(object) => place.map_cached(ctx, object, index, true, &mut work.delta),
+        };
+        match done {
+            Ok(()) if access == Access::Write => Err(Need::Retry),
+            Ok(()) => {
+                ctx.count(Event::FaultObject);
+                Ok(true)
+            }
+            Err(Stuck::Memory) => Err(Need::Frames),
+            Err(_) => Err(Need::Retry),
+        }
     }
 
     /// Announces the report, looks once more, and waits if it is still so. True if the look resolved the fault.

@@ -4,9 +4,10 @@
 //! happened: the tree is untouched, and what was made goes with the [`Edit`]. Publishing cannot fail.
 
 use super::node::summary;
+use super::spot::{next_low, path_to};
 use super::{AtomicPtr, FAN, Few, Garbage, MOST_INSERTED, NoMemory, Node, Ordering, Path, Ranged, Reader, Slot, Spot};
 use super::{Step, Writer, leak, mutant};
-use crate::sync::try_box;
+use crate::sync::{own_pointer, try_box};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
@@ -16,7 +17,7 @@ use core::ptr::{self, NonNull};
 /// Slots of a node that was merged or filled: room is left for insertions.
 const FULL: usize = FAN - FAN / 4;
 /// A node with fewer slots in use is merged with a neighbour if that has room.
-const LEAST: usize = FAN.div_ceil(4);
+pub(super) const LEAST: usize = FAN.div_ceil(4);
 
 /// Room for the slots of a node while it is edited: each edited child may split once.
 type Wide<T> = ArrayVec<Slot<T>, { FAN + MOST_INSERTED + 1 }>;
@@ -26,8 +27,6 @@ pub(crate) struct Edit<T> {
     /// The version of the tree that it was prepared for.
     pub(super) version: u64,
     store: Store<T>,
-    /// To the slot of the store, or to the leaf that it is in.
-    path: Path<T>,
     /// Nodes that the edit made.
     fresh: Vec<NonNull<Node<T>>>,
     /// Nodes that the new version does not name any more.
@@ -42,18 +41,23 @@ pub(crate) struct Edit<T> {
 enum Store<T> {
     /// None: there is nothing to change.
     Nothing,
-    /// What is inserted, one value or none, into this slot of the leaf at the end of the path.
-    Value(NonNull<Node<T>>, usize),
+    /// What is inserted, one value or none, into a slot of a leaf.
+    Value {
+        leaf: NonNull<Node<T>>,
+        index: usize,
+        /// Leads to the leaf; `None` if that is the root.
+        address: Option<u64>,
+    },
     /// This node into the slot that the path ends with, or into the root. Null for an empty tree.
-    Node(*mut Node<T>),
+    Node(*mut Node<T>, Path<T>),
 }
 
 impl<T: Ranged> Edit<T> {
     /// An edit to which what it inserts is to be added, ascending, and which is then prepared.
     #[inline]
     pub(crate) fn new() -> Self {
-        let (path, fresh, stale) = (Path::new(), Vec::new(), Vec::new());
-        Self { version: 0, store: Store::Nothing, path, fresh, stale, replaced: Few::new(), inserted: ArrayVec::new() }
+        let (fresh, stale) = (Vec::new(), Vec::new());
+        Self { version: 0, store: Store::Nothing, fresh, stale, replaced: Few::new(), inserted: ArrayVec::new() }
     }
 
     /// Adds a value to put in, behind the ones before.
@@ -69,6 +73,7 @@ impl<T: Ranged> Edit<T> {
 
     /// Prepares the replacement of all values that meet `low..high` by what was inserted: inside what the range and the
     /// values it meets cover. The spot is near `low`, best at it.
+    #[inline(always)]
     pub(crate) fn prepare(&mut self, spot: &Spot<'_, T>, low: u64, high: u64) -> Result<(), NoMemory> {
         debug_assert!(matches!(self.store, Store::Nothing), "prepared twice");
         let moved;
@@ -79,7 +84,7 @@ impl<T: Ranged> Edit<T> {
             &moved
         };
         self.version = spot.version();
-        let least = if spot.path.is_empty() { 1 } else { LEAST };
+        let least = if spot.is_root { 1 } else { LEAST };
         if let Some(leaf) = spot.leaf
             && let Some(index) = self.slot_for(spot, leaf, high, least)
         {
@@ -97,12 +102,13 @@ impl<T: Ranged> Edit<T> {
         built
     }
 
+    #[inline(always)]
     fn use_slot(&mut self, spot: &Spot<'_, T>, leaf: &Node<T>, index: usize) -> Result<(), NoMemory> {
         if let Some(value) = leaf.own_what(index) {
             self.replaced.push(value.cast())?;
         }
-        self.store = Store::Value(NonNull::from(leaf), index);
-        self.path.extend(spot.path.iter().copied());
+        let address = if spot.is_root { None } else { Some(spot.address) };
+        self.store = Store::Value { leaf: NonNull::from(leaf), index, address };
         Ok(())
     }
 
@@ -115,14 +121,17 @@ impl<T: Ranged> Edit<T> {
 
     /// The slot of the leaf whose store alone makes the change, if there is one: it names the only value of the tree
     /// that meets the range, or it is vacant and lies just where the new value belongs. At least `least` values are left.
+    #[inline(always)]
     fn slot_for(&self, spot: &Spot<'_, T>, leaf: &Node<T>, high: u64, least: usize) -> Option<usize> {
         let (at, inserted) = (spot.at, self.inserted.len());
-        if spot.is_free(high) {
+        let Some(first) = spot.first().filter(|first| first.low() < high) else {
             return (inserted == 1 && at > 0 && leaf.is_vacant(at - 1)).then(|| at - 1);
-        }
-        let after = (at + 1..FAN).find(|index| !leaf.is_vacant(*index));
-        if after.map_or_else(|| spot.next_low(spot.path.len()), |index| leaf.low(index)) < high {
-            return None;
+        };
+        if first.high() < high {
+            let after = (at + 1..FAN).find(|index| !leaf.is_vacant(*index));
+            if after.map_or_else(|| next_low(&spot.path()), |index| leaf.low(index)) < high {
+                return None;
+            }
         }
         match inserted {
             0 if leaf.count() > least => Some(at),
@@ -133,50 +142,38 @@ impl<T: Ranged> Edit<T> {
     }
 
     /// Makes the store. From here on readers find the new version.
+    #[inline(always)]
     pub(super) fn store(&mut self, root: &AtomicPtr<Node<T>>, writer: &(impl Writer + ?Sized)) {
-        let changes = match &self.store {
-            Store::Nothing => false,
-            &Store::Value(leaf, index) => {
-                // SAFETY: the leaf at the end of the path, of the version that this writer edits.
+        match &self.store {
+            Store::Nothing => {}
+            &Store::Value { leaf, index, address } => {
+                // SAFETY: a leaf of the version that this writer edits.
                 let leaf = unsafe { leaf.as_ref() };
                 if mutant::is(mutant::Mutant::TwoStores) && self.inserted.len() > 1 {
                     return self.store_two(leaf, index, writer);
                 }
                 // SAFETY: the edit owns its values until they are in the tree.
                 let slot = self.inserted.first().map(|value| unsafe { Slot::of(*value) });
-                leaf.put(index, slot, writer)
+                if leaf.put(index, slot, writer)
+                    && let Some(address) = address
+                {
+                    // The hints above the leaf are what they were.
+                    refresh(&path_to(own_pointer(root), address));
+                }
             }
-            &Store::Node(node) => match self.path.pop() {
-                Some(step) => {
+            Store::Node(node, path) => match path.split_last() {
+                Some((step, above)) => {
                     // SAFETY: the node is fresh, and only the root's place may be left empty.
                     let slot = unsafe { node.as_ref() }.and_then(summary);
                     debug_assert!(slot.is_some(), "an empty node below the root");
                     // SAFETY: a step to a node of the version that this writer edits.
-                    unsafe { step.node() }.put(step.index, slot, writer)
+                    if unsafe { step.node() }.put(step.index, slot, writer) {
+                        refresh(above);
+                    }
                 }
-                None => {
-                    // Release pairs with the Acquire in `Tree::root`.
-                    root.store(node, mutant::weaken(mutant::Mutant::RelaxedPublish, Ordering::Release));
-                    false
-                }
+                // Release pairs with the Acquire in `Tree::root`.
+                None => root.store(*node, mutant::weaken(mutant::Mutant::RelaxedPublish, Ordering::Release)),
             },
-        };
-        if changes {
-            self.refresh();
-        }
-    }
-
-    /// Corrects the summaries on the way to the root.
-    fn refresh(&self) {
-        for step in self.path.iter().rev() {
-            // SAFETY: a step to a node of the version that this writer edits.
-            let node = unsafe { step.node() };
-            // SAFETY: not a leaf's, so it names a node, and the writer keeps what the tree names.
-            let child = node.own_what(step.index).map(|child| unsafe { child.cast::<Node<T>>().as_ref() });
-            let changed = child.and_then(summary).is_some_and(|slot| node.renote(step.index, &slot));
-            if !changed {
-                return;
-            }
         }
     }
 
@@ -194,12 +191,14 @@ impl<T: Ranged> Edit<T> {
         self.inserted.iter().map(|value| unsafe { value.as_ref() })
     }
 
-    /// The store is made: the tree owns what is new. Hands out the nodes that it does not name any more.
+    /// The store is made: the tree owns what is new. Hands the nodes that it does not name any more to `retire`.
     #[inline]
-    pub(super) fn publish(&mut self) -> Vec<NonNull<Node<T>>> {
-        self.fresh.clear();
+    pub(super) fn publish(&mut self, retire: impl FnMut(NonNull<Node<T>>)) {
         self.inserted.clear();
-        mem::take(&mut self.stale)
+        if !self.stale.is_empty() || !self.fresh.is_empty() {
+            self.fresh.clear();
+            mem::take(&mut self.stale).into_iter().for_each(retire);
+        }
     }
 
     /// The values that a published edit replaced.
@@ -209,6 +208,7 @@ impl<T: Ranged> Edit<T> {
     }
 
     /// Gives the replaced values up, to be freed when no reader can hold them any more. After publication.
+    #[inline(always)]
     pub(crate) fn retire_replaced(&mut self, mut retire: impl FnMut(Garbage))
     where
         T: Send + 'static,
@@ -234,26 +234,27 @@ impl<T: Ranged> Edit<T> {
         let inserted: ArrayVec<Slot<T>, MOST_INSERTED> =
             self.inserted.iter().map(|value| unsafe { Slot::of(*value) }).collect();
         let mut made: Wide<T> = ArrayVec::new();
-        let mut depth = spot.path.len();
-        while spot.next_low(depth) < high {
+        let mut path = spot.path();
+        let (mut depth, height) = (path.len(), path.len());
+        while next_low(&path[..depth]) < high {
             depth -= 1; // ends: behind the root there is nothing
         }
-        match spot.node_at(depth) {
+        match path.get(depth).map_or(spot.leaf.map(NonNull::from), |step| Some(step.node)) {
             Some(node) => self.edit_node(node, low, high, &inserted, &mut made)?,
             None => self.push_nodes(true, &inserted, &mut made)?,
         }
         while depth > 0 && !stands_alone(&made) {
             depth -= 1;
-            let step = spot.path[depth];
+            let step = path[depth];
             let mut above: Wide<T> = ArrayVec::new();
             self.replace_child(step, &made, &mut above)?;
             made = above;
         }
         if depth == 0 {
-            return self.build_root(&made, spot.path.len());
+            return self.build_root(&made, height);
         }
-        self.store = Store::Node(made[0].what.cast().as_ptr());
-        self.path.extend(spot.path[..depth].iter().copied());
+        path.truncate(depth);
+        self.store = Store::Node(made[0].what.cast().as_ptr(), path);
         Ok(())
     }
 
@@ -275,7 +276,7 @@ impl<T: Ranged> Edit<T> {
             self.discard(NonNull::from(node))?;
             root = child.what.cast().as_ptr();
         }
-        self.store = Store::Node(root);
+        self.store = Store::Node(root, Path::new());
         Ok(())
     }
 
@@ -411,6 +412,20 @@ impl<T: Ranged> Edit<T> {
         out.pop();
         out.push(merged);
         Ok(())
+    }
+}
+
+/// Corrects the summaries on a path, from its end to the root.
+pub(super) fn refresh<T: Ranged>(path: &[Step<T>]) {
+    for step in path.iter().rev() {
+        // SAFETY: a step to a node of the version that this writer edits.
+        let node = unsafe { step.node() };
+        // SAFETY: not a leaf's, so it names a node, and the writer keeps what the tree names.
+        let child = node.own_what(step.index).map(|child| unsafe { child.cast::<Node<T>>().as_ref() });
+        let changed = child.and_then(summary).is_some_and(|slot| node.renote(step.index, &slot));
+        if !changed {
+            return;
+        }
     }
 }
 

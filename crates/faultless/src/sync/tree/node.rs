@@ -172,10 +172,28 @@ impl<T> Node<T> {
         (from..FAN).find(|index| own_word(&self.high[*index]) > address)
     }
 
+    /// The slot that leads to `address`, or beyond everything to the end of the last leaf. Not of a leaf.
+    #[inline]
+    pub(super) fn own_towards(&self, address: u64) -> usize {
+        self.own_above(self.first(), address).unwrap_or(FAN - 1)
+    }
+
     /// What slot `index` names, if anything.
     #[inline]
     pub(super) fn own_what(&self, index: usize) -> Option<NonNull<()>> {
         NonNull::new(own_pointer(&self.what[index]))
+    }
+
+    /// End of what slot `index` names, if anything.
+    #[inline]
+    pub(super) fn own_high(&self, index: usize) -> Option<u64> {
+        Some(own_word(&self.high[index])).filter(|high| *high != 0)
+    }
+
+    /// Start less guard of what slot `index` names.
+    #[inline]
+    pub(super) fn guarded(&self, index: usize) -> u64 {
+        self.guarded[index].load(Relaxed)
     }
 
     /// Start of what slot `index` names.

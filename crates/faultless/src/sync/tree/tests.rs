@@ -85,6 +85,9 @@ fn random_edit(tree: &Tree<Value>, model: &mut Model, space: u64, tag: u32, next
         cut.push(Value(low, high, guard, tag));
     }
     cut.sort_unstable();
+    if next(2) == 0 && put_one(tree, &cut, low, high) {
+        return;
+    }
     // The place is sometimes another one: that of a neighbour with which the caller would merge.
     let near = if next(3) == 0 { high } else { low };
     // One in seven is prepared, dropped, and prepared again.
@@ -98,6 +101,23 @@ fn random_edit(tree: &Tree<Value>, model: &mut Model, space: u64, tag: u32, next
             edit.retire_replaced(drop);
         }
     }
+}
+
+/// Puts `values` (what was in the range and sticks out, and what comes) in the place of what meets `low..high`, if one slot
+/// can tell.
+fn put_one(tree: &Tree<Value>, values: &[Value], low: u64, high: u64) -> bool {
+    let spot = tree.spot(low, &Me);
+    let first = spot.first().filter(|first| first.low() < high);
+    let slot = match (values, first) {
+        ([], Some(first)) if first.high() >= high && spot.may_remove() => Some(spot.slot()),
+        ([_], Some(first)) if first.high() >= high => Some(spot.slot()),
+        ([_], None) => spot.vacancy(),
+        _ => None,
+    };
+    let Some(slot) = slot else { return false };
+    let garbage = spot.put(slot, values.first().map(|value| std::boxed::Box::new(*value)));
+    assert_eq!(garbage.is_some(), first.is_some());
+    true
 }
 
 /// Takes `low..high` out of the model; returns what sticks out, to be put back, as range operations do.
