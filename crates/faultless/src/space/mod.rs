@@ -13,6 +13,7 @@
 mod access;
 mod advise;
 mod brk;
+mod clean;
 mod clear;
 mod collapse;
 mod exit;
@@ -144,6 +145,8 @@ pub(crate) struct Core<M: Machine> {
     /// Has any range ever been watched?
     pub(crate) watched: AtomicBool, // (S) once true, for ever
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
+    /// Has all that it mapped been released, after `exited`?
+    pub(crate) down: AtomicBool, // (A) once true, for ever
     pub(crate) memory: Arc<Memory<M>>, // (I)
 }
 
@@ -167,6 +170,7 @@ impl<M: Machine> Core<M> {
             strays: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             exited: AtomicBool::new(false),
+            down: AtomicBool::new(false),
             memory,
         }
     }

@@ -307,6 +307,8 @@ fn memory() -> MachineMemory {
         shmem: census.shmem,
         anon: census.anon,
         mapped: census.mapped,
+        dirty: census.dirty,
+        writing: census.writing,
         tables: census.tables,
         pool: large_pages(),
         commit: (tunables::commit_limit(), vm.committed()),
