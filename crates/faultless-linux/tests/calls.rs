@@ -1,11 +1,16 @@
 //! The calls' checks: bad arguments one at a time, on the hosted machine. What Linux answers is in the comments of no
 //! test: `faultless check --against linux` asks it.
 
-use faultless::{CpuId, Layout, Page, PageRange, VirtAddr, Vm};
+use faultless::{
+    Backing, CpuId, Layout, MapRequest, Page, PageRange, PageReader, PageWriter, Pager, PagerError, Sharing, VirtAddr,
+    Vm,
+};
 use faultless_hosted::{Fast, FastConfig};
 use faultless_linux::calls::{self, FileRights, MapFile, MapTarget, MmapArgs, NoFile};
 use faultless_linux::{Caller, Errno, Limits, Memory, text};
 use linux_raw_sys::general as linux;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 const AT: u64 = 0x1_0000_0000;
 const ANON: u32 = linux::MAP_PRIVATE | linux::MAP_ANONYMOUS;
@@ -199,5 +204,58 @@ fn limits_hold() {
             core::str::from_utf8(&shown.0),
             Ok("100000000-100003000 rw-p 00000000 00:00 0 \n100010000-100012000 r--p 00000000 00:00 0 \n")
         );
+    });
+}
+
+/// A file that is kept only sometimes; counts the pages that were.
+#[derive(Default)]
+struct Unreliable {
+    fails: AtomicBool,
+    kept: AtomicU64,
+}
+
+impl Pager for Unreliable {
+    fn fill(&self, _index: u64, _page: &mut PageWriter<'_>) -> Result<(), PagerError> {
+        Ok(())
+    }
+
+    fn writes_back(&self) -> bool {
+        true
+    }
+
+    fn write_page(&self, _index: u64, _page: &PageReader<'_>) -> Result<(), PagerError> {
+        if self.fails.load(Relaxed) {
+            return Err(PagerError);
+        }
+        self.kept.fetch_add(1, Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn msync_writes_back_and_tells_failures_once() {
+    with_caller(Limits::NONE, |caller| {
+        let pager = Arc::new(Unreliable::default());
+        let object = caller.cpu.vm().clone().new_file(0x3000, pager.clone(), "file").expect("memory");
+        let request = MapRequest {
+            sharing: Sharing::Shared,
+            backing: Backing::Object { object, offset: 0 },
+            ..MapRequest::anonymous(0x3000).fixed(VirtAddr::new(AT))
+        };
+        caller.memory.space.map(caller.cpu, request).expect("room");
+        let store = |caller: &mut Caller<'_, Fast>, at| {
+            caller.memory.space.write(caller.cpu, VirtAddr::new(at), &[1]).expect("mapped");
+        };
+        store(caller, AT);
+        store(caller, AT + 0x2000);
+        assert_eq!(calls::msync(caller, AT, 0x3000, linux::MS_ASYNC), Ok(()));
+        assert_eq!(pager.kept.load(Relaxed), 0, "there is nobody who would do it later");
+        assert_eq!(calls::msync(caller, AT, 0x1000, linux::MS_SYNC), Ok(()));
+        assert_eq!(pager.kept.load(Relaxed), 1);
+        pager.fails.store(true, Relaxed);
+        assert_eq!(calls::msync(caller, AT, 0x3000, linux::MS_SYNC), Err(Errno::EIO));
+        pager.fails.store(false, Relaxed);
+        assert_eq!(calls::msync(caller, AT, 0x4000, linux::MS_SYNC), Err(Errno::ENOMEM), "the end is a hole");
+        assert_eq!(pager.kept.load(Relaxed), 2);
     });
 }

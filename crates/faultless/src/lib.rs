@@ -52,11 +52,11 @@ pub use sync::mutant;
 
 pub use addr::{Access, CpuId, CpuSet, FrameId, FrameRange, PAGE_SHIFT, PAGE_SIZE, PageRange, Rights, VirtAddr};
 pub use area::{AreaFlags, RangeEvent, Report, STACK_GUARD, Sharing, Ticket, Waiting, WatchModes, Watched, Watcher};
-pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, Vm};
+pub use engine::{Census, Cpu, CpuError, OutOfMemory, SetupError, Stats, SyncError, Vm};
 
 pub use frame::{CommitPolicy, HugePool};
 pub use machine::{AtomicEntry, Flush, Machine, RawFrames, Scope};
-pub use object::{HasWriters, Object, ObjectError, PageWriter, Pager, PagerError};
+pub use object::{HasWriters, Object, ObjectError, PageReader, PageWriter, Pager, PagerError, Standing, WriteErrors};
 pub use space::{
     AccessError, AdviseError, AreaInfo, Backing, ClearRefs, ClearRefsError, CollapseError, Destination, Extent,
     FaultError, Fill, Footprint, ForkError, HugePages, InsertError, Layout, Limits, MapError, MapRequest,

@@ -20,6 +20,8 @@ mod p13;
 mod p14;
 #[path = "protocols/p15.rs"]
 mod p15;
+#[path = "protocols/p17.rs"]
+mod p17;
 #[path = "protocols/p2.rs"]
 mod p2;
 #[path = "protocols/p3.rs"]

@@ -6,11 +6,12 @@ use linux_raw_sys::general as linux;
 use crate::flags::is_page;
 use crate::{Caller, Errno};
 
-/// Checks its arguments: the page cache is the file here, and a store to a shared mapping has arrived when it is done.
+/// With MS_SYNC, writes what was stored to the files of shared mappings, area by area, if their pagers want it. Else it
+/// checks its arguments: the page cache is the file, and a store to a shared mapping has arrived when it is done.
 ///
 /// # Errors
 ///
-/// `EINVAL`, `ENOMEM`, `EBUSY` (MS_INVALIDATE of locked memory).
+/// `EINVAL`, `ENOMEM`, `EBUSY` (MS_INVALIDATE of locked memory), `EIO` (a page could not be written, now or earlier).
 pub fn msync<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, flags: u32) -> Result<(), Errno> {
     let both = linux::MS_ASYNC | linux::MS_SYNC;
     if flags & !(both | linux::MS_INVALIDATE) != 0 || !is_page(start) || flags & both == both {
@@ -20,9 +21,14 @@ pub fn msync<M: Machine>(caller: &mut Caller<'_, M>, start: u64, length: u64, fl
     if end < start {
         return Err(Errno::ENOMEM);
     }
-    let checked = caller.each_area(start, end, |_, area, _| {
-        let kept = flags & linux::MS_INVALIDATE != 0 && area.flags.contains(AreaFlags::LOCKED);
-        if kept { Err(Errno::EBUSY) } else { Ok(()) }
+    let checked = caller.each_area(start, end, |caller, area, part| {
+        if flags & linux::MS_INVALIDATE != 0 && area.flags.contains(AreaFlags::LOCKED) {
+            return Err(Errno::EBUSY);
+        }
+        if flags & linux::MS_SYNC == 0 {
+            return Ok(());
+        }
+        caller.memory.space.sync(caller.cpu, part).map_err(|_| Errno::EIO)
     });
     Ok(checked?)
 }

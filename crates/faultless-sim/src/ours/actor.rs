@@ -186,7 +186,8 @@ fn allocate<M: Machine>(
     (what, start, end): (Allocation, u64, u64),
 ) -> Result<(), ObjectError> {
     if what == Allocation::PunchHole {
-        return file.punch_hole(cpu, start, end - start);
+        let end = if file.label() == ON_DISK { end_on_disk(start, end, file.size()) } else { end };
+        return if start < end { file.punch_hole(cpu, start, end - start) } else { Ok(()) };
     }
     // What a file on a disk gets is blocks, not pages.
     let pages = if file.label() == ON_DISK { 0..0 } else { start / PAGE_SIZE..end.div_ceil(PAGE_SIZE) };
@@ -194,6 +195,15 @@ fn allocate<M: Machine>(
         file.make_resident(cpu, page * PAGE_SIZE)?;
     }
     if what == Allocation::Extend && end > file.size() { file.resize(cpu, end) } else { Ok(()) }
+}
+
+/// Where ext4 ends a hole: one that reaches the end of the file takes the last page whole, and one behind it is none.
+fn end_on_disk(start: u64, end: u64, size: u64) -> u64 {
+    match size {
+        _ if start >= size => start,
+        _ if end >= size => end.max(size.next_multiple_of(PAGE_SIZE)),
+        _ => end,
+    }
 }
 
 /// `process_vm_readv` and `process_vm_writev`: bytes of another process's memory, page by page, by any CPU.

@@ -144,6 +144,8 @@ impl BitOr for AreaFlags {
 const PENDING: u8 = 1;
 /// Faults may have to be reported.
 const WATCHED: u8 = 2;
+/// A pager is asked before a page becomes writable.
+const ASKED: u8 = 4;
 
 /// One mapped range of a space: attributes that never change, and two flags.
 ///
@@ -152,7 +154,7 @@ const WATCHED: u8 = 2;
 pub(crate) struct Area<M: Machine> {
     attributes: Attributes<M>, // (I)
     dead: AtomicBool,          // (S) once true, for ever
-    care: AtomicU8,            // (S) `PENDING`; `WATCHED`, which is fixed
+    care: AtomicU8,            // (S) `PENDING`; `WATCHED` and `ASKED`, which are fixed
     class: Class,              // (I) of the attributes
 }
 
@@ -202,7 +204,7 @@ impl<M: Machine> Deref for Area<M> {
 impl<M: Machine> Area<M> {
     /// A live area.
     pub(crate) fn new(attributes: Attributes<M>) -> Self {
-        let (care, class) = (attributes.watched(), attributes.class());
+        let (care, class) = (attributes.care(), attributes.class());
         Self { attributes, dead: AtomicBool::new(false), care: AtomicU8::new(care), class }
     }
 
@@ -253,13 +255,13 @@ impl<M: Machine> Area<M> {
 
     /// Makes faults wait. Before the area is published.
     pub(crate) fn close(&self) {
-        self.care.store(self.watched() | PENDING, Ordering::Relaxed);
+        self.care.store(self.attributes.care() | PENDING, Ordering::Relaxed);
     }
 
     /// Lets faults in.
     pub(crate) fn open(&self) {
         // Release pairs with `is_pending`.
-        self.care.store(self.watched(), Ordering::Release);
+        self.care.store(self.attributes.care(), Ordering::Release);
     }
 }
 
@@ -314,9 +316,14 @@ impl<M: Machine> Attributes<M> {
         Self { range, offset, object: self.object.clone(), watch: self.watch.clone(), ..*self }
     }
 
-    /// `WATCHED` if it is.
-    fn watched(&self) -> u8 {
-        if self.watch.is_some() { WATCHED } else { 0 }
+    /// `WATCHED` and `ASKED`, as it is.
+    fn care(&self) -> u8 {
+        (if self.watch.is_some() { WATCHED } else { 0 }) | if self.asks_pager() { ASKED } else { 0 }
+    }
+
+    /// Is a pager asked before a store may go to one of its pages (CW-08)?
+    pub(crate) fn asks_pager(&self) -> bool {
+        self.sharing == Sharing::Shared && self.object.as_ref().is_some_and(|object| object.writes_back())
     }
 
     /// Shows what `before`, which it continues, shows from its start on.

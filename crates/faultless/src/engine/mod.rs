@@ -11,9 +11,11 @@ mod probe;
 mod seats;
 mod stats;
 mod watch;
+mod writeback;
 
 pub use audit::AuditError;
 pub use stats::{Census, Stats};
+pub use writeback::SyncError;
 
 use crate::addr::{Access, CpuId, FrameId, PAGE_SIZE, PageRange, Rights, VirtAddr};
 use crate::area::AreaFlags;
@@ -435,7 +437,7 @@ impl<M: Machine> Object<M> {
         let ctx = cpu.ctx_in(self.memory());
         // The same size is a truncation too: what was stored behind the end goes.
         if size > self.size() && !self.is_torn() {
-            self.grow(if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size });
+            self.grow_noting(ctx, if self.is_large() { size.next_multiple_of(Self::large_size()) } else { size });
             return Ok(());
         }
         let registry = &cpu.vm.registry;

@@ -17,6 +17,10 @@ pub struct Census {
     pub shmem: u64,
     /// Of `file` and `shmem`, those that are mapped.
     pub mapped: u64,
+    /// Of `file`, those that wait to be written back (Dirty).
+    pub dirty: u64,
+    /// Of `file`, those that are being written back (Writeback).
+    pub writing: u64,
     /// Page tables, the roots too.
     pub tables: u64,
     /// In the pool of large pages, in use or not (Hugetlb).
@@ -38,6 +42,8 @@ impl Census {
                 _ => {}
             }
             let is_object_page = matches!(record.kind(), Kind::File | Kind::Memory);
+            census.dirty += u64::from(record.is_owed());
+            census.writing += u64::from(is_object_page && record.is_writing());
             census.mapped += u64::from(is_object_page && record.counts().1 != 0);
         });
         // All but the frame of zeroes. Free frames are not looked at: the record of a block is that of its first.

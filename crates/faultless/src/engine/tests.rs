@@ -17,6 +17,7 @@ mod remap;
 mod sharing;
 mod views;
 mod watch;
+mod writeback;
 
 use crate::{Access, Cpu, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, Space, VirtAddr, Vm};
 use machine::TestMachine;

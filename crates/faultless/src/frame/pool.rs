@@ -17,7 +17,7 @@ use super::{Ctx, Memory};
 use crate::addr::FrameId;
 use crate::machine::{Format, Machine};
 use crate::sync::plain::Ordering::Relaxed;
-use crate::sync::{Held, NoMemory};
+use crate::sync::{Held, NoMemory, mutant};
 use alloc::vec::Vec;
 
 /// An owner and an index.
@@ -234,7 +234,7 @@ impl<M: Machine> Ctx<'_, M> {
     /// one that was promised to nobody.
     pub(crate) fn take_large(self, key: Option<Key>) -> Result<Large, NoLarge> {
         let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
-        if key.is_some_and(|key| pool.busy.contains(&key)) {
+        if key.is_some_and(|key| pool.busy.contains(&key)) && !mutant::is(mutant::Mutant::NotBusy) {
             return Err(NoLarge::Busy);
         }
         let promise = key.and_then(|key| pool.promises.binary_search(&key).ok());

@@ -3,7 +3,7 @@
 //! Called by `frame` and, through `Ctx::record`, by the rooms above. 32 bytes per frame in shipping builds.
 
 use crate::sync::plain::{AtomicU32 as PlainU32, AtomicU64 as PlainU64, Ordering::Relaxed};
-use crate::sync::{AtomicU64, Ordering, RawLock, mutant};
+use crate::sync::{AtomicU8, AtomicU64, Ordering, RawLock, mutant};
 
 /// What a frame is used for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,6 +33,13 @@ const MAPPING: u64 = 1 << 32;
 /// One pin, in the word of the kind.
 const PIN: u32 = 1 << 8;
 
+/// Stored to since its backing store last had it.
+const DIRTY: u8 = 1;
+/// In the cache of an object whose pager is handed what was stored to.
+const OWED: u8 = 2;
+/// Being handed to the pager.
+const WRITING: u8 = 4;
+
 /// One frame's record.
 ///
 /// Letters: (A) atomic alone; (O) written by the owner before publication or after the last reference, read by
@@ -46,6 +53,9 @@ pub(crate) struct Record {
     kind: PlainU32,
     /// `L`: structural changes of a table.
     pub(crate) lock: RawLock, // (A)
+    /// Object page: `DIRTY`, `OWED`, `WRITING` (A), set anew when it enters a cache (O). Else without meaning. Not in the
+    /// word of the kind, which the model checker does not see: these bits order stores and what reads them (P17).
+    state: AtomicU8,
     /// Free: next in the list. Object page: the object's number. Table: its level.
     word0: PlainU64, // (O) (Z)
     /// Free: previous in the list and the order. Object page: index in the object. Table above the leaves: which parts of
@@ -63,6 +73,7 @@ impl Record {
             counts: AtomicU64::new(0),
             kind: PlainU32::new(Kind::Absent as u32),
             lock: RawLock::new(),
+            state: AtomicU8::new(0),
             word0: PlainU64::new(0),
             word1: PlainU64::new(0),
         }
@@ -128,6 +139,70 @@ impl Record {
         // that were done through it are visible (P14).
         let (references, mappings) = self.counts();
         references > mappings && (self.kind() == Kind::Anon || self.kind() == Kind::Huge && self.is_pinned())
+    }
+
+    /// Is it a page of an object, counted by itself?
+    #[inline]
+    pub(crate) fn is_of_object(&self) -> bool {
+        matches!(self.kind(), Kind::File | Kind::Memory)
+    }
+
+    /// Begins the life of an object's page, before it is published. `owed`: its pager is handed what was stored to.
+    pub(crate) fn init_state(&self, owed: bool, dirty: bool) {
+        // Relaxed: the publication carries it.
+        self.state.store(if owed { OWED } else { 0 } | if dirty { DIRTY } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Notes that an object's page was stored to. After the store, and with a reference.
+    pub(crate) fn mark_dirty(&self) {
+        // Release pairs with `start_write`: who finds the page dirty writes what was stored. An RMW also where the bit is
+        // set, for whoever is about to clear it must see our store.
+        self.state.fetch_or(DIRTY, Ordering::Release);
+    }
+
+    /// Was this page of an object stored to since its backing store last had it, as far as that is noted here?
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.is_of_object() && self.state.load(Ordering::Relaxed) & DIRTY != 0
+    }
+
+    /// Is it being handed to the pager?
+    pub(crate) fn is_writing(&self) -> bool {
+        // Acquire pairs with `end_write`: the pager is through with it.
+        self.state.load(Ordering::Acquire) & WRITING != 0
+    }
+
+    /// Does its pager have to be handed it some time?
+    pub(crate) fn is_owed(&self) -> bool {
+        self.is_of_object() && self.state.load(Ordering::Relaxed) & (OWED | DIRTY) == OWED | DIRTY
+    }
+
+    /// Claims a dirty page to hand it to the pager: clean from now on. False if there is nothing to do, or somebody else
+    /// does it.
+    pub(crate) fn start_write(&self) -> bool {
+        let mut state = self.state.load(Ordering::Relaxed);
+        // Ends: each round but the last follows another CPU's change, after which little is left to change.
+        while state == DIRTY | OWED {
+            // Acquire pairs with `mark_dirty`.
+            match self.state.compare_exchange(state, OWED | WRITING, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => state = now,
+            }
+        }
+        false
+    }
+
+    /// Gives the claim back; a page that was not written is as dirty as before.
+    pub(crate) fn end_write(&self, written: bool) {
+        if !written {
+            self.mark_dirty();
+        }
+        // Release pairs with `is_writing`.
+        self.state.fetch_and(!WRITING, Ordering::Release);
+    }
+
+    /// Ends what its pager is owed: it has left the cache.
+    pub(crate) fn leave_cache(&self) {
+        self.state.fetch_and(!OWED, Ordering::Relaxed);
     }
 
     /// Notes that the parts of an upper table whose bits are set are about to name tables.

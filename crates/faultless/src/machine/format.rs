@@ -137,6 +137,8 @@ pub trait Format: Send + Sync + Sized + 'static {
     fn is_accessed(entry: Raw) -> bool;
     /// The same PAGE or NONE without its accessed and dirty bits.
     fn cleaned(entry: Raw) -> Raw;
+    /// The same PAGE or NONE without its dirty bit and, if a PAGE, write permission.
+    fn without_stores(entry: Raw) -> Raw;
     /// The same PAGE or NONE without its accessed bit.
     fn unused(entry: Raw) -> Raw;
     /// Is this PAGE or NONE soft-dirty: stored to, or permitted to be, since that was last cleared? A value apart from the
@@ -392,6 +394,12 @@ impl<const LEVELS: usize, const INDEX_BITS: u32, const GENERATION_BITS: u32> For
     #[inline]
     fn cleaned(entry: Raw) -> Raw {
         entry & !(ACCESSED | DIRTY)
+    }
+
+    #[inline]
+    fn without_stores(entry: Raw) -> Raw {
+        // Bit 1 of a NONE entry belongs to its kind.
+        entry & !(DIRTY | flag(entry & PRESENT != 0, WRITE))
     }
 
     #[inline]

@@ -2,15 +2,19 @@
 //!
 //! Called by `area`, `space` and embedders. An object owns a cache of pages, looked up and filled without a lock
 //! (protocol P9): a slot holds a frame number and one reference; whoever wants the page takes a reference of its own
-//! and reads the slot again. Absent on purpose: who maps the pages, and write-back (the cache of a memory object *is*
-//! its contents).
+//! and reads the slot again. What was stored to the pages of a file goes back to its pager (P17); the cache of a memory
+//! object *is* its contents. Absent on purpose: who maps the pages.
 
 mod large;
+mod pager;
 mod punch;
 mod shown;
+mod writeback;
 
 pub(crate) use large::NotMade;
+pub use pager::{PageReader, PageWriter, Pager, PagerError};
 pub use shown::HasWriters;
+pub use writeback::{Standing, WriteErrors};
 
 use crate::addr::{FrameId, PAGE_SHIFT, PAGE_SIZE};
 use crate::frame::{Ctx, Frame, Kind, Memory};
@@ -24,44 +28,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use core::marker::PhantomData;
-
-/// Where a file's pages come from.
-pub trait Pager: Send + Sync {
-    /// Fills the page of index `index` (in pages from the start of the file). The page comes zeroed; what is not
-    /// written stays zero. May block; no lock of `faultless` is held.
-    ///
-    /// # Errors
-    ///
-    /// [`PagerError`] if the page cannot be read; the access that wanted it ends in SIGBUS.
-    fn fill(&self, index: u64, page: &mut PageWriter<'_>) -> Result<(), PagerError>;
-}
-
-/// The backing store could not deliver a page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PagerError;
-
-/// A fresh page to be filled by a [`Pager`].
-pub struct PageWriter<'a> {
-    write: &'a mut dyn FnMut(usize, &[u8]),
-}
-
-impl PageWriter<'_> {
-    /// Writes `bytes` from `offset` on.
-    ///
-    /// # Panics
-    ///
-    /// If the bytes do not lie inside the page.
-    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
-        assert!(offset <= PAGE_SIZE as usize && bytes.len() <= PAGE_SIZE as usize - offset, "write past the page");
-        (self.write)(offset, bytes);
-    }
-}
-
-impl fmt::Debug for PageWriter<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PageWriter")
-    }
-}
+use writeback::Writing;
 
 /// Why an object could not be read, written or resized.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +59,8 @@ pub struct Object<M: Machine> {
     /// Areas through which stores may ever come; below zero while there may be none.
     writers: AtomicI64, // (A)
     pager: Option<Arc<dyn Pager>>, // fixed
+    writes_back: bool, // fixed: is the pager handed what was stored to?
+    writing: Writing, // says itself
     memory: Arc<Memory<M>>, // fixed
     machine: PhantomData<fn() -> M>,
 }
@@ -154,6 +123,8 @@ impl<M: Machine> Object<M> {
             promised,
             areas: AtomicI64::new(0),
             writers: AtomicI64::new(0),
+            writes_back: pager.as_ref().is_some_and(|pager| pager.writes_back()),
+            writing: Writing::new(),
             pager,
             memory,
             machine: PhantomData,
@@ -282,7 +253,7 @@ impl<M: Machine> Object<M> {
             let kept = self.readable().saturating_sub(index << PAGE_SHIFT);
             zero_from(ctx, id, kept.min(PAGE_SIZE) as usize);
         }
-        self.insert(ctx, slot, absent, index, frame);
+        self.insert(ctx, slot, absent, index, frame, false);
         Ok(pager.is_some())
     }
 
@@ -299,13 +270,14 @@ impl<M: Machine> Object<M> {
             ctx.free(frame);
             return Ok(if frame_in(absent).is_some() { PutIn::Exists } else { PutIn::PastEnd });
         }
-        Ok(if self.insert(ctx, slot, absent, index, frame) { PutIn::Done } else { PutIn::Exists })
+        Ok(if self.insert(ctx, slot, absent, index, frame, true) { PutIn::Done } else { PutIn::Exists })
     }
 
     /// Puts a filled page into a slot that is absent as it was; the loser of a race frees its own. The cache holds one
-    /// reference.
-    fn insert(&self, ctx: Ctx<'_, M>, slot: &AtomicU64, absent: u64, index: u64, frame: Frame) -> bool {
+    /// reference. `dirty`: its pager does not have it.
+    fn insert(&self, ctx: Ctx<'_, M>, slot: &AtomicU64, absent: u64, index: u64, frame: Frame, dirty: bool) -> bool {
         ctx.record(frame.id()).set_words(self.id, index);
+        ctx.record(frame.id()).init_state(self.writes_back, dirty);
         ctx.record(frame.id()).init_counts(1, 0);
         // Release publishes the contents and the record.
         if slot.compare_exchange(absent, slot_value(frame.id()), Ordering::AcqRel, Ordering::Relaxed).is_err() {
@@ -368,18 +340,19 @@ impl<M: Machine> Object<M> {
                 },
             };
             ctx.machine().write(frame, start, &from[done..done + part]);
-            ctx.put(ctx.memory.holder(frame), 1, 0);
             done += part;
-            // Only what is written counts as content.
-            self.grow((offset + done as u64).min(end));
+            // Only what is written counts as content. Before the page is dirty: it is written back up to the end.
+            self.grow_noting(ctx, (offset + done as u64).min(end));
+            self.note_written(ctx, frame);
+            ctx.put(ctx.memory.holder(frame), 1, 0);
         }
         Ok(done)
     }
 
-    /// Makes the object at least `size` bytes long.
-    pub(crate) fn grow(&self, size: u64) {
+    /// Makes the object at least `size` bytes long. Returns its old size.
+    pub(crate) fn grow(&self, size: u64) -> u64 {
         // AcqRel: as `set_size`.
-        self.size.fetch_max(size, Ordering::AcqRel);
+        self.size.fetch_max(size, Ordering::AcqRel)
     }
 
     /// Sets the size. Pages beyond a smaller size are still cached and mapped until `drop_beyond` and the unmapping
@@ -412,7 +385,7 @@ impl<M: Machine> Object<M> {
         if self.large {
             return self.drop_large(ctx, (size / Self::large_size(), u64::MAX), stamp);
         }
-        self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent_value(stamp), |frame| ctx.put(frame, 1, 0));
+        self.pages.take(size.div_ceil(PAGE_SIZE), u64::MAX, absent_value(stamp), |frame| self.let_go(ctx, frame));
         let (index, start) = split(size);
         if start != 0 {
             self.cut_page(ctx, index, start, stamp);
@@ -427,6 +400,7 @@ impl<M: Machine> Object<M> {
             // With a reference: another truncation may drop the page while we write.
             if let PageState::Resident(frame) = self.cached(ctx, index, 0) {
                 zero_from(ctx, frame, start);
+                self.note_written(ctx, frame);
                 return ctx.put(frame, 1, 0);
             }
             let value = slot.load(Ordering::Acquire);
@@ -489,6 +463,7 @@ impl<M: Machine> Drop for Object<M> {
             memory.forget_promises(&crate::sync::Held::default(), crate::sync::spin_hint, self.id, (0, u64::MAX));
         }
         self.pages.take(0, u64::MAX, absent_value(0), |frame| {
+            self.write_last(frame);
             if memory.record(frame).drop_counts(1, 0) {
                 memory.free_without_cpu(frame);
             }

@@ -42,7 +42,7 @@ impl<M: Machine> Object<M> {
         let stamp = self.cuts.fetch_add(1, Ordering::Relaxed);
         let pages = self.cache_range(pages);
         if mutant::is(mutant::Mutant::PunchStaysOpen) {
-            self.pages.take(pages.0, pages.1 - 1, hole_value(stamp), |frame| ctx.put(frame, 1, 0));
+            self.pages.take(pages.0, pages.1 - 1, hole_value(stamp), |frame| self.let_go(ctx, frame));
         } else {
             self.pages.close(pages.0, pages.1 - 1, stamp, || {
                 ctx.relax();
@@ -56,7 +56,7 @@ impl<M: Machine> Object<M> {
     pub(crate) fn end_punch(&self, ctx: Ctx<'_, M>, closed: &Closed) {
         let (pages, stamp) = (closed.pages, closed.stamp);
         self.forget_large(ctx, pages);
-        self.pages.open(pages.0, pages.1 - 1, stamp, Opened::Hole(stamp), |frame| ctx.put(frame, 1, 0));
+        self.pages.open(pages.0, pages.1 - 1, stamp, Opened::Hole(stamp), |frame| self.let_go(ctx, frame));
     }
 
     /// The pages come back, for somebody still has them mapped. Nobody has seen others in the meantime.
@@ -99,6 +99,7 @@ impl<M: Machine> Object<M> {
             match self.page(ctx, index, 0) {
                 PageState::Resident(frame) => {
                     zero(ctx, frame, start, end);
+                    self.note_written(ctx, frame);
                     ctx.put(frame, 1, 0);
                     return Ok(());
                 }

@@ -3,7 +3,7 @@
 use super::{Core, Registry, Space};
 use crate::frame::Ctx;
 use crate::machine::Machine;
-use crate::sync::{Ordering, mutant};
+use crate::sync::{Ordering, mutant, spin_hint};
 use crate::table;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -35,13 +35,25 @@ impl<M: Machine> Core<M> {
         if !mutant::is(mutant::Mutant::UnwatchWithoutWake) {
             watches.into_iter().for_each(|(watch, range)| watch.watcher.wake(range));
         }
-        registry.remove(ctx, self.id);
         // A remote access or a late fault may still be walking; it finds its area dead and gives up.
         ctx.wait_for_sections(self.section_name());
         table::teardown(ctx, self.root);
         self.counters.reset();
         self.account.reset(ctx);
         ctx.memory.forget_promises(ctx.cpu.held(), || ctx.relax(), self.id, (0, u64::MAX));
+        // Release pairs with `await_exit`: what the tables said of stores has gone to the pages.
+        self.down.store(true, Ordering::Release);
+        // Not earlier: whoever writes pages back must find the space until then (P17).
+        registry.remove(ctx, self.id);
+    }
+
+    /// Waits until the space has been taken down, if that has begun. Holds no stripe.
+    pub(super) fn await_exit(&self, ctx: Ctx<'_, M>) {
+        // Ends: exit waits for sections and table locks only, and for nobody who waits here. Acquire pairs with `exit`.
+        while self.has_exited() && !self.down.load(Ordering::Acquire) {
+            ctx.relax();
+            spin_hint();
+        }
     }
 }
 

@@ -115,7 +115,7 @@ impl<M: Machine> Core<M> {
     /// [`NoTables`]; nothing visible has changed.
     pub(super) fn split_edges(&self, ctx: Ctx<'_, M>, low: u64, high: u64) -> Result<(), NoTables> {
         let ever = ctx.memory.huge_ever();
-        if ever == 0 {
+        if ever == 0 || mutant::is(mutant::Mutant::NoSplitEdges) {
             return Ok(());
         }
         for edge in [low, high] {

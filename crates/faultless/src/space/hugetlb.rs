@@ -16,7 +16,7 @@ use crate::area::{Area, AreaFlags, Attributes, Changes, Sharing, StripeGuard};
 use crate::frame::{Ctx, Key};
 use crate::machine::Machine;
 use crate::object::Object;
-use crate::sync::{NoMemory, Ordering};
+use crate::sync::{NoMemory, Ordering, mutant};
 use crate::table::{Rewrite, shift, span};
 use alloc::vec::Vec;
 
@@ -43,7 +43,7 @@ impl<M: Machine> Core<M> {
     /// Does an end of the range lie inside of a large page of the pool, mapped or to be mapped?
     #[inline]
     pub(super) fn cuts_large(&self, low: u64, high: u64, guard: &StripeGuard<'_>) -> bool {
-        self.memory.uses_pool() && self.is_large_at(low, high, guard)
+        self.memory.uses_pool() && self.is_large_at(low, high, guard) && !mutant::is(mutant::Mutant::CutPool)
     }
 
     #[cold]
@@ -133,6 +133,9 @@ impl<M: Machine> Core<M> {
     /// Takes away the tables that faults of dead areas have left in `low..high`, where nothing is mapped and no fault
     /// starts, and waits for those that may link more.
     pub(super) fn clear_strays(&self, ctx: Ctx<'_, M>, low: u64, high: u64) {
+        if mutant::is(mutant::Mutant::StraysStay) {
+            return;
+        }
         ctx.wait_for_sections(self.section_name());
         // Relaxed: whoever left one is over.
         if self.strays.load(Ordering::Relaxed) {

@@ -16,7 +16,7 @@ use crate::frame::{Ctx, Kind, Large, NoLarge};
 use crate::machine::format::{Leaf, PageBits, Raw};
 use crate::machine::{AtomicEntry, Format, Machine};
 use crate::object::{NotMade, PageState};
-use crate::sync::{Event, spin_hint};
+use crate::sync::{Event, mutant, spin_hint};
 use crate::table::{Delta, Found, Removed, Stop, huge, load, shift, span};
 use core::mem;
 
@@ -282,7 +282,9 @@ impl<M: Machine> Core<M> {
         fill(ctx, &large, Some(source));
         let first = ctx.publish_large(large, 0, 1);
         let (write, execute) = (area.rights.contains(Rights::WRITE), area.rights.contains(Rights::EXECUTE));
-        let pending = PageBits { execute, exclusive: true, pending: true, dirty: true, ..PageBits::default() };
+        let direct = mutant::is(mutant::Mutant::LargeCopyDirect);
+        let pending =
+            PageBits { write: direct, execute, exclusive: true, pending: !direct, dirty: true, ..PageBits::default() };
         huge::change::<M>(slot, entry, |_| M::Format::huge(first, pending));
         ctx.end_large(key);
         let mut removed = Removed::new();

@@ -13,6 +13,7 @@
 mod access;
 mod advise;
 mod brk;
+mod clean;
 mod clear;
 mod collapse;
 mod exit;
@@ -146,6 +147,8 @@ pub(crate) struct Core<M: Machine> {
     /// No large page is made on a store (PR_SET_THP_DISABLE).
     pub(crate) no_huge: AtomicBool, // (A)
     pub(crate) exited: AtomicBool,   // (S) all stripes; once true, for ever
+    /// Has all that it mapped been released, after `exited`?
+    pub(crate) down: AtomicBool, // (A) once true, for ever
     pub(crate) memory: Arc<Memory<M>>, // (I)
 }
 
@@ -170,6 +173,7 @@ impl<M: Machine> Core<M> {
             watched: AtomicBool::new(false),
             no_huge: AtomicBool::new(false),
             exited: AtomicBool::new(false),
+            down: AtomicBool::new(false),
             memory,
         }
     }

@@ -38,7 +38,7 @@ pub struct PageInfo {
     pub exclusive: bool,
     /// Has it been used since it was last looked at for that?
     pub accessed: bool,
-    /// Has it been stored to?
+    /// Has it been stored to, through this entry, or by whom the page of an object remembers?
     pub dirty: bool,
     /// Has it been stored to, as far as its entry says, since that was last cleared? Its area may be soft-dirty as a
     /// whole besides ([`AreaFlags::SOFT_DIRTY`](crate::AreaFlags)).
@@ -116,7 +116,7 @@ impl<M: Machine> Core<M> {
             writable: bits.write && seen.shares == 1,
             exclusive: bits.exclusive && seen.shares == 1,
             accessed: M::Format::is_accessed(seen.entry),
-            dirty: bits.dirty,
+            dirty: bits.dirty || record.is_some_and(crate::frame::Record::is_dirty),
             soft_dirty: M::Format::is_soft(seen.entry),
             lazily_free: kind == PageKind::Anon && !pooled && !bits.dirty && !bits.pending,
             mappings: record.map_or(0, |record| record.counts().1),

@@ -20,6 +20,8 @@ use core::fmt;
 pub struct Pinned<M: Machine> {
     core: Arc<Core<M>>,
     frames: Vec<FrameId>,
+    /// Whoever has them may store to them.
+    stores: bool,
 }
 
 /// Why the pages were not pinned.
@@ -67,6 +69,9 @@ impl<M: Machine> Drop for Pinned<M> {
             if memory.is_anon(holder) {
                 memory.drop_pin(holder);
             }
+            if self.stores && memory.record(holder).is_of_object() {
+                memory.record(holder).mark_dirty(); // no entry knows (P17)
+            }
             if memory.record(holder).drop_counts(1, 0) {
                 memory.free_without_cpu(holder);
             }
@@ -82,7 +87,7 @@ impl<M: Machine> Core<M> {
         range: PageRange,
         access: Access,
     ) -> Result<Pinned<M>, PinError> {
-        let mut pinned = Pinned { core: Arc::clone(self), frames: Vec::new() };
+        let mut pinned = Pinned { core: Arc::clone(self), frames: Vec::new(), stores: access == Access::Write };
         let mut at = range.start();
         let fail = |at, fault| PinError { at, fault };
         let pages = (range.len() / PAGE_SIZE) as usize;

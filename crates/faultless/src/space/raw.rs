@@ -42,6 +42,7 @@ impl<M: Machine> Page<M> {
     /// A page of zeroes.
     pub(crate) fn new(ctx: Ctx<'_, M>, memory: &Arc<Memory<M>>) -> Option<Self> {
         let frame = ctx.alloc_zeroed(Kind::File)?;
+        ctx.record(frame.id()).init_state(false, false);
         Some(Self { memory: Arc::clone(memory), frame: ctx.publish(frame, 1, 0) })
     }
 

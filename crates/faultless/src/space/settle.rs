@@ -4,7 +4,7 @@ use super::Core;
 use crate::frame::{Ctx, Retired};
 use crate::machine::{Machine, Scope};
 use crate::sync::{Event, Ordering, mutant};
-use crate::table::{Progress, Removed, Rewrite, Sweep, Unlinked, is_private, settle_drop, span};
+use crate::table::{Progress, Removed, Rewrite, Sweep, Unlinked, is_private, note_stored, settle_drop, span};
 use crate::tlb::{Receipt, shootdown};
 use crate::{PageRange, VirtAddr};
 use core::mem;
@@ -93,6 +93,11 @@ impl<M: Machine> Core<M> {
         drop(section);
         self.counters.post(ctx, &mem::take(&mut sweep.delta));
         self.settle(ctx, sweep.removed);
+        // After the flush: a store through an old translation is in the page before that says so.
+        for frame in sweep.stored.drain(..) {
+            note_stored(ctx, frame);
+            ctx.put(frame, 1, 1);
+        }
         result
     }
 

@@ -24,7 +24,10 @@ impl Watchers {
 }
 
 /// The watchers of a child, made from the parent's as its areas are copied.
-pub(super) struct Heirs(Vec<(Arc<Watch>, Option<Arc<dyn Watcher>>)>);
+pub(super) struct Heirs(Vec<Heir>);
+
+/// A watch of the parent, and the child's watcher in its place, if it gets any.
+type Heir = (Arc<Watch>, Option<Arc<dyn Watcher>>);
 
 impl Heirs {
     pub(super) fn new() -> Self {

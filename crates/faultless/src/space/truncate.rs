@@ -84,7 +84,7 @@ impl<M: Machine> Core<M> {
 
 impl<M: Machine> Zap<'_, M> {
     /// The part of an area that shows pages of ours, and what happens to it.
-    fn part_of(&self, area: &Area<M>) -> Option<Part> {
+    pub(super) fn part_of(&self, area: &Area<M>) -> Option<Part> {
         if !area.object.as_ref().is_some_and(|shown| Arc::ptr_eq(shown, self.object)) {
             return None;
         }

@@ -127,6 +127,38 @@ pub enum Mutant {
     WatchWithoutWait,
     /// A page is put in by a call without a look at whether its area still lives (P13).
     FillWithoutLook,
+    /// An entry that leaves keeps to itself that its page was stored to (P17).
+    DirtyNotMoved,
+    /// A fault that makes a page writable does not note it as dirty (P17).
+    NoDirtyMark,
+    /// A page is taken for clean after its entries were write-protected, not before (P17).
+    ClaimAfterClean,
+    /// A page is written before the translations that permit stores are flushed (P17).
+    WriteBeforeFlush,
+    /// A page is written while stores from outside may be on their way (P17).
+    NoWriteWait,
+    /// A page becomes writable by a permission that was given before it was cleaned (P17).
+    OldPermission,
+    /// A pager is asked for a page, and its answer used, while the page is being written (P17).
+    AskWhileWritten,
+    /// A page becomes writable by a permission for the page that was there before (P17).
+    PermitOtherPage,
+    /// A write-back returns while somebody else still writes one of its pages (P17).
+    NoWriteAwait,
+    /// A shared table is cleaned without its lock (P17).
+    CleanUnlocked,
+    /// A truncation returns while a page that it cut off is being written (P17).
+    CutDuringWrite,
+    /// A range operation cuts a large page of the pool (P15).
+    CutPool,
+    /// An area of the pool opens without a look for tables that faults of dead areas have left, and may leave (P15).
+    StraysStay,
+    /// Two who make one large page of the pool take one each (P15).
+    NotBusy,
+    /// The copy of a large page of the pool is writable before the old translations are flushed (P15).
+    LargeCopyDirect,
+    /// A range operation begins although large pages reach over its ends (P15).
+    NoSplitEdges,
     /// A hole that could not be swept everywhere opens all the same (P12).
     PunchOpensTorn,
     /// Not a bug: sweeps never take the shortcut for quiet spaces, so that stamps and generations always work (P1).
@@ -138,28 +170,36 @@ mod enabled {
     use super::Mutant;
     use core::sync::atomic::{AtomicU64, Ordering};
 
-    /// One bit per mutant.
-    static ACTIVE: AtomicU64 = AtomicU64::new(0);
+    const WORDS: usize = 2;
+    const _: () = assert!((Mutant::NeverQuiet as usize) < 64 * WORDS, "a bit for each mutant, the last one too");
 
-    const fn bit(mutant: Mutant) -> u64 {
-        1 << mutant as u8 & !1
+    /// One bit per mutant.
+    static ACTIVE: [AtomicU64; WORDS] = [const { AtomicU64::new(0) }; WORDS];
+
+    /// The word of a mutant, and its bit there. `None` has no bit.
+    fn place(mutant: Mutant) -> (&'static AtomicU64, u64) {
+        let number = mutant as usize;
+        (&ACTIVE[number / 64], if mutant as u8 == 0 { 0 } else { 1 << (number % 64) })
     }
 
     /// Switches one seeded bug on for the whole process, and all others off.
     pub fn set(mutant: Mutant) {
-        ACTIVE.store(bit(mutant), Ordering::SeqCst);
+        ACTIVE.iter().for_each(|word| word.store(0, Ordering::SeqCst));
+        add(mutant);
     }
 
     /// Switches one more on.
     pub fn add(mutant: Mutant) {
-        ACTIVE.fetch_or(bit(mutant), Ordering::SeqCst);
+        let (word, bit) = place(mutant);
+        word.fetch_or(bit, Ordering::SeqCst);
     }
 
     /// Is this bug switched on?
     #[inline]
     #[must_use]
     pub fn is(mutant: Mutant) -> bool {
-        ACTIVE.load(Ordering::Relaxed) & bit(mutant) != 0
+        let (word, bit) = place(mutant);
+        word.load(Ordering::Relaxed) & bit != 0
     }
 
     /// The ordering of a site, relaxed if its mutant is on.

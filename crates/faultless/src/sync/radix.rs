@@ -207,13 +207,14 @@ impl Radix {
     pub(crate) fn take(&self, first: u64, last: u64, absent: u64, mut take: impl FnMut(FrameId)) {
         visit(self.root.load(Ordering::Acquire), 0, (first, last), &mut |_, slot| {
             if mutant::is(mutant::Mutant::AbsentKeepsValue) && frame_in(slot.load(Ordering::Acquire)).is_none() {
-                return;
+                return true;
             }
             // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
             let old = slot.swap(absent, Ordering::AcqRel);
             if let Some(frame) = if is_closed(old) { kept_frame(old) } else { frame_in(old) } {
                 take(frame);
             }
+            true
         });
     }
 
@@ -225,7 +226,7 @@ impl Radix {
             // Ends: each round follows another CPU's change of the slot, or waits for one that is under way.
             loop {
                 if mutant::is(mutant::Mutant::AbsentKeepsValue) && frame_in(value).is_none() {
-                    return;
+                    return true;
                 }
                 if is_closed(value) {
                     wait();
@@ -235,7 +236,7 @@ impl Radix {
                 // AcqRel: whoever re-reads the slot afterwards sees that the page is gone.
                 let closed = closed_value(number, value);
                 match slot.compare_exchange(value, closed, Ordering::AcqRel, Ordering::Acquire) {
-                    Ok(_) => return,
+                    Ok(_) => return true,
                     Err(other) => value = other,
                 }
             }
@@ -248,14 +249,20 @@ impl Radix {
         visit(self.root.load(Ordering::Acquire), 0, (first, last), &mut |_, slot| {
             let closed = slot.load(Ordering::Acquire);
             if !is_closed(closed) || closed & (WAS_HOLE - (1 << NUMBER)) != closing(number) {
-                return; // another closing's, or a truncation's
+                return true; // another closing's, or a truncation's
             }
             // Release: who finds the hole sees the old page unmapped everywhere.
             let done = slot.compare_exchange(closed, how.value(closed), Ordering::AcqRel, Ordering::Relaxed).is_ok();
             if let (true, Opened::Hole(_), Some(frame)) = (done, how, kept_frame(closed)) {
                 take(frame);
             }
+            true
         });
+    }
+
+    /// Calls `seen` with the slots of `first..=last`, ascending, until it says that this is enough.
+    pub(crate) fn find(&self, first: u64, last: u64, seen: &mut dyn FnMut(u64, &AtomicU64) -> bool) {
+        visit(self.root.load(Ordering::Acquire), 0, (first, last), seen);
     }
 
     /// Calls `seen` with every page.
@@ -264,6 +271,7 @@ impl Radix {
             if let Some(frame) = frame_in(slot.load(Ordering::Acquire)) {
                 seen(index, frame);
             }
+            true
         });
     }
 }
@@ -281,29 +289,33 @@ fn link(slot: &AtomicPtr<Node>, expected: *mut Node, node: *mut Node) -> *mut No
     }
 }
 
-/// Visits the page slots of the range (both ends included) below `node`, whose lowest index is `base`. At most 11
-/// levels deep.
-fn visit(node: *mut Node, base: u64, range: (u64, u64), seen: &mut dyn FnMut(u64, &AtomicU64)) {
+/// Visits the page slots of the range (both ends included) below `node`, whose lowest index is `base`, until `seen` says
+/// that this is enough; then false. At most 11 levels deep.
+fn visit(node: *mut Node, base: u64, range: (u64, u64), seen: &mut dyn FnMut(u64, &AtomicU64) -> bool) -> bool {
     // SAFETY: nodes, once linked, live as long as the tree.
     let Some(here) = (unsafe { node.as_ref() }) else {
-        return;
+        return true;
     };
     let covered = 1u64.checked_shl(BITS * here.height).unwrap_or(u64::MAX);
     for number in 0..FAN {
         let Some(start) = covered.checked_mul(number as u64).and_then(|offset| base.checked_add(offset)) else {
-            return;
+            return true;
         };
         if start > range.1 {
-            return;
+            return true;
         }
         if start.saturating_add(covered - 1) < range.0 {
             continue;
         }
-        match &here.slots {
+        let more = match &here.slots {
             Slots::Pages(slots) => seen(start, &slots[number]),
             Slots::Nodes(slots) => visit(slots[number].load(Ordering::Acquire), start, range, seen),
+        };
+        if !more {
+            return false;
         }
     }
+    true
 }
 
 fn free(node: *mut Node) {

@@ -13,6 +13,7 @@
 //! Absent on purpose: TLBs. What was removed comes back as [`Removed`], to be flushed and settled by `space`.
 
 mod audit;
+mod clean;
 pub(crate) mod huge;
 mod nonlinear;
 mod relocate;
@@ -23,6 +24,7 @@ mod sweep;
 mod walk;
 
 pub(crate) use audit::recount;
+pub(crate) use clean::{clean, note_stored, stores_of};
 pub(crate) use relocate::{Moved, install, make_room};
 pub(crate) use scan::{Seen, scan};
 pub(crate) use share::{freeze, link_child, settle_drop, teardown, unfreeze};

@@ -99,6 +99,11 @@ impl<M: Machine> Sweep<'_, M> {
         Ok(true)
     }
 
+    /// Is there no room for another page that comes out?
+    fn is_full(&self) -> bool {
+        self.removed.frames.is_full() || self.stored.is_full()
+    }
+
     /// Must EMPTY leaf entries get a new stamp?
     pub(super) fn stamps_leaves(&self) -> bool {
         self.rewrite.restamps() && !self.quiet && !mutant::is(mutant::Mutant::NoStamp)
@@ -128,7 +133,7 @@ impl<M: Machine> Sweep<'_, M> {
     fn new_mapped(&mut self, entry: Raw, address: u64, waited: Option<Raw>) -> Result<Option<Raw>, Progress> {
         let changed = match self.rewrite {
             Rewrite::Discard { copies: false, .. } if self.is_copy(entry) => return Ok(None),
-            rewrite if rewrite.removes() && self.removed.frames.is_full() => return Err(Progress::Resume(address)),
+            rewrite if rewrite.removes() && self.is_full() => return Err(Progress::Resume(address)),
             Rewrite::Discard { .. } => self.discarded(entry),
             Rewrite::Remove { .. } => M::Format::empty(self.stamp, 0),
             Rewrite::DiscardNonlinear { linear, pages, .. } => match self.unbound(entry, address, linear, pages) {
@@ -237,8 +242,13 @@ impl<M: Machine> Sweep<'_, M> {
         self.ctx.count(Event::EntriesSwept);
         if self.rewrite.removes() {
             if !bits.special {
-                self.delta.page(self.ctx.record(frame).kind(), -1);
-                self.removed.frames.push(frame);
+                let record = self.ctx.record(frame);
+                self.delta.page(record.kind(), -1);
+                if bits.dirty && record.is_of_object() {
+                    self.stored.push(frame);
+                } else {
+                    self.removed.frames.push(frame);
+                }
             }
             self.removed.note(address, PAGE_SIZE);
         } else if self.rewrite.restricts() {

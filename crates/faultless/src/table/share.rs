@@ -6,7 +6,7 @@
 //! copiers do under the table's lock: clear W and EXCLUSIVE, and set SHARED one level down.
 
 use super::walk::{Stop, load};
-use super::{Delta, Removed, Unlinked, alloc_table, discard_table, huge, part_shift, span};
+use super::{Delta, Removed, Unlinked, alloc_table, discard_table, huge, note_stored, part_shift, span};
 use crate::addr::{FrameId, VirtAddr};
 use crate::frame::{Ctx, Frame, Kind, Retired};
 use crate::machine::format::{Leaf, PageBits, Raw, Upper};
@@ -286,6 +286,9 @@ fn drop_entries<M: Machine>(ctx: Ctx<'_, M>, table: FrameId, level: usize) {
             && let Leaf::Page(frame, bits) | Leaf::None(frame, bits) = M::Format::leaf(entry)
             && !bits.special
         {
+            if bits.dirty && ctx.record(frame).is_of_object() {
+                note_stored(ctx, frame);
+            }
             ctx.put(frame, 1, 1);
         }
     }

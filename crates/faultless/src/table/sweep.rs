@@ -9,7 +9,7 @@
 
 use super::relocate::Moved;
 use super::walk::load;
-use super::{Delta, Removed, Unlinked, part_shift, share, slot_of, span};
+use super::{Delta, FRAMES, Removed, Unlinked, part_shift, share, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE, Rights, VirtAddr};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw, Upper};
@@ -159,6 +159,9 @@ pub(crate) struct Sweep<'a, M: Machine> {
     pub(crate) guarded: ArrayVec<(u64, Raw), GUARDED>,
     /// Where [`Rewrite::Move`] puts what it takes.
     pub(crate) moved: Option<&'a mut Moved>,
+    /// Pages of objects that came out of dirty entries, with the mapping and the reference of each: they are noted as
+    /// dirty after the flush, and released then (P17).
+    pub(crate) stored: ArrayVec<FrameId, FRAMES>,
 }
 
 /// The outcome of a visit to a table: where to resume, if not at its end.
@@ -180,6 +183,7 @@ impl<'a, M: Machine> Sweep<'a, M> {
             delta: Delta::default(),
             guarded: ArrayVec::new(),
             moved: None,
+            stored: ArrayVec::new(),
         }
     }
 

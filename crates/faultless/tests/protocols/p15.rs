@@ -190,8 +190,116 @@ fn pooled<const CPUS: usize>(pool: u64) -> (World<Three>, [Worker<Three>; CPUS],
 }
 
 scenario! {
+    /// A large page goes in part, and there is no memory for a table: nothing has changed, whatever is stored meanwhile.
+    cut_without_memory (3, 4)
+    catches [NoSplitEdges]
+    {
+        let (world, [mut a, mut b], space) = large();
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 0, 1, 7));
+            b
+        });
+        a.machine().fail_after(a.id(), 0);
+        assert!(space.unmap(&mut a.cpu, pages(1, 1)).is_err(), "unmapped without a table");
+        a.machine().fail_after(a.id(), u64::MAX);
+        let b = running.join();
+        let seen = (a.read(&space, 0, 0), a.read(&space, 0, 1), a.read(&space, 1, 0));
+        assert_eq!(seen, (Some(5), Some(7), Some(0)), "a failed call changed something");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// A part of a large page of the pool is to go while it is stored to: refused, and nothing has changed.
+    pool_cut (2, 3)
+    catches [CutPool]
+    {
+        let (world, [mut a, mut b], space) = pooled(1);
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 1, 1, 7));
+            b
+        });
+        assert!(space.unmap(&mut a.cpu, pages(1, 1)).is_err(), "cut");
+        assert!(space.protect(&mut a.cpu, pages(0, 1), RO).is_err(), "cut");
+        let b = running.join();
+        assert_eq!(a.read(&space, 1, 1), Some(7), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// A mapping of the pool replaces one of small pages, of which a fault is under way: no leaf table is left to it.
+    pool_over_small (2, 3)
+    reaches ["before", "after"]
+    catches [StraysStay]
+    {
+        let (world, [mut a, mut b]) = World::<Three>::new::<2>(48);
+        let space = a.space();
+        a.make_pool(1);
+        a.map(&space, 0, 4, rw());
+        a.run(&space);
+        b.run(&space);
+        assert!(a.write(&space, 2, 0, 1), "a table above the leaves");
+        let other = space.clone();
+        let running = spawn(move || {
+            assert!(b.write(&other, 0, 0, 7));
+            b
+        });
+        a.map_pool(&space, 0, 2);
+        assert!(a.write(&space, 1, 1, 9));
+        let b = running.join();
+        let seen = a.read(&space, 0, 0);
+        reach(if seen == Some(7) { "after" } else { "before" });
+        assert!(seen == Some(7) || seen == Some(0), "{seen:?}");
+        assert_eq!(a.read(&space, 1, 1), Some(9), "lost store");
+        world.audit([a, b], &[&space], &[]);
+    }
+}
+
+scenario! {
+    /// One CPU copies a large page that a child shows too, another stores to it, and a third, which knows the old page,
+    /// must see that.
+    pool_copy_seen (2, 2)
+    reaches ["seen"]
+    catches [LargeCopyDirect]
+    {
+        let (world, [mut a, mut b, mut c]) = World::<Three>::new::<3>(64);
+        let space = a.space();
+        a.make_pool(4);
+        a.map_pool(&space, 0, 4);
+        [&mut a, &mut b, &mut c].into_iter().for_each(|worker| worker.run(&space));
+        assert!(a.write(&space, 0, 0, 5) && a.write(&space, 2, 0, 1));
+        let child = a.fork(&space);
+        assert!(a.write(&space, 2, 0, 2), "unshares the table above, and flushes for that");
+        assert_eq!(c.read(&space, 0, 0), Some(5));
+        let flag = Flag::new();
+        let (other, raised) = (space.clone(), flag.clone());
+        let storing = spawn(move || {
+            assert!(b.write(&other, 0, 0, 7));
+            raised.raise();
+            b
+        });
+        let other = space.clone();
+        let reading = spawn(move || {
+            if flag.is_raised() {
+                reach("seen");
+                assert_eq!(c.read(&other, 0, 0), Some(7), "a stale translation");
+            }
+            c
+        });
+        assert!(a.write(&space, 1, 1, 9));
+        let (b, c) = (storing.join(), reading.join());
+        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(7), Some(9)), "lost store");
+        world.audit([a, b, c], &[&space, &child], &[]);
+    }
+}
+
+scenario! {
     /// Two CPUs store to the same untouched large page, and the pool has one.
     pool_touch (2, 3)
+    catches [NotBusy]
     {
         let (world, [mut a, mut b], space) = pooled(1);
         let other = space.clone();

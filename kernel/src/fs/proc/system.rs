@@ -328,6 +328,8 @@ fn memory() -> MachineMemory {
         anon: census.anon,
         anon_huge: machine::vm().huge_entries() * 512,
         mapped: census.mapped,
+        dirty: census.dirty,
+        writing: census.writing,
         tables: census.tables,
         pool: large_pages(),
         commit: (tunables::commit_limit(), vm.committed()),

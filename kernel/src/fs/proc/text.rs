@@ -236,6 +236,10 @@ pub struct MachineMemory {
     pub anon_huge: u64,
     /// Of `cached`, those that are mapped.
     pub mapped: u64,
+    /// Of `cached`, those that wait to be written back: none where files live in memory.
+    pub dirty: u64,
+    /// Of `cached`, those that are being written back.
+    pub writing: u64,
     /// Page tables.
     pub tables: u64,
     /// The pool of large pages.
@@ -260,8 +264,8 @@ impl MachineMemory {
             ("SwapCached", 0),
             ("SwapTotal", 0),
             ("SwapFree", 0),
-            ("Dirty", 0),
-            ("Writeback", 0),
+            ("Dirty", self.dirty),
+            ("Writeback", self.writing),
             ("AnonPages", self.anon),
             ("Mapped", self.mapped),
             ("Shmem", self.shmem),
@@ -295,8 +299,8 @@ impl MachineMemory {
             ("nr_anon_pages", self.anon),
             ("nr_mapped", self.mapped),
             ("nr_file_pages", self.cached),
-            ("nr_dirty", 0),
-            ("nr_writeback", 0),
+            ("nr_dirty", self.dirty),
+            ("nr_writeback", self.writing),
             ("nr_shmem", self.shmem),
             ("nr_page_table_pages", self.tables),
             ("pgfault", self.faults),

@@ -3,6 +3,7 @@
 //! Called by the loop in `fault`, inside a section. Nothing here waits.
 
 use super::decide::{Facts, Page, Plan, Stores, decide};
+use super::permit::{self, Step};
 use super::touch::Seen;
 use super::{Carried, FaultError, Need, Work};
 use crate::addr::{Access, FrameId, PAGE_SIZE, Rights, VirtAddr};
@@ -85,6 +86,10 @@ impl<M: Machine> Core<M> {
             self.report(address, access, area, entry)?;
             if self.keep_mark(ctx, (address, access), &Empty { area, slot, entry }, work)? {
                 return Ok(());
+            }
+            if access == Access::Write && area.asks_pager() {
+                let attempt: Attempt<'_, M, FORCED> = Attempt { core: self, ctx, address, area, slot, entry };
+                return attempt.run_permitted(flushed, work);
             }
         }
         self.attempt_on::<FORCED>(ctx, address, access, &Seen { area, slot, entry }, flushed, work)
@@ -229,6 +234,22 @@ impl<M: Machine, const FORCED: bool> Attempt<'_, M, FORCED> {
             plan = decide(&facts);
         }
         self.carry_out(plan, leaf, frame, work)
+    }
+
+    /// A store to a shared page whose pager is asked first (CW-08).
+    #[cold]
+    fn run_permitted(self, flushed: Option<&Carried>, work: &mut Work) -> Result<(), Need<M>> {
+        let (ctx, step) = (self.ctx, permit::next_step(self.ctx, self.area, self.slot, self.entry, flushed)?);
+        match step {
+            Step::Go => self.run(Access::Write, flushed, work),
+            Step::MapFirst => self.run(Access::Read, flushed, work).and(Err(Need::Retry)),
+            Step::Store(frame) => {
+                self.run(Access::Write, flushed, work)?;
+                // In the section of the exchange: who waits for that finds the page dirty (P17).
+                permit::note_store(ctx, frame);
+                Ok(())
+            }
+        }
     }
 
     fn carry_out(&mut self, plan: Plan, leaf: Leaf, page: Option<FrameId>, work: &mut Work) -> Result<(), Need<M>> {

@@ -9,6 +9,7 @@
 
 mod commit;
 mod decide;
+mod permit;
 mod touch;
 mod watched;
 
@@ -23,6 +24,7 @@ use crate::table::{Delta, Removed};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::mem;
+use permit::Permit;
 use watched::Asked;
 
 /// A fault that was resolved: the instruction may be repeated.
@@ -70,12 +72,14 @@ pub(super) enum Need<M: Machine> {
     Area,
     /// An answer of whoever watches the area.
     Watcher(Box<Asked>),
+    /// A pager's permission to make a page writable.
+    Permission(Box<Permit<M>>),
     /// The end.
     Fail(FaultError),
 }
 
 /// A PENDING entry that this fault will make writable after a flush, and the reference that keeps the page's identity
-/// meanwhile (C5).
+/// meanwhile (C5). Or, in place of the entry, what a pager's permission to store to the page depends on (P17).
 pub(super) struct Carried {
     entry: Raw,
     frame: FrameId,
@@ -188,6 +192,7 @@ impl<M: Machine> Core<M> {
                         return Ok(());
                     }
                 }
+                Need::Permission(permit) => self.ask_pager(ctx, *permit, work)?,
                 Need::Fail(error) => return Err(error),
             }
             match self.attempt::<FORCED>(ctx, address, access, work) {

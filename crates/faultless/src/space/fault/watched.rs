@@ -129,6 +129,7 @@ impl<M: Machine> Core<M> {
                 return match again {
                     Ok(()) => Ok(true),
                     Err(Need::Fail(error)) => Err(error),
+                    Err(Need::Permission(permit)) => self.ask_pager(ctx, *permit, work).map(|()| false),
                     Err(_) => Ok(false), // met by the loop, if it is still so
                 };
             }
