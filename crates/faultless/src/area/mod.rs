@@ -216,7 +216,7 @@ impl<M: Machine> Area<M> {
         let class = self.class.with(Class::LOCKED, flags.contains(AreaFlags::LOCKED)).with(Class::WATCHED, watched);
         let attributes = Attributes { flags, watch, ..self.attributes.clone() };
         debug_assert_eq!(class, attributes.class());
-        let care = AtomicU8::new(attributes.watched());
+        let care = AtomicU8::new(attributes.care());
         Self { attributes, dead: AtomicBool::new(false), care, class }
     }
 
