@@ -268,7 +268,7 @@ fn unasked(large: &Large) {
 
 /// A process without large pages, and its children; a program that is executed would be as well.
 fn forbidden(large: &Large) {
-    let (report, memory) = (&large.report, large.memory);
+    let report = &large.report;
     let prctl = |option: i32, args: [usize; 4]| {
         let [a, b, c, d] = args;
         // SAFETY: it changes a policy.
