@@ -496,8 +496,9 @@ fn may_come_in(op: &Op) -> (u64, u64) {
         Op::Map { at, len, .. }
         | Op::Advise { at, len, .. }
         | Op::Lock { at, len, .. }
-        | Op::Protect { at, len, .. }
-        | Op::Nonlinear { at, len, .. } => (down(at), up(at, len)),
+        | Op::Protect { at, len, .. } => (down(at), up(at, len)),
+        // Linux rounds the length down.
+        Op::Nonlinear { at, len, .. } => (down(at), down(at).saturating_add(down(len))),
         Op::Remap { .. } | Op::LockAll { .. } | Op::Brk { .. } => (arena::START, arena::END),
         _ => (0, 0),
     }

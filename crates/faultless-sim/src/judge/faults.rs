@@ -68,8 +68,16 @@ impl<M: Mmu> Trial<M> {
     }
 
     /// The sum of faults: with files about, those that fault-around saved Linux; after a fork, either side may take more.
-    pub(super) fn compare_burst_faults(&mut self, process: usize, host: &Burst, ours: &Burst) -> Result<(), Failure> {
-        let files = self.ours.view(process).mappings.iter().any(|mapping| mapping.source != Source::Anonymous);
+    /// Some step of the burst may have mapped files that are mapped no more: `around`.
+    pub(super) fn compare_burst_faults(
+        &mut self,
+        process: usize,
+        host: &Burst,
+        ours: &Burst,
+        around: bool,
+    ) -> Result<(), Failure> {
+        let files =
+            around || self.ours.view(process).mappings.iter().any(|mapping| mapping.source != Source::Anonymous);
         let same = (host.minor, host.major) == (ours.minor, ours.major);
         let explained =
             host.major == ours.major && (host.minor < ours.minor && files || self.lives.has_forked(process));
