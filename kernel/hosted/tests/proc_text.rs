@@ -157,6 +157,9 @@ fn the_machine_is_told_in_kilobytes_and_in_pages() {
         shmem: 20,
         anon: 30,
         mapped: 40,
+        anon_huge: 0,
+        dirty: 3,
+        writing: 2,
         tables: 5,
         pool: LargePages { total: 9, free: 7, reserved: 5, surplus: 1 },
         commit: (600, 50),
@@ -167,6 +170,8 @@ fn the_machine_is_told_in_kilobytes_and_in_pages() {
     for line in [
         "MemTotal:           4000 kB",
         "Cached:              280 kB",
+        "Dirty:                12 kB",
+        "Writeback:             8 kB",
         "PageTables:           20 kB",
         "Committed_AS:        200 kB",
         "HugePages_Total:       9",

@@ -90,11 +90,16 @@ pub struct Waiter {
 /// The ticket of the last access on each CPU that was reported and may have to wait.
 static WAITING: [Lock<Option<Waiter>>; MAX_CPUS] = [const { Lock::new(None) }; MAX_CPUS];
 
+/// A watcher, and the one that a fork has made of it.
+type Heir = (Arc<Userfault>, Arc<Userfault>);
+/// A watcher, and what it is told of.
+type Cause = (Arc<Userfault>, u64);
+
 /// Watchers that the fork under way on each CPU has made, and of which ones.
-static HEIRS: [Lock<Vec<(Arc<Userfault>, Arc<Userfault>)>>; MAX_CPUS] = [const { Lock::new(Vec::new()) }; MAX_CPUS];
+static HEIRS: [Lock<Vec<Heir>>; MAX_CPUS] = [const { Lock::new(Vec::new()) }; MAX_CPUS];
 
 /// What the call under way on each CPU has caused, and whether there is any.
-static CAUSED: [Lock<Vec<(Arc<Userfault>, u64)>>; MAX_CPUS] = [const { Lock::new(Vec::new()) }; MAX_CPUS];
+static CAUSED: [Lock<Vec<Cause>>; MAX_CPUS] = [const { Lock::new(Vec::new()) }; MAX_CPUS];
 static HAS_CAUSED: [Padded<AtomicBool>; MAX_CPUS] = [const { Padded(AtomicBool::new(false)) }; MAX_CPUS];
 
 /// The thread that runs on each CPU, for messages.
