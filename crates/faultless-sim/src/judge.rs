@@ -26,7 +26,7 @@ use faultless::AreaFlags;
 use faultless_hosted::Mmu;
 use linux_raw_sys::general as linux;
 use lives::Lives;
-use tame::{allocates, frees, is_tame, may_fault_around};
+use tame::{allocates, frees, is_tame, maps_file};
 
 /// Which machine faultless runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -290,7 +290,7 @@ impl<M: Mmu> Trial<M> {
         if shows_disk {
             return Ok(()); // `disk-cache` and `disk-notify`
         }
-        let around = tasks.iter().any(|(_, op)| may_fault_around(op));
+        let around = tasks.iter().any(|(_, op)| maps_file(op));
         self.compare_burst_faults(process, &host, &ours, around)
     }
 

@@ -11,12 +11,17 @@ use linux_raw_sys::general as linux;
 pub(super) fn may_fault_around(op: &Op) -> bool {
     match *op {
         Op::Load { at, width } => at % arena::PAGE + u64::from(width) > arena::PAGE,
-        Op::Map { flags, .. } => flags & linux::MAP_TYPE != linux::MAP_PRIVATE || flags & linux::MAP_ANONYMOUS == 0,
+        Op::Map { .. } => maps_file(op),
         Op::Advise { advice, .. } => matches!(advice, linux::MADV_POPULATE_READ | linux::MADV_POPULATE_WRITE),
         Op::Lock { .. } | Op::LockAll { .. } | Op::Remap { .. } | Op::Protect { .. } | Op::Nonlinear { .. } => true,
         Op::Peek { at, len, .. } | Op::Poke { at, len, .. } => at % arena::PAGE + len as u64 > arena::PAGE,
         _ => false,
     }
+}
+
+/// Does it map pages that are not anonymous?
+pub(super) fn maps_file(op: &Op) -> bool {
+    matches!(*op, Op::Map { flags, .. } if flags & linux::MAP_TYPE != linux::MAP_PRIVATE || flags & linux::MAP_ANONYMOUS == 0)
 }
 
 /// May a page of it be clean on one side only (`free-shared`)?
