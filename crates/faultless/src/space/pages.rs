@@ -5,7 +5,8 @@ use crate::addr::{Access, FrameId, PageRange, VirtAddr};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
 use crate::machine::{Format, Machine};
-use crate::table::{Look, look, scan};
+use crate::sync::Ordering;
+use crate::table::{Found, Look, find, look, scan};
 use alloc::vec::Vec;
 
 /// What kind of page it is.
@@ -86,10 +87,29 @@ impl<M: Machine> Core<M> {
             if self.has_exited() {
                 return;
             }
-            let next = scan(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
+            let mut next = scan(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
+            // A shared table that this space has left may be another's alone by now, and say what that one has done: so the
+            // way there has to be the same before the look and after it. Relaxed: set before a table is shared.
+            // Ends: each round but the last follows another CPU's copy of the table.
+            while let Some(last) = next.filter(|_| self.has_shared.load(Ordering::Relaxed)) {
+                let before = self.leaf_table(ctx, last - 1);
+                seen.clear();
+                next = scan(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
+                if next == Some(last) && self.leaf_table(ctx, last - 1) == before {
+                    break;
+                }
+            }
             drop(section);
             at = next.unwrap_or(end);
             seen.drain(..).for_each(&mut visit);
+        }
+    }
+
+    /// The leaf table of an address, if there is one. In a section.
+    fn leaf_table(&self, ctx: Ctx<'_, M>, at: u64) -> Option<FrameId> {
+        match find(ctx, self.root, VirtAddr::new(at)) {
+            Found::Leaf { table, .. } => Some(table),
+            _ => None,
         }
     }
 
