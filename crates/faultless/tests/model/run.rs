@@ -208,8 +208,9 @@ impl Scenario {
             println!("MODEL {name}::{test}: execution {count}, {preemptions} preemptions: {text}{place}");
             let ours = panic.location().is_some_and(|at| at.file().starts_with("crates/"));
             // What the checker says of a bug: threads that wait for ever, data read without synchronisation, and an
-            // index read from memory that was freed (0xdd…).
-            let bug = ["deadlock", "Causality violation"].iter().any(|start| text.starts_with(start));
+            // index or the flag of a borrow read from memory that was freed (0xdd…).
+            let bug =
+                ["deadlock", "Causality violation", "RefCell already"].iter().any(|start| text.starts_with(start));
             let theirs = bug || text.contains(&u64::from_ne_bytes([0xdd; 8]).to_string());
             std::process::exit(if ours || theirs { FOUND } else { GAVE_UP });
         }));
