@@ -35,6 +35,19 @@ fn small<const CPUS: usize>() -> (World<Three>, [Worker<Three>; CPUS], Space<Thr
     (world, workers, space)
 }
 
+/// Both CPUs store to the pages 0 and 1, of which nothing is there yet.
+fn touch_both((world, [mut a, mut b], space): (World<Three>, [Worker<Three>; 2], Space<Three>)) {
+    let other = space.clone();
+    let running = spawn(move || {
+        assert!(b.write(&other, 1, 1, 22));
+        b
+    });
+    assert!(a.write(&space, 0, 0, 11));
+    let b = running.join();
+    assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(11), Some(22)), "lost store");
+    world.audit([a, b], &[&space], &[]);
+}
+
 /// `a` collapses the pages 0 and 1 while `b` does `store`, which puts 7 into word 1 of `page`.
 fn collapse_against(
     (world, [mut a, mut b], space): (World<Three>, [Worker<Three>; 2], Space<Three>),
@@ -57,18 +70,7 @@ fn collapse_against(
 scenario! {
     /// Two CPUs store to the same untouched large page.
     touch_touch (3, 4)
-    {
-        let (world, [mut a, mut b], space) = untouched();
-        let other = space.clone();
-        let running = spawn(move || {
-            assert!(b.write(&other, 1, 1, 22));
-            b
-        });
-        assert!(a.write(&space, 0, 0, 11));
-        let b = running.join();
-        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(11), Some(22)), "lost store");
-        world.audit([a, b], &[&space], &[]);
-    }
+    { touch_both(untouched()) }
 }
 
 scenario! {
@@ -300,18 +302,7 @@ scenario! {
     /// Two CPUs store to the same untouched large page, and the pool has one.
     pool_touch (2, 3)
     catches [NotBusy]
-    {
-        let (world, [mut a, mut b], space) = pooled(1);
-        let other = space.clone();
-        let running = spawn(move || {
-            assert!(b.write(&other, 1, 1, 22));
-            b
-        });
-        assert!(a.write(&space, 0, 0, 11));
-        let b = running.join();
-        assert_eq!((a.read(&space, 0, 0), a.read(&space, 1, 1)), (Some(11), Some(22)), "lost store");
-        world.audit([a, b], &[&space], &[]);
-    }
+    { touch_both(pooled(1)) }
 }
 
 scenario! {
