@@ -5,36 +5,32 @@
 
 use super::{Core, Zap};
 use crate::addr::{FrameId, PAGE_SIZE, PageRange, VirtAddr};
-use crate::area::{Index, Sharing};
+use crate::area::Sharing;
 use crate::frame::Ctx;
-use crate::machine::{Format, Machine};
+use crate::machine::Machine;
 use crate::sync::mutant;
 use crate::table::{Removed, clean, note_stored, scan, stores_of};
 use alloc::vec::Vec;
+use core::convert::Infallible;
 
 impl<M: Machine> Core<M> {
     /// Write-protects what shows the part, and flushes. When it returns, all that was stored to the pages through this
     /// space is in them, and the next store faults. Returns how many pages were dirty by their entries alone.
     pub(crate) fn clean(&self, ctx: Ctx<'_, M>, zap: &Zap<'_, M>) -> u64 {
-        let (mut found, mut last) = (0, None);
-        for stripe in 0..M::Format::STRIPES {
-            let (low, high) = Index::<M>::bounds(stripe);
-            // As `zap` does it, and for the same reasons: an operation that took an entry out has flushed it and passed on
-            // what it said when we get the lock, and a mapping that moves does not slip past us (P11).
-            let guard = self.lock(ctx, low, high);
-            drop(last.take());
-            let mut parts = Vec::new();
-            self.index.each(low, high, &guard, &mut |area| {
-                // A private mapping has no page of the object that it may store to.
-                parts.extend(zap.part_of(area).filter(|_| area.sharing == Sharing::Shared).map(|(part, _)| part));
-                true
-            });
-            if !parts.is_empty() {
-                found += self.clean_parts(ctx, zap, &parts);
-            }
-            last = Some(guard);
-        }
-        drop(last);
+        let mut found = 0;
+        // As for a truncation, and for the same reasons: an operation that took an entry out has flushed it and passed on
+        // what it said when we get the lock, and a mapping that moves does not slip past us (P11).
+        let Ok(()) = self.each_stripe(
+            ctx,
+            // A private mapping has no page of the object that it may store to.
+            |area| zap.part_of(area).filter(|_| area.sharing == Sharing::Shared).map(|(part, _)| part),
+            |parts| {
+                if !parts.is_empty() {
+                    found += self.clean_parts(ctx, zap, parts);
+                }
+                Ok::<(), Infallible>(())
+            },
+        );
         self.await_exit(ctx);
         found
     }

@@ -4,9 +4,9 @@ use super::{Core, access::mark};
 use crate::addr::{Access, FrameId, PageRange, VirtAddr};
 use crate::frame::{Ctx, Kind};
 use crate::machine::format::Leaf;
-use crate::machine::{Format, Machine};
-use crate::sync::Ordering;
-use crate::table::{Found, Look, find, look, scan};
+use crate::machine::{AtomicEntry, Format, Machine};
+use crate::sync::spin_hint;
+use crate::table::{Look, look, scan_to};
 use alloc::vec::Vec;
 
 /// What kind of page it is.
@@ -81,36 +81,30 @@ impl<M: Machine> Core<M> {
         let end = range.end().min(self.layout.highest).as_u64();
         let mut at = range.start().as_u64();
         let mut seen: Vec<PageInfo> = Vec::new();
-        // Ends: each round passes a table.
+        // Ends: each round passes a table, or follows another CPU's change of the way to it, or waits for a fork.
         while at < end {
             let section = ctx.enter(self.section_name());
             if self.has_exited() {
                 return;
             }
-            let mut next = scan(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
-            // A shared table that this space has left may be another's alone by now, and say what that one has done: so the
-            // way there has to be the same before the look and after it. Relaxed: set before a table is shared.
-            // Ends: each round but the last follows another CPU's copy of the table.
-            while let Some(last) = next.filter(|_| self.has_shared.load(Ordering::Relaxed)) {
-                let before = self.leaf_table(ctx, last - 1);
+            let next = scan_to(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
+            if next.is_some_and(|(end, last)| !self.reaches(ctx, end - 1, last)) {
+                // What a table says that the space has left meanwhile is not about this space. Or a fork is under way.
+                drop(section);
                 seen.clear();
-                next = scan(ctx, self.root, at, end, &mut |page| seen.extend(self.info(ctx, page)));
-                if next == Some(last) && self.leaf_table(ctx, last - 1) == before {
-                    break;
-                }
+                ctx.relax();
+                spin_hint();
+                continue;
             }
             drop(section);
-            at = next.unwrap_or(end);
+            at = next.map_or(end, |(next, _)| next);
             seen.drain(..).for_each(&mut visit);
         }
     }
 
-    /// The leaf table of an address, if there is one. In a section.
-    fn leaf_table(&self, ctx: Ctx<'_, M>, at: u64) -> Option<FrameId> {
-        match find(ctx, self.root, VirtAddr::new(at)) {
-            Found::Leaf { table, .. } => Some(table),
-            _ => None,
-        }
+    /// Does a walk to `at` come to this entry? In the section in which it was found.
+    fn reaches(&self, ctx: Ctx<'_, M>, at: u64, entry: &AtomicEntry) -> bool {
+        look(ctx, self.root, VirtAddr::new(at)).is_some_and(|now| core::ptr::eq(now.slot, entry))
     }
 
     fn info(&self, ctx: Ctx<'_, M>, seen: crate::table::Seen) -> Option<PageInfo> {

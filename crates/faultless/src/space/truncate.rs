@@ -47,6 +47,25 @@ impl<M: Machine> Core<M> {
 
     /// Unmaps what shows the part. Fails only where a fork has shared a table anew since [`Core::prepare_zap`].
     pub(crate) fn zap(&self, ctx: Ctx<'_, M>, zap: &Zap<'_, M>) -> Result<(), NoMemory> {
+        self.each_stripe(
+            ctx,
+            |area| zap.part_of(area),
+            |parts| {
+                parts.iter().try_for_each(|(range, rewrite)| {
+                    let (low, high) = (range.start().as_u64(), range.end().as_u64());
+                    self.sweep_alive(ctx, low, high, *rewrite).map_err(|_| NoMemory)
+                })
+            },
+        )
+    }
+
+    /// Goes through the stripes, each locked meanwhile: `act` gets what `pick` makes of the areas of one.
+    pub(super) fn each_stripe<T, E>(
+        &self,
+        ctx: Ctx<'_, M>,
+        pick: impl Fn(&Area<M>) -> Option<T>,
+        mut act: impl FnMut(&[T]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut last = None;
         for stripe in 0..M::Format::STRIPES {
             let (low, high) = Index::<M>::bounds(stripe);
@@ -58,13 +77,10 @@ impl<M: Machine> Core<M> {
             drop(last.take());
             let mut parts = Vec::new();
             self.index.each(low, high, &guard, &mut |area| {
-                parts.extend(zap.part_of(area));
+                parts.extend(pick(area));
                 true
             });
-            for (range, rewrite) in parts {
-                let (low, high) = (range.start().as_u64(), range.end().as_u64());
-                self.sweep_alive(ctx, low, high, rewrite).map_err(|_| NoMemory)?;
-            }
+            act(&parts)?;
             last = Some(guard);
         }
         Ok(())

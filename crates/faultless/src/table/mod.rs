@@ -26,7 +26,7 @@ mod walk;
 pub(crate) use audit::recount;
 pub(crate) use clean::{clean, note_stored, stores_of};
 pub(crate) use relocate::{Moved, install, make_room};
-pub(crate) use scan::{Seen, scan};
+pub(crate) use scan::{Seen, scan, scan_to};
 pub(crate) use share::{freeze, link_child, settle_drop, teardown, unfreeze};
 pub(crate) use sweep::{Progress, Rewrite, Sweep};
 pub(crate) use walk::{Found, Look, Stop, find, is_private, load, look, populate, populate_to};

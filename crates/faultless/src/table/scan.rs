@@ -7,7 +7,7 @@ use super::{shift, slot_of, span};
 use crate::addr::{FrameId, PAGE_SIZE};
 use crate::frame::Ctx;
 use crate::machine::format::{Leaf, Raw, Upper};
-use crate::machine::{Format, Machine};
+use crate::machine::{AtomicEntry, Format, Machine};
 
 /// A leaf entry that says something: it maps a page, or is OFFSET or LOST.
 #[derive(Clone, Copy, Debug)]
@@ -40,12 +40,30 @@ pub(crate) fn scan<M: Machine>(
     to: u64,
     visit: &mut impl FnMut(Seen),
 ) -> Option<u64> {
+    scan_to(ctx, root, from, to, visit).map(|(end, _)| end)
+}
+
+/// The same; tells besides which entry was the last that was looked at. If a walk to the last page comes to another one
+/// now, the table is one that the space has left: it may be another's alone by now, and say what that one has done.
+pub(crate) fn scan_to<'a, M: Machine>(
+    ctx: Ctx<'a, M>,
+    root: FrameId,
+    from: u64,
+    to: u64,
+    visit: &mut impl FnMut(Seen),
+) -> Option<(u64, &'a AtomicEntry)> {
     let at = At { table: root, level: M::Format::LEVELS - 1, base: 0, shares: 1 };
     search(ctx, at, from, to, visit)
 }
 
 /// Searches below `at`; `None` if it has no leaf table for the range. Recursion is `LEVELS` deep.
-fn search<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut impl FnMut(Seen)) -> Option<u64> {
+fn search<'a, M: Machine>(
+    ctx: Ctx<'a, M>,
+    at: At,
+    from: u64,
+    to: u64,
+    visit: &mut impl FnMut(Seen),
+) -> Option<(u64, &'a AtomicEntry)> {
     let covered = span::<M::Format>(at.level);
     let first = slot_of::<M::Format>(from.max(at.base), at.level);
     let last = ((to - 1 - at.base) >> shift::<M::Format>(at.level)) as usize;
@@ -58,7 +76,7 @@ fn search<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut i
             Upper::Huge => {
                 let end = to.min(base + covered);
                 large::<M>(at, entry, base, (from.max(base), end), visit);
-                return Some(end);
+                return Some((end, slot));
             }
             _ => continue,
         };
@@ -70,13 +88,13 @@ fn search<M: Machine>(ctx: Ctx<'_, M>, at: At, from: u64, to: u64, visit: &mut i
         };
         let end = to.min(base + covered);
         if below.level > 0 {
-            if let Some(next) = search(ctx, below, from.max(base), end, visit) {
-                return Some(next);
+            if let Some(found) = search(ctx, below, from.max(base), end, visit) {
+                return Some(found);
             }
             continue;
         }
         leaves(ctx, below, from.max(base), end, visit);
-        return Some(end);
+        return Some((end, &ctx.entries(frame)[slot_of::<M::Format>(end - 1, 0)]));
     }
     None
 }
