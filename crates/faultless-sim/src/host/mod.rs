@@ -499,7 +499,8 @@ fn may_come_in(op: &Op) -> (u64, u64) {
         | Op::Protect { at, len, .. } => (down(at), up(at, len)),
         // Linux rounds the length down.
         Op::Nonlinear { at, len, .. } => (down(at), down(at).saturating_add(down(len))),
-        Op::Remap { .. } | Op::LockAll { .. } | Op::Brk { .. } => (arena::START, arena::END),
+        Op::LockAll { .. } | Op::Brk { .. } => (arena::START, arena::END),
+        // For `mremap` the process itself knows better.
         _ => (0, 0),
     }
 }
