@@ -394,12 +394,13 @@ impl Moved {
 
     /// May a page of a file be there now, by what was there before? What was added to a locked mapping may.
     fn may_be_there(&self, before: &Pages, page: usize) -> bool {
+        let was_there = |page: usize| before[page] & PRESENT != 0;
         let offset = arena::address_of(page).wrapping_sub(self.to);
-        if offset >= self.new {
-            return before[page] & PRESENT != 0;
+        // Where there was nothing to be moved, what was there stays.
+        if offset >= self.new || was_there(page) {
+            return was_there(page);
         }
-        let source = arena::page_of(self.from + offset).unwrap_or(page);
-        offset >= self.old || before[source] & PRESENT != 0
+        offset >= self.old || arena::page_of(self.from + offset).is_some_and(was_there)
     }
 }
 
