@@ -42,9 +42,9 @@ pub trait Pager: Send + Sync {
     /// was stored since. Two calls for one page never overlap, and a truncation that cuts the page off returns after the
     /// call.
     ///
-    /// May block; no lock of `faultless` is held. One case is different: when the last handle of the object is dropped, what
-    /// is dirty is written there and then, and that may be inside of any operation, under its locks. So it must not call
-    /// `faultless`.
+    /// May block; no lock of `faultless` is held. One case is different: when the last handle of the object is dropped (a
+    /// mapping has one, too, which goes when a CPU collects), what is dirty is written there and then, and that may be
+    /// inside of any operation, under its locks. So it must not call `faultless`.
     ///
     /// # Errors
     ///
