@@ -84,7 +84,7 @@ pub struct CheckArgs {
     pub seed: Option<u64>,
 
     /// System calls and accesses to execute in all
-    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub operations: u64,
 
     /// System calls and accesses of one scenario
@@ -149,8 +149,8 @@ const EXAMPLES: &str = "\
 Examples:
   faultless run /bin/ls -l /
   faultless run --cpus 4 --memory 1G ./stress --threads 8
-  faultless run --file $(python3 -c 'import os; print(os.path.dirname(os.__file__))') \\
-      python3 -c 'print(sum(range(10)))'
+  faultless run --file $(/usr/bin/python3 -c 'import os; print(os.path.dirname(os.__file__))') \\
+      /usr/bin/python3 -c 'print(sum(range(10)))'
   faultless run --file script.sh --file /usr/bin/awk busybox sh script.sh
   faultless run --root ./alpine /bin/sh
   faultless run --json --report run.json ./program
@@ -246,7 +246,7 @@ pub struct RunArgs {
     pub qemu: PathBuf,
 
     /// The program, by path or by name, and its arguments
-    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(value_name = "PROGRAM", required = true, trailing_var_arg = true)]
     pub command: Vec<OsString>,
 }
 
@@ -304,11 +304,22 @@ mod tests {
     }
 
     #[test]
+    fn an_option_that_does_not_exist_is_no_program() {
+        let told = |line: &str| run(line).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(told("run --ram 1G prog").contains("unexpected argument '--ram'"), "{}", told("run --ram 1G prog"));
+        assert!(told("run --cpu 4 prog").contains("--cpus"), "{}", told("run --cpu 4 prog"));
+        assert!(run("run -v prog").is_err());
+        assert_eq!(run("run -- -prog -v").map(|args| args.program()).ok(), Some("-prog".to_owned()));
+    }
+
+    #[test]
     fn a_check_needs_no_options() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' '));
         let Ok(Cli { command: Command::Check(args) }) = parse("faultless check") else { panic!("not parsed") };
         assert_eq!((args.against, args.seed, args.processes, args.manner.every), (Against::Linux, None, 6, 1));
-        for wrong in ["check --processes 9", "check --every 0", "check --against mach", "replay"] {
+        for wrong in
+            ["check --processes 9", "check --every 0", "check --operations 0", "check --against mach", "replay"]
+        {
             assert!(parse(&format!("faultless {wrong}")).is_err(), "{wrong}");
         }
     }

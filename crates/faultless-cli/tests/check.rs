@@ -31,5 +31,18 @@ fn replay_tells_what_differs_or_what_it_cannot_read() {
     assert_eq!((same.status.code(), text(&same).as_str()), (Some(0), "3 operations agree with Linux\n"));
     let wrong = replay("p0 jump +0x0\n");
     assert_eq!(wrong.status.code(), Some(125));
-    assert!(text(&wrong).contains("line 1: `jump` is no call"), "{}", text(&wrong));
+    let told = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(told.contains("line 1: `jump` is no call") && wrong.stdout.is_empty(), "{told}");
+    let json = faultless(&["replay", "--json", path.to_str().expect("a name")]);
+    assert!(text(&json).contains("is no call") && json.stderr.is_empty(), "{}", text(&json));
+}
+
+#[test]
+fn a_place_for_the_scenario_that_cannot_be_is_told_before_anything_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let save = dir.path().join("none/scenario.txt");
+    let output = faultless(&["check", "--operations", "300", "--save", save.to_str().expect("a name")]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), output.stdout.is_empty()), (Some(125), true), "{told}");
+    assert!(told.contains("scenario.txt cannot be written: there is no such directory"), "{told}");
 }

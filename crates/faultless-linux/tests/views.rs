@@ -1,9 +1,9 @@
 //! pagemap, clear_refs and smaps of a hosted space: what the entries and lines say (AC-02, GU-02).
 
-use faultless::{Access, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, VirtAddr, Vm};
+use faultless::{Access, AreaFlags, CpuId, Layout, MapRequest, PAGE_SIZE, PageRange, Rights, VirtAddr, Vm};
 use faultless_hosted::{Fast, FastConfig};
 use faultless_linux::pagemap::{EXCLUSIVE, Frames, PRESENT, SOFT_DIRTY, clear_refs, pagemap};
-use faultless_linux::text::{PageSums, Text};
+use faultless_linux::text::{PageSums, Text, vm_flags};
 use faultless_linux::{Errno, Memory};
 
 const AT: u64 = 0x1_0000_0000;
@@ -75,6 +75,18 @@ fn clear_refs_takes_five_numbers() {
         for right in ["1", " 2\n", "+3", "04", "5"] {
             assert_eq!(clear_refs(space, cpu, right.as_bytes()), Ok(()), "{right}");
         }
+    });
+}
+
+#[test]
+fn the_flags_of_an_area_are_in_linuxs_order() {
+    with_pages(|cpu, space| {
+        let flags = AreaFlags::DROPPABLE | AreaFlags::SEALED | AreaFlags::WIPE_ON_FORK | AreaFlags::NO_DUMP;
+        let request = MapRequest { flags: flags | AreaFlags::NO_RESERVE, ..MapRequest::anonymous(PAGE_SIZE) };
+        let at = space.map(cpu, request).expect("room");
+        let mut text = Text::default();
+        vm_flags(&space.area_at(cpu, at).expect("mapped"), &mut text);
+        assert_eq!(String::from_utf8(text.0).expect("text"), "VmFlags: rd wr mr mw me nr wf dd sd dp sl \n");
     });
 }
 

@@ -4,7 +4,9 @@
 //! no address-space lock and no page-table lock, and a fork that shares page tables and still counts every page exactly.
 //!
 //! Implement [`Machine`] (RAM, CPUs, TLB), build a [`Vm`], make a [`Space`], and call [`Space::map`],
-//! [`Space::fault`] and [`Space::fork`]. `examples/embed.rs` is the smallest complete embedding.
+//! [`Space::fault`] and [`Space::fork`]. `examples/embed.rs` is the smallest complete embedding; in `examples/driver.rs` a
+//! driver maps frames of its own. What an embedder may implement besides: a [`Pager`] (where a file's pages come from, and
+//! where they go) and a [`Watcher`] (who is told of faults, as by userfaultfd).
 //!
 //! # Rooms
 //!

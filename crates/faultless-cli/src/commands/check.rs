@@ -1,10 +1,11 @@
 //! `faultless check`: random scenarios, judged by Linux.
 //!
-//! Called by the binary. The verdict goes to standard output, progress to standard error if that is a terminal. Exit
-//! codes: 0 all agree, 1 they differ, 125 they could not be judged.
+//! Called by the binary. The verdict goes to standard output, to standard error why there is none, and progress if that is
+//! a terminal. Exit codes: 0 all agree, 1 they differ, 125 they could not be judged.
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use faultless_sim::check::{CheckError, Found, Plan, Progress, Unjudged, check};
@@ -20,6 +21,9 @@ pub const EXIT_DIFFERS: u8 = 1;
 
 /// Checks, tells what came out, and returns the exit code.
 pub fn run(args: &CheckArgs) -> u8 {
+    if let Some(path) = args.save.as_deref().filter(|path| !may_be_made(path)) {
+        return refuse(&args.manner, &format!("{} cannot be written: there is no such directory", path.display()));
+    }
     let seed = args.seed.unwrap_or_else(some_seed);
     let plan = Plan {
         steps: args.steps as usize,
@@ -27,7 +31,7 @@ pub fn run(args: &CheckArgs) -> u8 {
         manner: manner(&args.manner, seed),
         ..Plan::new(seed, args.operations)
     };
-    let mut line = Line::new(args.operations);
+    let mut line = Line::new(args.operations, seed);
     let result = check(&plan, |progress| line.show(progress));
     line.clear();
     let (code, value, text) = match &result {
@@ -46,8 +50,13 @@ pub fn run(args: &CheckArgs) -> u8 {
     if let Err(error) = saved {
         let _ = writeln!(io::stderr(), "faultless: while writing the scenario: {error}");
     }
-    tell(&args.manner, &value, &text);
+    tell(&args.manner, code, &value, &text);
     code
+}
+
+/// Is there a directory for the file? Asked first: a difference may take hours to be found.
+fn may_be_made(path: &Path) -> bool {
+    path.parent().is_none_or(|dir| dir.as_os_str().is_empty() || dir.is_dir())
 }
 
 /// The manner that options ask for.
@@ -59,10 +68,20 @@ pub(super) fn manner(args: &MannerArgs, seed: u64) -> Manner {
     Manner { machine, every: args.every as usize, others: 4, details: args.details as usize, canary: None }
 }
 
-/// Writes the verdict in the form that was asked for. If standard output is gone, the exit code still tells.
-pub(super) fn tell(args: &MannerArgs, value: &Value, text: &str) {
-    let text = if args.json { format!("{value:#}\n") } else { text.to_owned() };
-    let _ = io::stdout().write_all(text.as_bytes());
+/// Says why there is no verdict, and returns the exit code for that.
+pub(super) fn refuse(args: &MannerArgs, what: &str) -> u8 {
+    tell(args, EXIT_OWN_FAILURE, &json!({"verdict": "none", "error": what}), &format!("faultless: {what}\n"));
+    EXIT_OWN_FAILURE
+}
+
+/// Writes the verdict in the form that was asked for, or to standard error why there is none. If those are gone, the exit
+/// code still tells.
+pub(super) fn tell(args: &MannerArgs, code: u8, value: &Value, text: &str) {
+    let _ = match (args.json, code) {
+        (true, _) => writeln!(io::stdout(), "{value:#}"),
+        (false, EXIT_OWN_FAILURE) => io::stderr().write_all(text.as_bytes()),
+        (false, _) => io::stdout().write_all(text.as_bytes()),
+    };
 }
 
 /// A difference as JSON.
@@ -136,13 +155,14 @@ fn kept(found: &Found) -> String {
 /// The progress line of a terminal.
 struct Line {
     goal: u64,
+    first: u64,
     last: Option<Instant>,
     on: bool,
 }
 
 impl Line {
-    fn new(goal: u64) -> Self {
-        Self { goal, last: None, on: io::stderr().is_terminal() }
+    fn new(goal: u64, first: u64) -> Self {
+        Self { goal, first, last: None, on: io::stderr().is_terminal() }
     }
 
     fn show(&mut self, progress: &Progress) {
@@ -150,7 +170,10 @@ impl Line {
         if self.on && due {
             self.last = Some(Instant::now());
             let percent = progress.operations * 100 / self.goal.max(1);
-            let text = format!("{percent:3} %  {} operations, {:.0} per second", progress.operations, progress.speed());
+            // Who interrupts it knows where to go on.
+            let seed = self.first.wrapping_add(progress.scenarios);
+            let (operations, speed) = (progress.operations, progress.speed());
+            let text = format!("{percent:3} %  {operations} operations, {speed:.0} per second, at seed {seed}");
             let _ = write!(io::stderr(), "\r{text}\x1b[K");
         }
     }

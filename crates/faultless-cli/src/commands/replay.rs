@@ -8,7 +8,7 @@ use faultless_sim::judge::{Failure, Manner, judge};
 use faultless_sim::scenario::Scenario;
 use serde_json::json;
 
-use super::check::{EXIT_DIFFERS, difference_value, failed, manner, tell};
+use super::check::{EXIT_DIFFERS, difference_value, failed, manner, refuse, tell};
 use crate::args::ReplayArgs;
 use crate::error::EXIT_OWN_FAILURE;
 
@@ -17,8 +17,7 @@ pub fn run(args: &ReplayArgs) -> u8 {
     let scenario = match read(args) {
         Ok(scenario) => scenario,
         Err(what) => {
-            tell(&args.manner, &json!({"verdict": "none", "error": what}), &format!("faultless: {what}\n"));
-            return EXIT_OWN_FAILURE;
+            return refuse(&args.manner, &what);
         }
     };
     let (code, value, text) = match judge(&scenario, Manner { others: 1, ..manner(&args.manner, 1) }) {
@@ -34,7 +33,7 @@ pub fn run(args: &ReplayArgs) -> u8 {
         }
         Err(failure) => (EXIT_OWN_FAILURE, failed(&failure), format!("faultless: {failure}\n")),
     };
-    tell(&args.manner, &value, &text);
+    tell(&args.manner, code, &value, &text);
     code
 }
 

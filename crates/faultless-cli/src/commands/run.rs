@@ -67,6 +67,7 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
     }
     let kernel = image::find(args.kernel.as_deref(), &own, &[&here, image::source()])?;
     image::check(&kernel)?;
+    args.report.as_deref().map_or(Ok(()), can_write).map_err(Error::host("opening the report file"))?;
     let finished = boot(args, &machine, &kernel, &prepared, terminal, no_input)?;
     document.log(&finished.log);
     if !args.json {
@@ -78,6 +79,17 @@ fn attempt(args: &RunArgs, document: &mut Document) -> Result<Exit, Error> {
     }
     document.exit(&exit);
     Ok(exit)
+}
+
+/// Can the file be written? Asked before the run, which may take long; what is in it stays until the new report is there.
+fn can_write(file: &Path) -> io::Result<()> {
+    let opened = fs::OpenOptions::new().write(true).create(true).truncate(false).open(file);
+    opened.map(drop).map_err(|error| named(file, error))
+}
+
+/// The error with the name of the file.
+fn named(file: &Path, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", file.display()))
 }
 
 fn boot(
@@ -212,7 +224,8 @@ fn tell_faults(log: &Log) {
 /// Writes report and failure to where the user wants them.
 fn tell(args: &RunArgs, result: &Result<Exit, Error>, document: &Document) -> Result<(), Error> {
     if let Some(file) = &args.report {
-        fs::write(file, format!("{document}\n")).map_err(Error::host("writing the report file"))?;
+        let written = fs::write(file, format!("{document}\n")).map_err(|error| named(file, error));
+        written.map_err(Error::host("writing the report file"))?;
     }
     let text = match result {
         _ if args.json => format!("{document}\n"),

@@ -29,6 +29,8 @@ pub enum ProgramError {
     },
     /// It is not a file with execute permission.
     NotExecutable(PathBuf),
+    /// It is a directory.
+    IsDirectory(PathBuf),
     /// It is not an x86-64 Linux program.
     BadImage(PathBuf, ImageError),
     /// Scripts whose interpreters are scripts, deeper than Linux goes.
@@ -68,7 +70,7 @@ impl ProgramError {
     pub fn exit_code(&self) -> u8 {
         use ProgramError::*;
         match self {
-            NotExecutable(_) | BadImage(..) | ScriptTooDeep(_) => 126,
+            NotExecutable(_) | IsDirectory(_) | BadImage(..) | ScriptTooDeep(_) => 126,
             NotFound { .. } | NoScriptInterpreter { .. } | NoInterpreter { .. } | NoLibraries(_) => 127,
             PathNeeded(_) | Tree(_) | Given(..) | Archive(_) | Manifest(_) => EXIT_OWN_FAILURE,
         }
@@ -87,7 +89,7 @@ impl ProgramError {
         use ProgramError::*;
         match self {
             NotFound { .. } => "program_not_found",
-            NotExecutable(_) => "not_executable",
+            NotExecutable(_) | IsDirectory(_) => "not_executable",
             BadImage(..) => "not_an_x86_64_program",
             ScriptTooDeep(_) => "script_too_deep",
             NoScriptInterpreter { .. } => "script_interpreter_missing",
@@ -104,6 +106,7 @@ impl ProgramError {
         Some(match self {
             NotFound { name, here, inside, .. } => not_found_help(name, here.as_deref(), inside.as_deref()),
             NotExecutable(path) => format!("make it executable: chmod +x {}", path.display()),
+            IsDirectory(_) => "name a program".into(),
             BadImage(path, why) => image_help(path, *why),
             ScriptTooDeep(_) => "run the innermost interpreter directly".into(),
             NoScriptInterpreter { interpreter, .. } => {
@@ -187,6 +190,7 @@ impl fmt::Display for ProgramError {
                 write!(f, "{name} was not found. Looked for:{}", listed(looked))
             }
             NotExecutable(path) => write!(f, "{} is not an executable file", path.display()),
+            IsDirectory(path) => write!(f, "{} is a directory", path.display()),
             BadImage(path, why) => write!(f, "{} cannot run here: {why}", path.display()),
             ScriptTooDeep(path) => {
                 write!(f, "{} is a script run by scripts, deeper than Linux goes", path.display())
@@ -256,6 +260,7 @@ mod tests {
     #[test]
     fn exit_codes_are_those_of_the_shells() {
         assert_eq!(ProgramError::NotExecutable("x".into()).exit_code(), 126);
+        assert_eq!(ProgramError::IsDirectory("x".into()).exit_code(), 126);
         assert_eq!(ProgramError::NoLibraries(vec![]).exit_code(), 127);
         assert_eq!(ProgramError::PathNeeded("x".into()).exit_code(), 125);
     }

@@ -119,7 +119,8 @@ fn needed(request: &Request, root: &Root) -> Result<Prepared, ProgramError> {
     for file in &closure.files {
         tree.add(root, file)?;
     }
-    let notices = extra::add_with_needs(&mut tree, &request.extra, &request.here, &linker)?;
+    let (scripts, search) = (&program.shebangs, guest_path(request));
+    let notices = extra::add_with_needs(&mut tree, &request.extra, &request.here, &linker, scripts, &search)?;
     let cwd = request.cwd.clone().unwrap_or_else(|| request.here.clone());
     Ok(Prepared {
         manifest: manifest(request, program.path.clone(), program.arguments(&request.arguments), cwd),
@@ -180,9 +181,18 @@ fn manifest(request: &Request, exec: PathBuf, arguments: Vec<OsString>, cwd: Pat
     }
 }
 
+/// A variable of the guest's environment.
+fn variable(request: &Request, name: &str) -> Option<OsString> {
+    Manifest { environment: request.environment.clone(), ..Manifest::default() }.variable(name)
+}
+
+/// Where the guest looks programs up.
+fn guest_path(request: &Request) -> Vec<PathBuf> {
+    std::env::split_paths(&variable(request, "PATH").unwrap_or_default()).filter(|dir| dir.is_absolute()).collect()
+}
+
 fn linker<'r>(request: &Request, root: &'r Root, image: &Image) -> Linker<'r> {
-    let settings = Manifest { environment: request.environment.clone(), ..Manifest::default() };
-    let library_path = settings.variable("LD_LIBRARY_PATH");
+    let library_path = variable(request, "LD_LIBRARY_PATH");
     let library_path = library_path.as_ref().and_then(|value| value.to_str());
     Linker::new(root, Flavor::of(image.interpreter.as_deref()), library_path)
 }

@@ -29,6 +29,17 @@ impl Shebang {
         (!interpreter.is_empty())
             .then(|| Shebang { interpreter: interpreter.to_owned(), argument: argument.map(str::to_owned) })
     }
+
+    /// The program that the interpreter will look up by its name, if it is env(1): `python3` of `#!/usr/bin/env python3`,
+    /// also with `-S`.
+    pub fn looked_up(&self) -> Option<&str> {
+        let argument = self.argument.as_deref().filter(|_| self.interpreter.ends_with("/env"))?;
+        let word = match argument.strip_prefix("-S") {
+            Some(words) => words.split_whitespace().next()?,
+            None => argument,
+        };
+        (!word.starts_with('-') && !word.contains(['=', '/', ' ', '\t'])).then_some(word)
+    }
 }
 
 #[cfg(test)]
@@ -46,6 +57,18 @@ mod tests {
         assert_eq!(parse("#! /bin/sh \t\n"), sh(None));
         assert_eq!(parse("#!/bin/sh -e -u\n"), sh(Some("-e -u")));
         assert_eq!(parse("#!/bin/sh \t -e"), sh(Some("-e")));
+    }
+
+    #[test]
+    fn env_looks_a_name_up() {
+        let name = |text: &str| Shebang::parse(text.as_bytes()).and_then(|found| found.looked_up().map(str::to_owned));
+        assert_eq!(name("#!/usr/bin/env python3\n").as_deref(), Some("python3"));
+        assert_eq!(name("#!/usr/bin/env -S perl -w\n").as_deref(), Some("perl"));
+        for none in
+            ["#!/usr/bin/env", "#!/usr/bin/env -i sh", "#!/usr/bin/env A=b", "#!/bin/sh python3", "#!/bin/env a b"]
+        {
+            assert_eq!(name(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -128,6 +128,7 @@ pub fn vm_flags<M: Machine>(area: &AreaInfo<M>, text: &mut Text) {
         ("sd", has(AreaFlags::SOFT_DIRTY)),
         ("hg", has(AreaFlags::HUGE)),
         ("nh", has(AreaFlags::NO_HUGE)),
+        ("dp", has(AreaFlags::DROPPABLE)),
         ("sl", has(AreaFlags::SEALED)),
     ];
     put!(text, "VmFlags: ");

@@ -63,16 +63,19 @@ impl AreaFlags {
     pub const HUGE: Self = Self(2048);
     /// Large pages are not wanted (MADV_NOHUGEPAGE).
     pub const NO_HUGE: Self = Self(4096);
-    /// Frames that the embedder maps by number, with or without records: never counted, copied or freed.
+    /// Frames that the embedder maps by number, with or without records: never counted, copied or freed. Set by the core
+    /// alone, for [`Backing::Frames`](crate::Backing).
     pub const RAW: Self = Self(8192);
     /// Each of its pages counts as soft-dirty, there or not: new mappings do, until that is cleared. No reason to keep
     /// two areas apart: one that comes of both has it if either had (P14).
     pub const SOFT_DIRTY: Self = Self(1 << 14);
-    /// Its pages count as promised (Linux's VM_ACCOUNT). Set where private memory becomes writable, and stays then.
+    /// Its pages count as promised (Linux's VM_ACCOUNT). Set by the core alone, where private memory becomes writable, and
+    /// stays then.
     pub const ACCOUNTED: Self = Self(1 << 20);
     /// Its pages may be taken at any time instead of being swapped (MAP_DROPPABLE).
     pub const DROPPABLE: Self = Self(1 << 21);
-    /// Shows pages of its object in another order than theirs (remap_file_pages).
+    /// Shows pages of its object in another order than theirs (remap_file_pages). Comes with
+    /// [`Space::remap_pages`](crate::Space::remap_pages).
     pub const NONLINEAR: Self = Self(1 << 24);
     /// Shows an object of large pages ([`Vm::new_huge_memory`](crate::Vm::new_huge_memory)): all of it is mapped by large
     /// pages only. Set by the core alone.

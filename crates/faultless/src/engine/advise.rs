@@ -41,6 +41,7 @@ impl<M: Machine> Space<M> {
     /// # Errors
     ///
     /// [`AdviseError::Refused`] at the first area that is not allowed; areas before it have been changed.
+    /// [`AdviseError::Unmapped`] if the range has holes, after all else was done; [`AdviseError::NoMemory`].
     pub fn set_flags(
         &self,
         cpu: &mut Cpu<M>,

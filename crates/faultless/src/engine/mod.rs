@@ -370,7 +370,8 @@ impl<M: Machine> Space<M> {
     ///
     /// # Errors
     ///
-    /// [`AccessError`] says how far it came and why it stopped.
+    /// [`AccessError`] says how far it came and why it stopped. Frames that [`Space::insert_frames`] mapped are the
+    /// program's alone: at them it stops with [`FaultError::Unmapped`], though a fault there is resolved.
     pub fn read(&self, cpu: &mut Cpu<M>, addr: VirtAddr, into: &mut [u8]) -> Result<(), AccessError> {
         self.core.read(cpu.ctx_in(&self.core.memory), addr, into)
     }
@@ -379,7 +380,7 @@ impl<M: Machine> Space<M> {
     ///
     /// # Errors
     ///
-    /// [`AccessError`] says how far it came and why it stopped.
+    /// [`AccessError`] as for [`Space::read`]; a private mapping of such frames gets a copy that is written to.
     pub fn write(&self, cpu: &mut Cpu<M>, addr: VirtAddr, from: &[u8]) -> Result<(), AccessError> {
         self.core.write(cpu.ctx_in(&self.core.memory), addr, from)
     }

@@ -49,7 +49,7 @@ impl<M: Machine> Space<M> {
     }
 
     /// Puts a page where nothing is, in a range that is watched; `marked`: the first store to it is reported. Wakes
-    /// nobody.
+    /// nobody: the watcher wakes those who wait for the page, afterwards.
     ///
     /// # Errors
     ///

@@ -68,7 +68,8 @@ fn clean<M: Machine>(ctx: Ctx<'_, M>, registry: &Registry<M>, object: &Arc<Objec
 
 impl<M: Machine> Object<M> {
     /// Writes what was stored to `len` bytes from `offset` before the call, through mappings or by calls, and waits until
-    /// the pager has it (fsync, sync_file_range). Nothing if the pager does not want it.
+    /// the pager has it (fsync, sync_file_range). Nothing if the pager does not want it. `known` is what the caller's handle
+    /// has heard of failures: from [`Object::write_errors`] when the handle was made, and kept with it.
     ///
     /// # Errors
     ///

@@ -47,7 +47,7 @@ impl Scope {
 /// RAM, CPUs and TLBs.
 ///
 /// About ten functions; `examples/embed.rs` has a machine in 40 lines, `faultless-hosted` one with threads and TLBs,
-/// `kernel/` one on real page tables. Run `faultless_hosted::conformance` style checks against a new one.
+/// `kernel/` one on real page tables. `faultless_hosted::conformance::check` checks a new one, promise by promise.
 ///
 /// # Safety
 ///

@@ -39,9 +39,12 @@ pub trait Pager: Send + Sync {
 
     /// Writes a page to where it is kept. What was stored before the call is in it, and nobody stores to it through a
     /// mapping during the call: faults wait, so it should not take for ever. A page may be written again although nothing
-    /// was stored since. May block; no lock of `faultless` is held, but for the write-back of the last handle's drop, which may happen inside of any operation: it must not
-    /// call `faultless`. Two calls for one page never overlap, and a truncation that cuts the page off returns after the
+    /// was stored since. Two calls for one page never overlap, and a truncation that cuts the page off returns after the
     /// call.
+    ///
+    /// May block; no lock of `faultless` is held. One case is different: when the last handle of the object is dropped (a
+    /// mapping has one, too, which goes when a CPU collects), what is dirty is written there and then, and that may be
+    /// inside of any operation, under its locks. So it must not call `faultless`.
     ///
     /// # Errors
     ///

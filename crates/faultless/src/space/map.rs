@@ -48,7 +48,7 @@ pub enum Backing<M: Machine> {
 pub struct MapRequest<M: Machine> {
     /// Address for all placements but [`Placement::Anywhere`].
     pub addr: VirtAddr,
-    /// Bytes; rounded up to whole pages.
+    /// Bytes; rounded up to whole pages, to large ones if the object is of the pool's.
     pub len: u64,
     /// Where.
     pub placement: Placement,
@@ -60,7 +60,7 @@ pub struct MapRequest<M: Machine> {
     pub sharing: Sharing,
     /// What it shows.
     pub backing: Backing<M>,
-    /// Other properties.
+    /// Other properties. Flags that the core alone sets are left out.
     pub flags: AreaFlags,
 }
 

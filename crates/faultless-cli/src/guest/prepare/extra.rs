@@ -56,22 +56,32 @@ pub fn add(tree: &mut Tree, extra: &[ExtraFile], here: &Path) -> Result<(), Prog
     Ok(())
 }
 
-/// Adds the files and what they need, looked up by `linker`. Returns notices about what was not found.
+/// Adds the files and what they need, looked up by `linker`, and what env(1) will start in `scripts` or in theirs, looked
+/// up in `search`. Returns notices about what was not found.
 pub fn add_with_needs(
     tree: &mut Tree,
     extra: &[ExtraFile],
     here: &Path,
     linker: &Linker<'_>,
+    scripts: &[Shebang],
+    search: &[PathBuf],
 ) -> Result<Vec<String>, ProgramError> {
     let before: BTreeSet<PathBuf> = tree.iter().map(|(path, _)| path.to_owned()).collect();
     add(tree, extra, here)?;
-    let mut missing = Vec::new();
+    let looked_up = |script: &Shebang| {
+        let name = script.looked_up()?;
+        search.iter().map(|dir| dir.join(name)).find(|path| linker.root().is_file(path))
+    };
+    let mut needed: Vec<PathBuf> = scripts.iter().filter_map(looked_up).collect();
     for host in loadable(tree, &before) {
-        let interpreter = match leading_bytes(&host).and_then(|bytes| Shebang::parse(&bytes)) {
-            Some(shebang) => PathBuf::from(shebang.interpreter),
-            None => host,
-        };
-        add_needs(tree, &interpreter, linker, &mut missing)?;
+        match leading_bytes(&host).and_then(|bytes| Shebang::parse(&bytes)) {
+            Some(script) => needed.extend(looked_up(&script).into_iter().chain([script.interpreter.into()])),
+            None => needed.push(host),
+        }
+    }
+    let mut missing = Vec::new();
+    for path in needed {
+        add_needs(tree, &path, linker, &mut missing)?;
     }
     Ok(notices(missing))
 }

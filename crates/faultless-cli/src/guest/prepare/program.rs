@@ -25,6 +25,8 @@ pub struct Program {
     pub image: Image,
     /// The scripts that led to it, outermost first.
     scripts: Vec<PathBuf>,
+    /// Their first lines.
+    pub shebangs: Vec<Shebang>,
     /// The argument vector before the user's arguments.
     leading: Vec<OsString>,
 }
@@ -37,13 +39,13 @@ impl Program {
     /// [`ProgramError`] if it, or an interpreter that it names, is missing or not executable.
     pub fn find(root: &Root, name: &str, here: &Path, search: &[PathBuf]) -> Result<Self, ProgramError> {
         let mut path = locate(root, name, here, search)?;
-        let mut scripts = Vec::new();
+        let (mut scripts, mut shebangs) = (Vec::new(), Vec::new());
         let mut leading = vec![OsString::from(name)];
         loop {
             let data = executable(root, &path)?;
             let Some(shebang) = Shebang::parse(&data) else {
                 let image = Image::parse(&data).map_err(|why| ProgramError::BadImage(path.clone(), why))?;
-                return Ok(Program { path, image, scripts, leading });
+                return Ok(Program { path, image, scripts, shebangs, leading });
             };
             if scripts.len() == MAX_SCRIPTS {
                 return Err(ProgramError::ScriptTooDeep(path));
@@ -54,8 +56,10 @@ impl Program {
             }
             // As the kernel would: interpreter, its argument, then the script in place of argv[0].
             leading[0] = path.clone().into();
-            leading.splice(0..0, std::iter::once(shebang.interpreter).chain(shebang.argument).map(OsString::from));
+            let words = std::iter::once(&shebang.interpreter).chain(&shebang.argument);
+            leading.splice(0..0, words.map(OsString::from));
             scripts.push(std::mem::replace(&mut path, interpreter));
+            shebangs.push(shebang);
         }
     }
 
@@ -72,7 +76,7 @@ impl Program {
 
 fn locate(root: &Root, name: &str, here: &Path, search: &[PathBuf]) -> Result<PathBuf, ProgramError> {
     let looked: Vec<PathBuf> = if name.contains('/') {
-        vec![here.join(name)]
+        vec![here.join(without_dots(name))]
     } else {
         search.iter().map(|dir| here.join(dir).join(name)).collect()
     };
@@ -90,11 +94,19 @@ fn locate(root: &Root, name: &str, here: &Path, search: &[PathBuf]) -> Result<Pa
     })
 }
 
+/// `./prog` as `prog`, so that the path reads well where it is told.
+fn without_dots(name: &str) -> &str {
+    name.strip_prefix("./").map_or(name, |rest| without_dots(rest.trim_start_matches('/')))
+}
+
 /// The bytes of a file that may be executed.
 fn executable(root: &Root, path: &Path) -> Result<Vec<u8>, ProgramError> {
     let refused = || ProgramError::NotExecutable(path.to_owned());
     let found = root.find(path).map_err(|_| refused())?;
     let facts = fs::metadata(root.on_host(&found.target)).map_err(|_| refused())?;
+    if facts.is_dir() {
+        return Err(ProgramError::IsDirectory(path.to_owned()));
+    }
     if !facts.is_file() || facts.permissions().mode() & 0o111 == 0 {
         return Err(refused());
     }

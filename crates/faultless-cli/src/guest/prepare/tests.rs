@@ -92,10 +92,28 @@ fn a_script_is_replaced_by_its_interpreter() {
     world.file("/home/me/inner", b"#!/bin/sh -e -u\n", 0o755).file("/home/me/outer", b"#! inner\n", 0o755);
     let prepared = prepare(&world.request("./outer")).expect("prepared");
     assert_eq!(prepared.manifest.exec, "/bin/sh");
-    let expected = ["/bin/sh", "-e -u", "/home/me/inner", "/home/me/./outer", "-x"];
+    let expected = ["/bin/sh", "-e -u", "/home/me/inner", "/home/me/outer", "-x"];
     assert_eq!(prepared.manifest.arguments, expected);
     assert!(paths(&prepared).contains(&"/home/me/inner".to_owned()));
     assert!(paths(&prepared).contains(&"/home/me/outer".to_owned()));
+}
+
+#[test]
+fn a_script_brings_what_env_looks_up() {
+    let world = World::new();
+    world
+        .file("/usr/bin/env", &Builder::default().build(), 0o755)
+        .file("/home/me/script", b"#!/usr/bin/env prog\n", 0o755)
+        .file("/home/me/lost", b"#!/usr/bin/env nothing\n", 0o755);
+    let mut request = world.request("./script");
+    request.environment.push("PATH=/usr/local/bin:/usr/bin".into());
+    let prepared = prepare(&request).expect("prepared");
+    assert_eq!(prepared.manifest.arguments, ["/usr/bin/env", "prog", "/home/me/script", "-x"]);
+    for file in ["/usr/bin/env", "/usr/bin/prog", "/usr/lib/libc.so.6", "/lib64/ld.so"] {
+        assert!(paths(&prepared).contains(&file.to_owned()), "{file}");
+    }
+    request.program = "./lost".into();
+    assert!(prepare(&request).is_ok(), "env says what it did not find");
 }
 
 #[test]
@@ -125,6 +143,7 @@ fn what_cannot_run_says_why() {
     assert_eq!(kind("./lonely"), "dynamic_linker_missing");
     assert_eq!(kind("./needy"), "libraries_missing");
     assert_eq!(kind("./none"), "program_not_found");
+    assert_eq!(prepare(&world.request("/usr")).expect_err("directory").to_string(), "/usr is a directory");
     let error = prepare(&world.request("text")).expect_err("only here");
     assert_eq!(error.help().expect("help"), "there is one in the current directory: ./text");
 }
