@@ -119,7 +119,7 @@ impl AreaFlags {
 
     /// What no request may set.
     pub(crate) const SET_BY_CORE: Self =
-        Self(Self::RAW.0 | Self::ACCOUNTED.0 | Self::HUGETLB.0 | Self::HUGETLB_RESERVED.0);
+        Self(Self::RAW.0 | Self::ACCOUNTED.0 | Self::HUGETLB.0 | Self::HUGETLB_RESERVED.0 | Self::NONLINEAR.0);
 
     /// No reason to keep two areas apart; the one that comes of both has what either had.
     const JOINED: Self = Self(Self::SOFT_DIRTY.0 | Self::ACCOUNTED.0);

@@ -36,7 +36,7 @@ impl<M: Machine> Space<M> {
     }
 
     /// Sets and clears flags of the areas in `range`; areas are split and merged as needed. `allows` is asked for each
-    /// area's present flags.
+    /// area's present flags. Flags that say what an area is ([`AreaFlags::RAW`] and others) stay as they are.
     ///
     /// # Errors
     ///
@@ -50,7 +50,8 @@ impl<M: Machine> Space<M> {
         clear: AreaFlags,
         allows: impl Fn(AreaFlags) -> bool,
     ) -> Result<(), AdviseError> {
-        self.core.set_flags(cpu.ctx_in(&self.core.memory), range, set, clear, allows)
+        let ours = AreaFlags::SET_BY_CORE;
+        self.core.set_flags(cpu.ctx_in(&self.core.memory), range, set.without(ours), clear.without(ours), allows)
     }
 
     /// Resizes or moves a mapping and returns where it is. Pages move with it; when the call returns, no CPU can use a
@@ -224,7 +225,7 @@ impl<M: Machine> Space<M> {
         if flags.contains(AreaFlags::HUGE) {
             self.core.memory.reckon_with_huge();
         }
-        self.core.account.set_defaults(flags);
+        self.core.account.set_defaults(flags.without(AreaFlags::SET_BY_CORE));
     }
 
     /// The flags that every new area gets.

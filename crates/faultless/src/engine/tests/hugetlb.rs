@@ -556,3 +556,20 @@ fn what_was_shared_goes_with_munmap() {
     assert_eq!(pool(&bench), [6, 6, 0, 0]);
     finish(bench, &[], Vec::new());
 }
+
+#[test]
+fn what_an_area_is_no_caller_sets() {
+    let mut bench = bench(1);
+    map(&mut bench, 0, 1);
+    let whole = range(0, LARGE);
+    let all = AreaFlags::RAW | AreaFlags::HUGETLB | AreaFlags::NONLINEAR;
+    bench.space.set_flags(&mut bench.cpu, whole, AreaFlags::NONE, all, |_| true).unwrap();
+    bench.put(0, 1);
+    assert_eq!(bench.space.usage().huge, LARGE);
+    bench.space.set_default_flags(all);
+    bench.map(LARGE, 1);
+    bench.space.set_flags(&mut bench.cpu, range(LARGE, 1), all, AreaFlags::NONE, |_| true).unwrap();
+    bench.put(LARGE, 2);
+    assert_eq!(bench.byte(LARGE), 2);
+    finish(bench, &[], Vec::new());
+}

@@ -147,3 +147,12 @@ fn raw_areas_neither_merge_nor_grow() {
     bench.space.protect(&mut bench.cpu, range(0, 1), Rights::READ).unwrap();
     bench.finish(&[]);
 }
+
+#[test]
+fn a_recount_passes_frames_outside_of_ram() {
+    let mut bench = Bench::new(128);
+    map(&mut bench, 0, 1, Sharing::Shared);
+    insert(&mut bench, 0, 1, FrameId::new(1 << 20)).unwrap();
+    bench.vm.audit(&mut bench.cpu, &[&bench.space], &[]).unwrap();
+    bench.finish(&[]);
+}
