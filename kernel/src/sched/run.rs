@@ -100,6 +100,9 @@ fn park(thread: &Arc<Thread>, context: &mut UserContext) {
 /// Works for the thread until it has to give way.
 fn stay(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -> Why {
     let mut leave = Leave::Full;
+    if still_waits(thread, context) {
+        return Why::Parked;
+    }
     // Answered or interrupted: what waited is done again.
     context.waiter = None;
     loop {
@@ -249,6 +252,15 @@ fn wait_for_answer(thread: &Arc<Thread>, context: &mut UserContext) -> Then {
     }
     context.waiter = Some(waiter);
     Then::Wait
+}
+
+/// Must the thread go on waiting for the answer to its access? An answer wakes all who wait for the same descriptor; who
+/// would repeat the access without need would have it reported twice.
+fn still_waits(thread: &Arc<Thread>, context: &UserContext) -> bool {
+    let Some(waiter) = &context.waiter else { return false };
+    thread.begin_call();
+    waiter.register(thread);
+    !waiter.is_over() && !thread.wants_attention()
 }
 
 /// If the call has caused events of a `userfaultfd`, it returns when somebody has read them.
