@@ -57,6 +57,10 @@ pub const ACCEPTED: &[Accepted] = &[
               faults of threads that work at the same time are not compared",
     },
     Accepted { id: "disk-folios", how: "what is written to a file on a disk at a time is less than two pages" },
+    Accepted {
+        id: "disk-placement",
+        how: "no mappings of 2 MiB and more of a file on a disk with a wish for the address that the kernel may leave",
+    },
     Accepted { id: "disk-tail", how: "no stores through shared mappings behind the end of a file on a disk" },
     Accepted { id: "fallocate-mincore", how: "once fallocate made pages, mincore may know of more pages here" },
     Accepted { id: "dontunmap-locked", how: "no MREMAP_DONTUNMAP of locked mappings" },

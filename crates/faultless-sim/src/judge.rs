@@ -28,6 +28,9 @@ use linux_raw_sys::general as linux;
 use lives::Lives;
 use tame::{allocates, frees, is_tame, maps_file};
 
+/// A large page.
+const LARGE: u64 = 2 << 20;
+
 /// Which machine faultless runs on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Machine {
@@ -356,6 +359,10 @@ impl<M: Mmu> Trial<M> {
             // `disk-tail`.
             Op::Store { at, width, .. } => self.stores_behind(process, at, u64::from(width)),
             Op::Poke { other, at, len, .. } => self.stores_behind(other, at, len as u64),
+            // `disk-placement`.
+            Op::Map { at, len, flags, file: Some(file), .. } => {
+                at != 0 && len >= LARGE && flags & crate::host::FIXED == 0 && self.ours.is_on_disk(file.number)
+            }
             // `disk-folios`.
             Op::Write { file, len, .. } => self.ours.is_on_disk(file) && len as u64 >= 2 * arena::PAGE,
             // Not tmpfs' modes, but those of the host's file system.

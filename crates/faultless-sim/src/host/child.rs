@@ -174,7 +174,13 @@ impl<'c> Process<'c> {
         self.set(MINOR, last.0 - first.0);
         self.set(MAJOR, last.1 - first.1);
         // Also after an access that failed: fault-around may come before the signal.
-        self.drop_neighbours(&before, self.argument(MAY_START)..self.argument(MAY_END));
+        if arguments[0] == libc::SYS_mremap as u64 && code == code::CALL {
+            let moved = Moved::new(&arguments, self.slot.answer[RESULT].load(Ordering::Relaxed));
+            self.drop_neighbours(|page| moved.may_be_there(&before, page));
+        } else {
+            let wanted = self.argument(MAY_START)..self.argument(MAY_END);
+            self.drop_neighbours(|page| before[page] & PRESENT != 0 || wanted.contains(&arena::address_of(page)));
+        }
     }
 
     /// Threads do their tasks at the same time; the faults are those of all.
@@ -226,15 +232,13 @@ impl<'c> Process<'c> {
         }
     }
 
-    /// Undoes fault-around: pages of files that came in outside of `wanted`.
-    fn drop_neighbours(&self, before: &Pages, wanted: std::ops::Range<u64>) {
+    /// Undoes fault-around: takes pages of files away that may not be there.
+    fn drop_neighbours(&self, may_be_there: impl Fn(usize) -> bool) {
         let mut after = [0; PAGES];
         self.read_pages(&mut after);
-        for page in 0..PAGES {
-            let at = arena::address_of(page);
-            let came = after[page] & PRESENT != 0 && before[page] & PRESENT == 0 && after[page] & OF_FILE != 0;
-            if came && !wanted.contains(&at) {
-                drop_page(at);
+        for (page, entry) in after.iter().enumerate() {
+            if entry & PRESENT != 0 && entry & OF_FILE != 0 && !may_be_there(page) {
+                drop_page(arena::address_of(page));
             }
         }
     }
@@ -269,7 +273,8 @@ impl<'c> Process<'c> {
                 // SAFETY: one byte is read into `byte`, through the file of our own memory, which ignores rights.
                 unsafe { libc::pread(self.memory, (&raw mut byte).cast(), 1, at.cast_signed()) };
                 black_box(byte);
-                self.drop_neighbours(&before, at..at + arena::PAGE);
+                let wanted = at..at + arena::PAGE;
+                self.drop_neighbours(|page| before[page] & PRESENT != 0 || wanted.contains(&arena::address_of(page)));
                 self.read_pages(&mut own);
             }
         }
@@ -370,6 +375,33 @@ fn perform(code: u64, arguments: [u64; 7], answer: &[AtomicU64; WORDS]) {
     };
     let words = [(RESULT, found.value), (SIGNAL, found.signal), (SIGNAL_CODE, found.code), (ADDRESS, found.address)];
     words.iter().for_each(|(index, value)| answer[*index].store(*value, Ordering::Relaxed));
+}
+
+/// What `mremap` did.
+struct Moved {
+    from: u64,
+    old: u64,
+    to: u64,
+    new: u64,
+}
+
+impl Moved {
+    fn new(&[_, from, old, new, ..]: &[u64; 7], result: u64) -> Self {
+        let up = |len: u64| len.checked_next_multiple_of(arena::PAGE).unwrap_or(0);
+        // An error is no address of the arena.
+        Self { from, old: up(old), to: result, new: up(new) }
+    }
+
+    /// May a page of a file be there now, by what was there before? What was added to a locked mapping may.
+    fn may_be_there(&self, before: &Pages, page: usize) -> bool {
+        let was_there = |page: usize| before[page] & PRESENT != 0;
+        let offset = arena::address_of(page).wrapping_sub(self.to);
+        // Where there was nothing to be moved, what was there stays.
+        if offset >= self.new || was_there(page) {
+            return was_there(page);
+        }
+        offset >= self.old || arena::page_of(self.from + offset).is_some_and(was_there)
+    }
 }
 
 /// A page of a file leaves the page table.

@@ -484,7 +484,7 @@ fn base_of(views: &mut procfs::Views) -> io::Result<(Rss, Vec<Detail>)> {
 /// `mseal`, since Linux 6.10.
 const SYS_MSEAL: i64 = linux_raw_sys::general::__NR_mseal as i64;
 /// Flags that fix the address of a mapping.
-const FIXED: u32 = linux_raw_sys::general::MAP_FIXED | linux_raw_sys::general::MAP_FIXED_NOREPLACE;
+pub(crate) const FIXED: u32 = linux_raw_sys::general::MAP_FIXED | linux_raw_sys::general::MAP_FIXED_NOREPLACE;
 
 /// Where an operation may make pages of files resident; what Linux adds around is fault-around.
 fn may_come_in(op: &Op) -> (u64, u64) {
@@ -499,7 +499,8 @@ fn may_come_in(op: &Op) -> (u64, u64) {
         | Op::Protect { at, len, .. } => (down(at), up(at, len)),
         // Linux rounds the length down.
         Op::Nonlinear { at, len, .. } => (down(at), down(at).saturating_add(down(len))),
-        Op::Remap { .. } | Op::LockAll { .. } | Op::Brk { .. } => (arena::START, arena::END),
+        Op::LockAll { .. } | Op::Brk { .. } => (arena::START, arena::END),
+        // For `mremap` the process itself knows better.
         _ => (0, 0),
     }
 }

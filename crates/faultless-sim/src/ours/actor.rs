@@ -197,11 +197,12 @@ fn allocate<M: Machine>(
     if what == Allocation::Extend && end > file.size() { file.resize(cpu, end) } else { Ok(()) }
 }
 
-/// Where ext4 ends a hole: one that reaches the end of the file takes the last page whole, and one behind it is none.
+/// Where ext4 ends a hole: one that goes on behind the end of the file takes the last page whole, and one that begins there
+/// is none.
 fn end_on_disk(start: u64, end: u64, size: u64) -> u64 {
     match size {
         _ if start >= size => start,
-        _ if end >= size => end.max(size.next_multiple_of(PAGE_SIZE)),
+        _ if end > size => end.max(size.next_multiple_of(PAGE_SIZE)),
         _ => end,
     }
 }

@@ -257,7 +257,8 @@ impl<M: Machine> Object<M> {
         Ok(pager.is_some())
     }
 
-    /// Puts a page in if there is none, without asking the pager. The frame is freed if not.
+    /// Puts a page in if there is none, without asking the pager. The frame is freed if not. A page that is being punched
+    /// out is still there: its slot names it.
     pub(crate) fn put_in(&self, ctx: Ctx<'_, M>, index: u64, frame: Frame) -> Result<PutIn, ObjectError> {
         let Ok(slot) = self.pages.get_or_make(index) else {
             ctx.free(frame);
@@ -266,9 +267,10 @@ impl<M: Machine> Object<M> {
         // Acquire and fence: as in `bring_in`.
         let absent = slot.load(Ordering::Acquire);
         fence(Ordering::SeqCst);
-        if frame_in(absent).is_some() || self.is_past_end(index) {
+        let exists = frame_in(absent).is_some() || is_closed(absent) && !mutant::is(mutant::Mutant::PutInClosed);
+        if exists || self.is_past_end(index) {
             ctx.free(frame);
-            return Ok(if frame_in(absent).is_some() { PutIn::Exists } else { PutIn::PastEnd });
+            return Ok(if exists { PutIn::Exists } else { PutIn::PastEnd });
         }
         Ok(if self.insert(ctx, slot, absent, index, frame, true) { PutIn::Done } else { PutIn::Exists })
     }

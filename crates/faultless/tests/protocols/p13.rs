@@ -195,6 +195,32 @@ scenario! {
 }
 
 scenario! {
+    /// A page is put into an object while another is punched out of the same place.
+    fill_against_punch (3, 5)
+    reaches ["in", "before"]
+    catches [PutInClosed]
+    {
+        let (world, mut workers) = World::<Two>::new::<2>(40);
+        let object = workers[0].object(1, 33);
+        let space = workers[0].space();
+        workers[0].map_object(&space, 0, 1, rw(), Sharing::Shared, &object, 0);
+        workers.iter_mut().for_each(|worker| worker.run(&space));
+        let [mut a, mut b] = workers;
+        watch(&mut a, &space, &Desk::new(), MISSING);
+        let other = Arc::clone(&object);
+        let running = spawn(move || {
+            b.punch(&other, 0);
+            b
+        });
+        let done = put(&mut a, &space, 7);
+        let mut b = running.join();
+        reach(if done { "in" } else { "before" });
+        assert_eq!(b.read_object(&object, 0), Some(if done { 7 } else { 0 }));
+        world.audit([a, b], &[&space], &[&object]);
+    }
+}
+
+scenario! {
     /// A page is marked while it is stored to: once the mark is set, a store waits.
     mark (3, 4)
     reaches ["before", "asked"]
