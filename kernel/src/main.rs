@@ -40,6 +40,7 @@ mod khugepaged;
 mod machine;
 mod process;
 mod random;
+mod reclaim;
 mod report;
 mod sched;
 mod shm;

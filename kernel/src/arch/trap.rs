@@ -5,12 +5,12 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use faultless::{Access, Resolved, VirtAddr};
+use faultless::{Access, FaultError, Resolved, VirtAddr};
 
 use super::idt::vector;
 use super::local::{self, Padded};
 use super::{CpuLocal, MAX_CPUS, apic, cpu, tlb, user};
-use crate::report;
+use crate::{reclaim, report};
 
 /// Why user mode was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +95,21 @@ extern "C" fn user_page_fault(cpu: &mut CpuLocal, address: u64, code: u64) -> bo
         panic!("user mode without a space");
     };
     match memory.space().fault(&mut cpu.vm, VirtAddr::new(address), access_of(code)) {
+        Ok(Resolved::Minor) => cpu.minor_faults += 1,
+        Ok(Resolved::Major) => cpu.major_faults += 1,
+        Err(error) => return refused_fault(cpu, address, code, error),
+    }
+    !has_noted()
+}
+
+/// What follows when faultless refused a page fault of user code. Returns whether it is resolved after all.
+#[cold]
+fn refused_fault(cpu: &mut CpuLocal, address: u64, code: u64, error: FaultError) -> bool {
+    let again = match error {
+        FaultError::OutOfMemory => reclaim::fault_again(cpu, address, access_of(code)),
+        other => Err(other),
+    };
+    match again {
         Ok(Resolved::Minor) => cpu.minor_faults += 1,
         Ok(Resolved::Major) => cpu.major_faults += 1,
         Err(error) => {

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 
 use super::CpuLocal;
 use super::trap::InterruptFrame;
+use crate::reclaim;
 use faultless::{Access, FaultError, Resolved, VirtAddr};
 
 /// End of what user mode can address; one page is left unused below the hole.
@@ -115,6 +116,10 @@ pub(super) fn handle_fault(cpu: &mut CpuLocal, address: u64, access: Access, fra
     let resolved = match &cpu.memory {
         Some(memory) => memory.space().fault(&mut cpu.vm, VirtAddr::new(address), access),
         None => return false,
+    };
+    let resolved = match resolved {
+        Err(FaultError::OutOfMemory) => reclaim::fault_again(cpu, address, access),
+        other => other,
     };
     match resolved {
         Ok(Resolved::Minor) => cpu.minor_faults += 1,

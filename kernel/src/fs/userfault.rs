@@ -75,10 +75,20 @@ struct Entry {
     report: Report,
     /// The thread whose access it was.
     thread: i32,
+    /// The thread waits, so its message can be read. Before it does, it has looked whether it must: a message that could
+    /// be read earlier might tell of a page that has been put in since.
+    waits: bool,
     /// A read has taken its message.
     read: bool,
     /// It waits no more.
     woken: bool,
+}
+
+impl Entry {
+    /// Is there a message to be read?
+    fn is_unread(&self) -> bool {
+        self.waits && !self.read && !self.woken
+    }
 }
 
 /// A thread's wait for an answer.
@@ -301,7 +311,7 @@ impl Userfault {
     fn next_unread(&self) -> Option<Unread> {
         let mut tickets = self.tickets.lock();
         let event = tickets.events.front().map_or(u64::MAX, |(number, _)| *number);
-        let fault = tickets.all.iter_mut().find(|(_, entry)| !entry.read && !entry.woken);
+        let fault = tickets.all.iter_mut().find(|(_, entry)| entry.is_unread());
         if let Some((number, entry)) = fault.filter(|(number, _)| **number < event) {
             entry.read = true;
             return Some(Unread::Fault(*number, entry.report, entry.thread));
@@ -374,7 +384,7 @@ impl Userfault {
         }
         let unread = {
             let tickets = self.tickets.lock();
-            !tickets.events.is_empty() || tickets.all.values().any(|entry| !entry.read && !entry.woken)
+            !tickets.events.is_empty() || tickets.all.values().any(Entry::is_unread)
         };
         if unread { Readiness::IN } else { Readiness::NONE }
     }
@@ -391,9 +401,7 @@ impl Watcher for Userfault {
         let mut tickets = self.tickets.lock();
         let number = tickets.next;
         tickets.next += 1;
-        tickets.all.insert(number, Entry { report: *report, thread, read: false, woken: false });
-        drop(tickets);
-        self.readable.wake_all();
+        tickets.all.insert(number, Entry { report: *report, thread, waits: false, read: false, woken: false });
         Ticket(number)
     }
 
@@ -402,6 +410,10 @@ impl Watcher for Userfault {
     }
 
     fn wait(&self, ticket: Ticket) -> Waiting {
+        if let Some(entry) = self.tickets.lock().all.get_mut(&ticket.0) {
+            entry.waits = true;
+        }
+        self.readable.wake_all();
         let before = match self.me.upgrade() {
             Some(userfault) => WAITING[local::index()].lock().replace(Waiter { userfault, ticket }),
             None => None,

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use linux_raw_sys::general as linux;
 
 use super::{Key, Waiter, requeue, wake};
-use crate::arch::user::{compare_exchange32, copy_in, load32};
+use crate::arch::user::{USER_END, compare_exchange32, copy_in, load32};
 use crate::arch::{CpuLocal, UserContext};
 use crate::clock::{self, SECOND};
 use crate::errno::{Errno, SysResult};
@@ -139,16 +139,24 @@ fn read_deadline(cpu: &mut CpuLocal, args: &Args) -> Result<Option<u64>, Errno> 
     }))
 }
 
-fn key(thread: &Thread, cpu: &mut CpuLocal, args: &Args, address: u64) -> Key {
+/// The word at a multiple of 4, mapped or not.
+///
+/// # Errors
+///
+/// `EFAULT` for what cannot be the address of user memory.
+fn key(thread: &Thread, cpu: &mut CpuLocal, args: &Args, address: u64) -> Result<Key, Errno> {
+    if address >= USER_END {
+        return Err(Errno::EFAULT);
+    }
     let memory = thread.process.memory();
-    Key::of(cpu, &memory, address, args.is_private())
+    Ok(Key::of(cpu, &memory, address, args.is_private()))
 }
 
 fn wake_one_word(thread: &Thread, cpu: &mut CpuLocal, args: &Args, bits: u32) -> SysResult {
     if bits == 0 {
         return Err(Errno::EINVAL);
     }
-    let key = key(thread, cpu, args, args.address);
+    let key = key(thread, cpu, args, args.address)?;
     Ok(wake(key, args.value as usize, bits) as i64)
 }
 
@@ -157,13 +165,13 @@ fn move_waiters(thread: &Thread, cpu: &mut CpuLocal, args: &Args, expected: Opti
     if most_woken < 0 || most_moved < 0 || !args.address2.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
+    let from = key(thread, cpu, args, args.address)?;
+    let to = key(thread, cpu, args, args.address2)?;
     if let Some(expected) = expected
         && load32(cpu, args.address)? != expected
     {
         return Err(Errno::EAGAIN);
     }
-    let from = key(thread, cpu, args, args.address);
-    let to = key(thread, cpu, args, args.address2);
     let woken = wake(from, most_woken as usize, ALL_BITS);
     let moved = requeue(from, to, most_moved as usize);
     // Plain REQUEUE counts the woken only.
@@ -176,6 +184,9 @@ fn wake_with_operation(thread: &Thread, cpu: &mut CpuLocal, args: &Args) -> SysR
     if !args.address2.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
+    // Before the word is changed: a call that fails changes nothing.
+    let first = key(thread, cpu, args, args.address)?;
+    let second = key(thread, cpu, args, args.address2)?;
     let operation = WordOperation::decode(args.value3)?;
     // Ends: a failed exchange means that somebody else changed the word, which is their progress.
     let old = loop {
@@ -184,8 +195,6 @@ fn wake_with_operation(thread: &Thread, cpu: &mut CpuLocal, args: &Args) -> SysR
             break seen;
         }
     };
-    let first = key(thread, cpu, args, args.address);
-    let second = key(thread, cpu, args, args.address2);
     let mut woken = wake(first, args.value as usize, ALL_BITS);
     if operation.compares(old) {
         woken += wake(second, args.fourth as u32 as usize, ALL_BITS);

@@ -12,7 +12,7 @@ use crate::arch::trap::{self, Leave, Noted, Trap};
 use crate::arch::{CpuLocal, UserContext, cpu, enter_user};
 use crate::errno::Errno;
 use crate::signal::{self, Verdict};
-use crate::{clock, fs, heap, khugepaged, machine, start, syscall};
+use crate::{clock, fs, heap, khugepaged, machine, reclaim, start, syscall};
 use faultless::FaultError;
 
 /// Why a CPU stops working for a thread.
@@ -46,13 +46,13 @@ fn idle(local: &mut CpuLocal) -> Option<Arc<Thread>> {
     let me = local.index();
     machine::switch_memory(local, None);
     // What this CPU has retired would stay with it as long as it sleeps.
-    local.vm.collect();
+    let rest = (!reclaim::free_mine(local)).then(|| clock::monotonic() + reclaim::PAUSE);
     queue::announce_idle(me);
     // Whoever queues a thread for this CPU from here on sends an interrupt. Taking a lock may halt
     // for a moment and take that interrupt, which leaves a note: so the notes are looked at last.
     let found = queue::next(me);
     if found.is_none() {
-        timers::arm(me, None);
+        timers::arm(me, rest);
         if !trap::has_noted() {
             cpu::wait_for_interrupt();
         }
@@ -100,6 +100,9 @@ fn park(thread: &Arc<Thread>, context: &mut UserContext) {
 /// Works for the thread until it has to give way.
 fn stay(local: &mut CpuLocal, thread: &Arc<Thread>, context: &mut UserContext) -> Why {
     let mut leave = Leave::Full;
+    if still_waits(thread, context) {
+        return Why::Parked;
+    }
     // Answered or interrupted: what waited is done again.
     context.waiter = None;
     loop {
@@ -251,6 +254,15 @@ fn wait_for_answer(thread: &Arc<Thread>, context: &mut UserContext) -> Then {
     Then::Wait
 }
 
+/// Must the thread go on waiting for the answer to its access? An answer wakes all who wait for the same descriptor; who
+/// would repeat the access without need would have it reported twice.
+fn still_waits(thread: &Arc<Thread>, context: &UserContext) -> bool {
+    let Some(waiter) = &context.waiter else { return false };
+    thread.begin_call();
+    waiter.register(thread);
+    !waiter.is_over() && !thread.wants_attention()
+}
+
 /// If the call has caused events of a `userfaultfd`, it returns when somebody has read them.
 #[inline]
 fn after_events(thread: &Arc<Thread>, context: &mut UserContext, outcome: Outcome) -> Outcome {
@@ -288,10 +300,13 @@ fn look_around(local: &mut CpuLocal) -> bool {
         // The console takes as much as it has room for; the rest holds the sender up.
         fs::console_input(local);
     }
+    reclaim::free_if_asked(local);
     if !noted.contains(Noted::TIMER) {
         return false;
     }
     timers::expire(me);
+    // Nor may it stay with a CPU whose threads compute.
+    reclaim::free_mine(local);
     khugepaged::run_if_due(local);
     if local.thread.is_none() {
         return false;

@@ -2,7 +2,7 @@
 //!
 //! Called by `space` and `object` for pages, by `engine` for the size. Terms and figures are Linux's (hugetlbpage
 //! documentation): of `total` pages some are `free`; of those `reserved` are promised; `surplus` of the total go back to
-//! the zone as soon as they are free, because the pool was made smaller than what is in use.
+//! the zone as soon as they are free and promised to nobody, because the pool was made smaller than what is in use.
 //!
 //! A page counts as a whole: the record of its first frame has all references and mappings, those of the others have none
 //! ([`Memory::holder`]). Its words: of a free one, the next in the list; else the number of the object it belongs to, or 0
@@ -48,7 +48,14 @@ pub(crate) struct Pool {
     /// Promised to mappings that are being made.
     held: u64,
     /// Indices whose page is being made.
-    busy: Vec<Key>,
+    busy: Vec<Busy>,
+}
+
+/// An index whose page is being made.
+struct Busy {
+    key: Key,
+    /// What the index was promised was forgotten since: a page that is not used has no promise to go back to.
+    forgotten: bool,
 }
 
 /// A page taken out of the pool that nobody else knows. Publish it or give it back.
@@ -130,8 +137,24 @@ impl Pool {
         self.free += 1;
     }
 
-    fn end(&mut self, key: Option<Key>) {
-        self.busy.retain(|busy| Some(*busy) != key);
+    fn is_busy(&self, key: Key) -> bool {
+        self.busy.iter().any(|busy| busy.key == key)
+    }
+
+    /// The index is busy no more. Says whether its promise was forgotten meanwhile.
+    fn end(&mut self, key: Option<Key>) -> bool {
+        let mut forgotten = false;
+        self.busy.retain(|busy| {
+            let is_it = Some(busy.key) == key;
+            forgotten |= is_it && busy.forgotten;
+            !is_it
+        });
+        forgotten
+    }
+
+    /// Whoever is making one of these pages gets no promise back for it.
+    fn forget_busy(&mut self, is_forgotten: impl Fn(&Key) -> bool) {
+        self.busy.iter_mut().for_each(|busy| busy.forgotten |= is_forgotten(&busy.key));
     }
 }
 
@@ -190,9 +213,23 @@ impl<M: Machine> Memory<M> {
         if !self.uses_pool() {
             return 0;
         }
-        let mut pool = self.pool.lock(held, relax);
+        let mut pool = self.pool.lock(held, &relax);
         let found = pool.find(owner, range);
-        pool.promises.drain(found).count() as u64
+        let forgotten = pool.promises.drain(found).count() as u64;
+        pool.forget_busy(|key| key.0 == owner && (range.0..range.1).contains(&key.1));
+        self.shed_surplus(&mut pool, held, relax);
+        forgotten
+    }
+
+    /// After promises have gone: what is surplus, free, and promised to nobody goes back to the zone.
+    fn shed_surplus(&self, pool: &mut Pool, held: &Held, relax: impl Fn()) {
+        while pool.surplus != 0
+            && pool.spare() != 0
+            && let Some(first) = pool.pop(self)
+        {
+            (pool.surplus, pool.total) = (pool.surplus - 1, pool.total - 1);
+            self.release_large(first, held, &relax);
+        }
     }
 }
 
@@ -234,7 +271,7 @@ impl<M: Machine> Ctx<'_, M> {
     /// one that was promised to nobody.
     pub(crate) fn take_large(self, key: Option<Key>) -> Result<Large, NoLarge> {
         let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
-        if key.is_some_and(|key| pool.busy.contains(&key)) && !mutant::is(mutant::Mutant::NotBusy) {
+        if key.is_some_and(|key| pool.is_busy(key)) && !mutant::is(mutant::Mutant::NotBusy) {
             return Err(NoLarge::Busy);
         }
         let promise = key.and_then(|key| pool.promises.binary_search(&key).ok());
@@ -244,15 +281,15 @@ impl<M: Machine> Ctx<'_, M> {
             None => {}
         }
         let first = pool.pop(self.memory).ok_or(NoLarge::Empty)?;
-        pool.busy.extend(key);
+        pool.busy.extend(key.map(|key| Busy { key, forgotten: false }));
         Ok(Large { first, key, promised: promise.is_some() })
     }
 
-    /// Gives back a page that was not published, and the promise that it was taken for.
+    /// Gives back a page that was not published, and the promise that it was taken for, unless that was forgotten.
     pub(crate) fn give_large(self, large: Large) {
         let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
-        pool.end(large.key);
-        if !large.promised {
+        let forgotten = pool.end(large.key);
+        if !large.promised || forgotten {
             drop(pool);
             return self.memory.put_large(large.first, self.cpu.held(), || self.relax());
         }
@@ -270,11 +307,11 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     /// A private page that was published did not come to be mapped: drops its reference and its mapping, and restores the
-    /// promise. If somebody who looked for another page by the frame's number has it for a moment, the promise needs
+    /// promise, unless that was forgotten. If somebody who looked for another page by the frame's number has it for a moment, the promise needs
     /// another free page.
     pub(crate) fn withdraw_large(self, first: FrameId, key: Key, promised: bool) {
         let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
-        pool.end(Some(key));
+        let promised = !pool.end(Some(key)) && promised;
         let is_last = self.record(first).drop_counts(1, 1);
         if is_last && promised {
             pool.push(self.memory, first);
@@ -294,6 +331,7 @@ impl<M: Machine> Ctx<'_, M> {
         pool.end(Some(key));
         if let Ok(place) = pool.promises.binary_search(&key) {
             pool.promises.remove(place);
+            self.memory.shed_surplus(&mut pool, self.cpu.held(), || self.relax());
         }
     }
 
@@ -310,7 +348,9 @@ impl<M: Machine> Ctx<'_, M> {
 
     /// The mapping was not made.
     pub(crate) fn release_promises(self, pages: u64) {
-        self.memory.pool.lock(self.cpu.held(), || self.relax()).held -= pages;
+        let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
+        pool.held -= pages;
+        self.memory.shed_surplus(&mut pool, self.cpu.held(), || self.relax());
     }
 
     /// The mapping was made: what was held for it is promised to `owner`, page by page. None of it was before.
@@ -348,7 +388,7 @@ impl<M: Machine> Ctx<'_, M> {
         let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
         for key in (low..high).map(|index| (owner, index)) {
             let is_promised = pool.promises.binary_search(&key).is_ok();
-            if pool.surplus == 0 && pool.spare() != 0 && !is_promised && !pool.busy.contains(&key) {
+            if pool.surplus == 0 && pool.spare() != 0 && !is_promised && !pool.is_busy(key) {
                 pool.add(core::iter::once(key));
             }
         }
@@ -358,6 +398,8 @@ impl<M: Machine> Ctx<'_, M> {
     pub(crate) fn take_back_promises(self, added: &[Key]) {
         let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
         pool.promises.retain(|key| !added.contains(key));
+        pool.forget_busy(|key| added.contains(key));
+        self.memory.shed_surplus(&mut pool, self.cpu.held(), || self.relax());
     }
 
     /// The promises of `low..high` move `by` pages (modulo 2^64).
@@ -397,6 +439,8 @@ impl<M: Machine> Ctx<'_, M> {
         }
         if pool.held != 0 || !pool.busy.is_empty() || counts.reserved > counts.free {
             errors.push(alloc::format!("the pool says {counts:?}, {} held, {} busy", pool.held, pool.busy.len()));
+        } else if pool.surplus != 0 && pool.spare() != 0 {
+            errors.push(alloc::format!("the pool says {counts:?}, and kept what is surplus"));
         }
     }
 }

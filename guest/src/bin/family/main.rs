@@ -5,6 +5,7 @@
 //! and what a program can make the kernel remember has a limit. Nothing depends on a duration: whoever
 //! escapes is found because it does all that it was given to do.
 
+mod legacy;
 mod limits;
 mod pidfd;
 
@@ -31,6 +32,7 @@ fn main() {
         "processes that come and go while signals, ends and waits pass among them",
         &[
             opt("rounds", "10", "how often each race is run"),
+            opt("fill", "0", "MiB that processes fill one after the other at the end"),
             opt("leave", "0", "chains of forks that are left behind at the end"),
             opt("only", "all", "parts: group,sibling,exit,kind,vfork,queue,strings,areas,deep,pidfd,handlers"),
         ],
@@ -56,6 +58,7 @@ fn main() {
             part(&report, rounds);
         }
     }
+    legacy::inherit_memory(&report, rounds, args.count("fill"));
     let note = Note::new();
     for _ in 0..args.count("leave") {
         child::spawn(|| {

@@ -366,6 +366,47 @@ fn a_smaller_pool_goes_as_it_is_freed() {
     finish(bench, &[], Vec::new());
 }
 
+/// HT: what the pool has too much goes with the promise that kept it, too.
+#[test]
+fn a_smaller_pool_goes_as_promises_do() {
+    let mut bench = bench(4);
+    map(&mut bench, 0, 3);
+    bench.vm.set_huge_pool(&mut bench.cpu, 0);
+    assert_eq!(pool(&bench), [3, 3, 3, 3]);
+    bench.space.unmap(&mut bench.cpu, range(0, LARGE)).unwrap();
+    assert_eq!(pool(&bench), [2, 2, 2, 2], "munmap");
+    bench.space.unmap(&mut bench.cpu, range(LARGE, 2 * LARGE)).unwrap();
+    assert_eq!(pool(&bench), [0; 4]);
+    bench.vm.set_huge_pool(&mut bench.cpu, 3);
+    let object = memory(&bench, 3);
+    map_shared(&mut bench, &object, 0, 3);
+    bench.vm.set_huge_pool(&mut bench.cpu, 0);
+    object.punch_hole(&mut bench.cpu, 2 * BYTES, BYTES).unwrap();
+    assert_eq!(pool(&bench), [2, 2, 2, 2], "a hole");
+    object.resize(&mut bench.cpu, BYTES).unwrap();
+    assert_eq!(pool(&bench), [1, 1, 1, 1], "a cut");
+    finish(bench, &[], vec![object]);
+}
+
+/// HT: a fault that took a promise and lost its page's place to munmap has nothing to give it back to.
+#[test]
+fn a_promise_that_was_forgotten_is_not_restored() {
+    let mut bench = bench(2);
+    map(&mut bench, 0, 2);
+    let (owner, first) = (bench.space.core.id, at(0).as_u64() / BYTES);
+    let memory = Arc::clone(&bench.space.core.memory);
+    let taken = [0, 1].map(|page| bench.cpu.ctx_in(&memory).take_large(Some((owner, first + page))).unwrap());
+    assert_eq!(pool(&bench), [2, 0, 0, 0]);
+    bench.space.unmap(&mut bench.cpu, range(0, LARGE)).unwrap();
+    let [gone, kept] = taken;
+    let ctx = bench.cpu.ctx_in(&memory);
+    let published = ctx.publish_large(gone, 0, 1);
+    ctx.withdraw_large(published, (owner, first), true);
+    ctx.give_large(kept);
+    assert_eq!(pool(&bench), [2, 2, 1, 0], "what is mapped still is promised");
+    finish(bench, &[], Vec::new());
+}
+
 #[test]
 fn what_is_discarded_is_promised_again() {
     let mut bench = bench(3);
