@@ -230,7 +230,11 @@ impl<M: Machine> Core<M> {
             if area.flags.contains(AreaFlags::RAW) {
                 return Err(FaultError::Denied);
             }
-            let Some(mapped) = self.hold_mapped(ctx, at) else {
+            // An entry without a page is the area's only while that lives: a sweep that has emptied it comes after its
+            // death, and would have us show a page that was never there.
+            let is_stale = |mapped: &Held| !matches!(mapped, Held::Frame(_)) && area.is_dead();
+            let mapped = self.hold_mapped(ctx, at);
+            let Some(mapped) = mapped.filter(|held| !is_stale(held) || mutant::is(mutant::Mutant::ShowDead)) else {
                 drop(section);
                 ctx.relax();
                 spin_hint();

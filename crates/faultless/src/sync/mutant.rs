@@ -127,6 +127,8 @@ pub enum Mutant {
     WatchWithoutWait,
     /// A page is put in by a call without a look at whether its area still lives (P13).
     FillWithoutLook,
+    /// What an entry says that a sweep has emptied is shown from outside as what its area would have (P10).
+    ShowDead,
     /// A page is put in where another one is being punched out (P13).
     PutInClosed,
     /// An entry that leaves keeps to itself that its page was stored to (P17).

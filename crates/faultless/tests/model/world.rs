@@ -322,6 +322,12 @@ impl<F: Format> Worker<F> {
         space.read(&mut self.cpu, address, &mut bytes).ok().map(|()| u64::from_le_bytes(bytes))
     }
 
+    /// Reads the first word of a page as a debugger does.
+    pub fn read_forced(&mut self, space: &Space<F>, page: u64) -> Option<u64> {
+        let mut bytes = [0; 8];
+        space.read_forced(&mut self.cpu, at(page), &mut bytes).ok().map(|()| u64::from_le_bytes(bytes))
+    }
+
     /// The entry of a page with the rights of its whole path, if it is mapped.
     pub fn entry(&self, space: &Space<F>, page: u64) -> Option<Entry> {
         self.machine().entry(space.root(), page).filter(|entry| entry.present)

@@ -5,6 +5,8 @@ use crate::model::*;
 use crate::scenario;
 
 type Two = X86<2, 1, 2>;
+/// Three bits: no wrap guard has anybody wait.
+type Wide = X86<2, 1, 3>;
 /// One bit: each narrowing meets the wrap guard.
 type OneBit = X86<2, 1, 1>;
 
@@ -264,5 +266,28 @@ scenario! {
         assert_eq!((a.read(&space, 0, 0), a.read(&space, 0, 1)), (Some(5), Some(7)));
         assert_eq!((a.inspect(&holder, 0, 0), a.inspect(&holder, 0, 1)), (Some(5), Some(0)), "isolation");
         world.audit([a, b], &[&space, &holder], &[]);
+    }
+}
+
+scenario! {
+    /// A debugger looks at a page without rights while it is unmapped: there is what was stored, or nothing.
+    look_and_unmap (3, 5)
+    reaches ["before", "gone"]
+    catches [ShowDead]
+    {
+        let (world, mut workers) = World::<Wide>::new::<2>(40);
+        let space = workers[0].space();
+        workers[0].map(&space, 0, 2, rw());
+        workers.iter_mut().for_each(|worker| worker.run(&space));
+        let [mut a, mut b] = workers;
+        assert!(a.write(&space, 0, 0, 5) && a.write(&space, 1, 0, 6));
+        a.protect(&space, 0, 1, Rights::NONE);
+        let other = space.clone();
+        let running = spawn(move || (b.read_forced(&other, 0), b));
+        a.unmap(&space, 0, 1);
+        let (seen, b) = running.join();
+        reach(if seen.is_some() { "before" } else { "gone" });
+        assert!(seen == Some(5) || seen.is_none(), "{seen:?}");
+        world.audit([a, b], &[&space], &[]);
     }
 }
