@@ -10,7 +10,7 @@ use faultless::{Access, FaultError, Resolved, VirtAddr};
 use super::idt::vector;
 use super::local::{self, Padded};
 use super::{CpuLocal, MAX_CPUS, apic, cpu, tlb, user};
-use crate::{reclaim, report};
+use crate::{report, retired};
 
 /// Why user mode was left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ extern "C" fn user_page_fault(cpu: &mut CpuLocal, address: u64, code: u64) -> bo
 #[cold]
 fn refused_fault(cpu: &mut CpuLocal, address: u64, code: u64, error: FaultError) -> bool {
     let again = match error {
-        FaultError::OutOfMemory => reclaim::fault_again(cpu, address, access_of(code)),
+        FaultError::OutOfMemory => retired::fault_again(cpu, address, access_of(code)),
         other => Err(other),
     };
     match again {

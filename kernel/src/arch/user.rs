@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 
 use super::CpuLocal;
 use super::trap::InterruptFrame;
-use crate::reclaim;
+use crate::retired;
 use faultless::{Access, FaultError, Resolved, VirtAddr};
 
 /// End of what user mode can address; one page is left unused below the hole.
@@ -118,7 +118,7 @@ pub(super) fn handle_fault(cpu: &mut CpuLocal, address: u64, access: Access, fra
         None => return false,
     };
     let resolved = match resolved {
-        Err(FaultError::OutOfMemory) => reclaim::fault_again(cpu, address, access),
+        Err(FaultError::OutOfMemory) => retired::fault_again(cpu, address, access),
         other => other,
     };
     match resolved {

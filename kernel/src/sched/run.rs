@@ -12,7 +12,7 @@ use crate::arch::trap::{self, Leave, Noted, Trap};
 use crate::arch::{CpuLocal, UserContext, cpu, enter_user};
 use crate::errno::Errno;
 use crate::signal::{self, Verdict};
-use crate::{clock, fs, heap, khugepaged, machine, reclaim, start, syscall};
+use crate::{clock, fs, heap, khugepaged, machine, retired, start, syscall};
 use faultless::FaultError;
 
 /// Why a CPU stops working for a thread.
@@ -46,7 +46,7 @@ fn idle(local: &mut CpuLocal) -> Option<Arc<Thread>> {
     let me = local.index();
     machine::switch_memory(local, None);
     // What this CPU has retired would stay with it as long as it sleeps.
-    let rest = (!reclaim::free_mine(local)).then(|| clock::monotonic() + reclaim::PAUSE);
+    let rest = (!retired::free_mine(local)).then(|| clock::monotonic() + retired::PAUSE);
     queue::announce_idle(me);
     // Whoever queues a thread for this CPU from here on sends an interrupt. Taking a lock may halt
     // for a moment and take that interrupt, which leaves a note: so the notes are looked at last.
@@ -300,13 +300,13 @@ fn look_around(local: &mut CpuLocal) -> bool {
         // The console takes as much as it has room for; the rest holds the sender up.
         fs::console_input(local);
     }
-    reclaim::free_if_asked(local);
+    retired::free_if_asked(local);
     if !noted.contains(Noted::TIMER) {
         return false;
     }
     timers::expire(me);
     // Nor may it stay with a CPU whose threads compute.
-    reclaim::free_mine(local);
+    retired::free_mine(local);
     khugepaged::run_if_due(local);
     if local.thread.is_none() {
         return false;
