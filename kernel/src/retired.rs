@@ -43,14 +43,20 @@ pub fn free_if_asked(local: &mut CpuLocal) {
     }
 }
 
-/// A fault found no frame: has the other CPUs free what they have retired, and tries again until they have.
+/// A fault was refused. If it found no frame: has the other CPUs free what they have retired, and tries again until they
+/// have.
 ///
 /// # Errors
 ///
 /// As a fault; [`FaultError::OutOfMemory`] if that did not help.
 #[cold]
-pub fn fault_again(local: &mut CpuLocal, address: u64, access: Access) -> Result<Resolved, FaultError> {
-    let Some(memory) = local.memory.clone() else { return Err(FaultError::OutOfMemory) };
+pub fn fault_again(
+    local: &mut CpuLocal,
+    address: u64,
+    access: Access,
+    refused: FaultError,
+) -> Result<Resolved, FaultError> {
+    let memory = local.memory.clone().filter(|_| refused == FaultError::OutOfMemory).ok_or(refused)?;
     ask_others();
     let deadline = clock::monotonic() + PATIENCE;
     let mut spin = Spin::new();

@@ -5,7 +5,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use faultless::{Access, FaultError, Resolved, VirtAddr};
+use faultless::{Access, Resolved, VirtAddr};
 
 use super::idt::vector;
 use super::local::{self, Padded};
@@ -94,22 +94,12 @@ extern "C" fn user_page_fault(cpu: &mut CpuLocal, address: u64, code: u64) -> bo
     let Some(memory) = &cpu.memory else {
         panic!("user mode without a space");
     };
-    match memory.space().fault(&mut cpu.vm, VirtAddr::new(address), access_of(code)) {
-        Ok(Resolved::Minor) => cpu.minor_faults += 1,
-        Ok(Resolved::Major) => cpu.major_faults += 1,
-        Err(error) => return refused_fault(cpu, address, code, error),
-    }
-    !has_noted()
-}
-
-/// What follows when faultless refused a page fault of user code. Returns whether it is resolved after all.
-#[cold]
-fn refused_fault(cpu: &mut CpuLocal, address: u64, code: u64, error: FaultError) -> bool {
-    let again = match error {
-        FaultError::OutOfMemory => retired::fault_again(cpu, address, access_of(code)),
-        other => Err(other),
+    let access = access_of(code);
+    let resolved = match memory.space().fault(&mut cpu.vm, VirtAddr::new(address), access) {
+        Err(error) => retired::fault_again(cpu, address, access, error),
+        done => done,
     };
-    match again {
+    match resolved {
         Ok(Resolved::Minor) => cpu.minor_faults += 1,
         Ok(Resolved::Major) => cpu.major_faults += 1,
         Err(error) => {

@@ -118,8 +118,8 @@ pub(super) fn handle_fault(cpu: &mut CpuLocal, address: u64, access: Access, fra
         None => return false,
     };
     let resolved = match resolved {
-        Err(FaultError::OutOfMemory) => retired::fault_again(cpu, address, access),
-        other => other,
+        Err(error) => retired::fault_again(cpu, address, access, error),
+        done => done,
     };
     match resolved {
         Ok(Resolved::Minor) => cpu.minor_faults += 1,

@@ -16,9 +16,7 @@ use crate::error::EXIT_OWN_FAILURE;
 pub fn run(args: &ReplayArgs) -> u8 {
     let scenario = match read(args) {
         Ok(scenario) => scenario,
-        Err(what) => {
-            return refuse(&args.manner, &what);
-        }
+        Err(what) => return refuse(&args.manner, &what),
     };
     let (code, value, text) = match judge(&scenario, Manner { others: 1, ..manner(&args.manner, 1) }) {
         Ok(executed) => {

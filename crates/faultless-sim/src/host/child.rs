@@ -178,8 +178,7 @@ impl<'c> Process<'c> {
             let moved = Moved::new(&arguments, self.slot.answer[RESULT].load(Ordering::Relaxed));
             self.drop_neighbours(|page| moved.may_be_there(&before, page));
         } else {
-            let wanted = self.argument(MAY_START)..self.argument(MAY_END);
-            self.drop_neighbours(|page| before[page] & PRESENT != 0 || wanted.contains(&arena::address_of(page)));
+            self.drop_outside(&before, self.argument(MAY_START)..self.argument(MAY_END));
         }
     }
 
@@ -232,7 +231,12 @@ impl<'c> Process<'c> {
         }
     }
 
-    /// Undoes fault-around: takes pages of files away that may not be there.
+    /// Undoes fault-around: pages of files that came in outside of `wanted`.
+    fn drop_outside(&self, before: &Pages, wanted: std::ops::Range<u64>) {
+        self.drop_neighbours(|page| before[page] & PRESENT != 0 || wanted.contains(&arena::address_of(page)));
+    }
+
+    /// The same: takes pages of files away that may not be there.
     fn drop_neighbours(&self, may_be_there: impl Fn(usize) -> bool) {
         let mut after = [0; PAGES];
         self.read_pages(&mut after);
@@ -273,8 +277,7 @@ impl<'c> Process<'c> {
                 // SAFETY: one byte is read into `byte`, through the file of our own memory, which ignores rights.
                 unsafe { libc::pread(self.memory, (&raw mut byte).cast(), 1, at.cast_signed()) };
                 black_box(byte);
-                let wanted = at..at + arena::PAGE;
-                self.drop_neighbours(|page| before[page] & PRESENT != 0 || wanted.contains(&arena::address_of(page)));
+                self.drop_outside(&before, at..at + arena::PAGE);
                 self.read_pages(&mut own);
             }
         }

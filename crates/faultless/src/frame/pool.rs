@@ -307,8 +307,8 @@ impl<M: Machine> Ctx<'_, M> {
     }
 
     /// A private page that was published did not come to be mapped: drops its reference and its mapping, and restores the
-    /// promise, unless that was forgotten. If somebody who looked for another page by the frame's number has it for a moment, the promise needs
-    /// another free page.
+    /// promise, unless that was forgotten. If somebody who looked for another page by the frame's number has it for a
+    /// moment, the promise needs another free page.
     pub(crate) fn withdraw_large(self, first: FrameId, key: Key, promised: bool) {
         let mut pool = self.memory.pool.lock(self.cpu.held(), || self.relax());
         let promised = !pool.end(Some(key)) && promised;
